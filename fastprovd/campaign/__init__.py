@@ -1,0 +1,1 @@
+"""One fast-provisioning run, from the first advertisement to the proven end."""

@@ -1,0 +1,1 @@
+"""The demo firmware in software, reached through the API of bleak."""

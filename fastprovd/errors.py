@@ -1,0 +1,101 @@
+"""The one exception tree: facts as attributes, one sentence built from them."""
+
+from __future__ import annotations
+
+
+class FastprovdError(Exception):
+    """Root of everything fastprovd raises on purpose."""
+
+
+class ConfigError(FastprovdError):
+    """The configuration is wrong; `problems` has one sentence per mistake, each with its place."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class DecodeError(FastprovdError):
+    """Bytes from outside are malformed."""
+
+
+class LocalProtocolError(FastprovdError):
+    """We asked for something the protocol forbids: a bug of ours, never of a board."""
+
+
+class SequenceExhausted(FastprovdError):
+    """No reserved SEQ is left: reserve a block durably before sending on."""
+
+
+class ProvisioningError(FastprovdError):
+    """A provisioning session ended without a node."""
+
+
+class UnexpectedPdu(ProvisioningError):
+    """A provisioning PDU came out of order, of wrong length, or of unknown type."""
+
+    def __init__(self, state: str, expected: str, got: str) -> None:
+        super().__init__(f"in state {state} expected {expected}, got {got}; provision again")
+        self.state = state
+        self.expected = expected
+        self.got = got
+
+
+class ConfirmationMismatch(ProvisioningError):
+    """The device's Confirmation does not fit its Random: wrong AuthValue, or someone in between."""
+
+
+class DeviceReportedFailure(ProvisioningError):
+    """The peer sent Provisioning Failed."""
+
+    def __init__(self, code: int, name: str) -> None:
+        super().__init__(f"device reported Provisioning Failed 0x{code:02x} ({name})")
+        self.code = code
+
+
+class AccessError(FastprovdError):
+    """A message was not answered, or answered with a failure."""
+
+
+class StatusError(AccessError):
+    """A Status message says no."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ResponseTimeout(AccessError):
+    """No Status came in time."""
+
+
+class BearerError(FastprovdError):
+    """The GATT bearer failed."""
+
+
+class DeviceNotFound(BearerError):
+    """The device is not on the air, or not known to the adapter any more."""
+
+
+class ConnectionLost(BearerError):
+    """The link went away, or a write met a link that is no longer there."""
+
+
+class WrongService(BearerError):
+    """Connected, but the device does not offer the service we came for."""
+
+
+class BluetoothUnavailable(BearerError):
+    """No adapter, no bluetoothd, or powered off."""
+
+
+class StoreError(FastprovdError):
+    """The state directory can not be used as it is."""
+
+
+class SchemaTooNew(StoreError):
+    """The database was written by a newer fastprovd."""
+
+
+class CorruptStore(StoreError):
+    """The database is damaged."""

@@ -1,0 +1,1 @@
+"""Messages of the models that fast provisioning touches."""

@@ -1,0 +1,1 @@
+"""The Provisioning protocol: PDUs, transcript, Provisioner and device machines."""

@@ -1,0 +1,1 @@
+"""MQTT: pure topics and payloads, a durable outbox, and the session."""
