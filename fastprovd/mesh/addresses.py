@@ -1,4 +1,4 @@
-"""Mesh addresses: unassigned, unicast, virtual, group (Mesh Protocol v1.1 §3.4.2)."""
+"""Mesh addresses: unassigned, unicast, virtual, group (Mesh Profile v1.0.1 §3.4.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The security toolbox: plain functions on bytes (Mesh Protocol v1.1 §3.9.2)."""
+"""The security toolbox: plain functions on bytes (Mesh Profile v1.0.1 §3.8.2)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def aes_ccm_encrypt(key: bytes, nonce: bytes, message: bytes, mic_octets: int) -
 
 @functools.lru_cache(maxsize=64)
 def s1(message: bytes) -> bytes:
-    """Return the salt of `message`, 16 octets: AES-CMAC under the zero key. Salts are not secret."""
+    """Return the salt of `message`, 16 octets: AES-CMAC under the zero key; not secret."""
     return aes_cmac(bytes(16), message)
 
 
@@ -91,7 +91,7 @@ def k5(n: bytes, salt: bytes, p: bytes) -> bytes:
 
 
 def virtual_address(label_uuid: bytes) -> int:
-    """Return the virtual address of a Label UUID of 16 octets (Mesh Protocol v1.1 §3.4.2.3)."""
+    """Return the virtual address of a Label UUID of 16 octets (Mesh Profile v1.0.1 §3.4.2.3)."""
     return (int.from_bytes(aes_cmac(s1(b"vtad"), label_uuid)[14:], "big") & 0x3FFF) | 0x8000
 
 

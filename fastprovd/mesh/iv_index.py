@@ -1,4 +1,4 @@
-"""IV Index, IV Update flag, and which IV Index an IVI bit means (Mesh Protocol v1.1 §3.11.5)."""
+"""IV Index, IV Update flag, and which IV Index an IVI bit means (Mesh Profile v1.0.1 §3.10.5)."""
 
 from __future__ import annotations
 

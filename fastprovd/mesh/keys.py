@@ -1,4 +1,4 @@
-"""NetKey, AppKey, DevKey and what derives from them; no repr shows a key (Mesh Protocol v1.1 §3.9.6)."""
+"""NetKey, AppKey, DevKey; no repr shows a key (Mesh Profile v1.0.1 §3.8.6)."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class NetKey:
         self._beacon_key = crypto.k1(self.octets, crypto.s1(b"nkbk"), b"id128\x01")
 
     def encrypt(self, nonce: bytes, plaintext: bytes, *, ctl: int) -> bytes:
-        """Return DST and TransportPDU encrypted, followed by NetMIC of 4 (8 when CTL is 1) octets."""
+        """Return DST and TransportPDU encrypted, then NetMIC: 4 octets, 8 when CTL is 1."""
         return (self._ccm_64 if ctl else self._ccm_32).encrypt(nonce, plaintext, None)
 
     def decrypt(self, nonce: bytes, ciphertext: bytes, *, ctl: int) -> bytes | None:

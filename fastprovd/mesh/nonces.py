@@ -1,4 +1,4 @@
-"""Network, application, device and proxy nonce, 13 octets each (Mesh Protocol v1.1 §3.9.5)."""
+"""Network, application, device and proxy nonce, 13 octets each (Mesh Profile v1.0.1 §3.8.5)."""
 
 from __future__ import annotations
 

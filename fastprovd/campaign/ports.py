@@ -1,0 +1,110 @@
+"""What a run needs from the world: adapter, links, store, audience.
+
+Bearer, Link and Scan are met by `fastprovd.bearers`, Store by `fastprovd.store`, Audience by the
+daemon (MQTT) and the command line; mypy checks the fit where `daemon.py` joins them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from fastprovd.mesh.beacons import Advertisement
+from fastprovd.mesh.iv_index import IvIndex
+from fastprovd.mesh.keys import DevKey
+from fastprovd.mesh.proxy import ProxyPduType
+from fastprovd.records import AddressRange, Node, Run
+
+
+class Link(Protocol):
+    """One GATT link to a board; Proxy PDUs whole, segmentation is the link's business."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the link was up when last heard of."""
+        ...
+
+    async def send(self, pdu_type: ProxyPduType, payload: bytes) -> None:
+        """Queue one Proxy PDU for the board; raises ConnectionLost."""
+        ...
+
+    async def receive(self) -> tuple[ProxyPduType, bytes]:
+        """Return the next Proxy PDU; raises ConnectionLost once the link is gone."""
+        ...
+
+
+class Scan(Protocol):
+    """A running scan."""
+
+    def __aiter__(self) -> AsyncIterator[Advertisement]:
+        """Yield fresh advertisements, throttled per device; raises BearerError when it breaks."""
+        ...
+
+
+class Bearer(Protocol):
+    """The adapter: it never connects while it discovers."""
+
+    def scan(self) -> AbstractAsyncContextManager[Scan]:
+        """Discover until the context ends."""
+        ...
+
+    def provisioning_link(self, device_address: str) -> AbstractAsyncContextManager[Link]:
+        """Open PB-GATT; raises BearerError classes."""
+        ...
+
+    def proxy_link(self, device_address: str) -> AbstractAsyncContextManager[Link]:
+        """Open the GATT proxy; raises BearerError classes."""
+        ...
+
+
+class Store(Protocol):
+    """Durable facts; synchronous, every method returns after the commit."""
+
+    def reserve_seq_block(self, size: int) -> range:
+        """Reserve `size` SEQ numbers of the Top Provisioner under the current IV Index."""
+        ...
+
+    def set_iv_index(self, iv_index: IvIndex) -> None:
+        """Move the IV Index forward; the SEQ starts again at 0 when its value grows."""
+        ...
+
+    def reserve_addresses(self, addresses: AddressRange) -> None:
+        """Take a range for good; raises StoreError when any of it was ever taken."""
+        ...
+
+    def reserved_addresses(self) -> Sequence[AddressRange]:
+        """Return every range ever taken."""
+        ...
+
+    def save_dev_key(self, address: int, device_uuid: bytes, dev_key: DevKey) -> None:
+        """Keep the DevKey of a board that we provision, before Provisioning Data leaves."""
+        ...
+
+    def save_run(self, run: Run) -> None:
+        """Insert or replace a run."""
+        ...
+
+    def save_nodes(self, nodes: Sequence[Node]) -> None:
+        """Insert or replace nodes by address."""
+        ...
+
+
+class Audience(Protocol):
+    """Who is told what happens; calls return at once and never raise."""
+
+    def run_changed(self, run: Run) -> None:
+        """The run moved on."""
+        ...
+
+    def node_changed(self, node: Node) -> None:
+        """A node became known, or more is known about it."""
+        ...
+
+    def nodes_changed(self, nodes: Sequence[Node], run: Run) -> None:
+        """The address list, whole."""
+        ...
+
+    def event(self, kind: str, data: Mapping[str, Any], run_id: str | None) -> None:
+        """Something happened, such as `device_found`; `data` is JSON-ready."""
+        ...

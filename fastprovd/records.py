@@ -1,0 +1,129 @@
+"""The frozen records that campaign, store and publish share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class RunState(StrEnum):
+    """Where a run is; the last five are its possible ends."""
+
+    SCANNING = "scanning"
+    CONNECTING = "connecting"
+    PROVISIONING_PRIMARY = "provisioning_primary"
+    CONFIGURING_PRIMARY = "configuring_primary"
+    PROVISIONING = "provisioning"
+    COLLECTING = "collecting"
+    PROVING = "proving"
+    DONE = "done"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def is_end(self) -> bool:
+        """Whether nothing follows."""
+        return self in _ENDS
+
+
+_ENDS = frozenset(
+    {
+        RunState.DONE,
+        RunState.PARTIAL,
+        RunState.FAILED,
+        RunState.STOPPED,
+        RunState.INTERRUPTED,
+    }
+)
+
+
+class NodeRole(StrEnum):
+    """What a node is for the run, in Espressif's words."""
+
+    PRIMARY_PROVISIONER = "primary_provisioner"
+    TEMPORARY_PROVISIONER = "temporary_provisioner"
+    NODE = "node"
+
+
+class ParentSource(StrEnum):
+    """How we know who provisioned a node."""
+
+    OBSERVED = "observed"
+    INFERRED = "inferred"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node of the network; unknown is `None`.
+
+    `address` is the unicast address of its primary element. `listed`: some NODE_ADDR_STATUS named
+    it. `proven`: it answered a message under the AppKey. `device_uuid` has 16 octets,
+    `device_address` is the BD_ADDR as the adapter spells it.
+    """
+
+    address: int
+    run_id: str
+    role: NodeRole = NodeRole.NODE
+    listed: bool = False
+    proven: bool = False
+    device_uuid: bytes | None = None
+    device_address: str | None = None
+    elements: int | None = None
+    provisioned_by: int | None = None
+    parent_source: ParentSource | None = None
+    onoff: bool | None = None
+    first_seen: datetime | None = None
+    last_seen: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MissingBoard:
+    """A board that the run can not call done, and why, in one sentence."""
+
+    reason: str
+    address: int | None = None
+    device_uuid: bytes | None = None
+    device_address: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One fast-provisioning run; times `*_s` are seconds since INFO_SET was sent.
+
+    `expected` counts all boards, the Primary Provisioner too: what the operator said, or else
+    what was heard. `t_provisioned_s` is when the last board was seen to leave 0x1827,
+    `t_known_s` when the last address became known.
+    """
+
+    run_id: str
+    state: RunState
+    started: datetime
+    expected: int | None = None
+    heard: int = 0
+    known: int = 0
+    proven: int = 0
+    primary: int | None = None
+    unicast_min: int | None = None
+    unicast_max: int | None = None
+    group: int | None = None
+    match: bytes = b""
+    elapsed_s: float = 0.0
+    t_provisioned_s: float | None = None
+    t_known_s: float | None = None
+    t_proven_s: float | None = None
+    reason: str | None = None
+    missing: tuple[MissingBoard, ...] = ()
+    finished: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRange:
+    """Unicast addresses `first`..`last` inclusive, and the run and purpose they were taken for."""
+
+    first: int
+    last: int
+    run_id: str
+    purpose: str
