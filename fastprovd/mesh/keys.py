@@ -74,32 +74,16 @@ class DevKey(_UpperTransportKey):
         return "DevKey(<hidden>)"
 
 
-class NetKey:
-    """A network key with its flooding credentials, Network ID, IdentityKey and BeaconKey."""
+class NetworkCredentials:
+    """NID, EncryptionKey and PrivacyKey of one credential set; the ciphers are made once."""
 
-    __slots__ = (
-        "_beacon_key",
-        "_ccm_32",
-        "_ccm_64",
-        "_identity_cipher",
-        "_privacy_cipher",
-        "index",
-        "network_id",
-        "nid",
-        "octets",
-    )
+    __slots__ = ("_ccm_32", "_ccm_64", "_privacy_cipher", "nid")
 
-    def __init__(self, octets: bytes, index: int = 0) -> None:
-        self.octets = _checked(octets, "NetKey")
-        self.index = index
-        self.nid, encryption_key, privacy_key = crypto.k2(self.octets, b"\x00")
+    def __init__(self, nid: int, encryption_key: bytes, privacy_key: bytes) -> None:
+        self.nid = nid
         self._ccm_32 = AESCCM(encryption_key, tag_length=4)
         self._ccm_64 = AESCCM(encryption_key, tag_length=8)
         self._privacy_cipher = crypto.BlockCipher(privacy_key)
-        self.network_id = crypto.k3(self.octets)
-        identity_key = crypto.k1(self.octets, crypto.s1(b"nkik"), b"id128\x01")
-        self._identity_cipher = crypto.BlockCipher(identity_key)
-        self._beacon_key = crypto.k1(self.octets, crypto.s1(b"nkbk"), b"id128\x01")
 
     def encrypt(self, nonce: bytes, plaintext: bytes, *, ctl: int) -> bytes:
         """Return DST and TransportPDU encrypted, then NetMIC: 4 octets, 8 when CTL is 1."""
@@ -116,6 +100,24 @@ class NetKey:
         """Return the first 6 octets of PECB for obfuscation; `privacy_random` has 7 octets."""
         block = b"\x00\x00\x00\x00\x00" + iv_index.to_bytes(4, "big") + privacy_random
         return self._privacy_cipher.encrypt(block)[:6]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(nid=0x{self.nid:02x})"
+
+
+class NetKey(NetworkCredentials):
+    """A network key: its flooding credentials, Network ID, IdentityKey and BeaconKey."""
+
+    __slots__ = ("_beacon_key", "_identity_cipher", "index", "network_id", "octets")
+
+    def __init__(self, octets: bytes, index: int = 0) -> None:
+        self.octets = _checked(octets, "NetKey")
+        self.index = index
+        super().__init__(*crypto.k2(self.octets, b"\x00"))
+        self.network_id = crypto.k3(self.octets)
+        identity_key = crypto.k1(self.octets, crypto.s1(b"nkik"), b"id128\x01")
+        self._identity_cipher = crypto.BlockCipher(identity_key)
+        self._beacon_key = crypto.k1(self.octets, crypto.s1(b"nkbk"), b"id128\x01")
 
     def node_identity_hash(self, random: bytes, address: int) -> bytes:
         """Return the 8-octet Hash of a Node Identity advertisement; `random` has 8 octets."""
