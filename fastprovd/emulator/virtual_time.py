@@ -1,0 +1,144 @@
+"""An asyncio event loop whose clock is emulated: as fast as the machine, or paced.
+
+Everything that waits through the loop (`asyncio.sleep`, `asyncio.timeout`, `call_later`) waits in
+emulated seconds, starting at 0.0. Nothing else is patched: code under test is the code that runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Executor
+from typing import Any, Final, TypeVar, TypeVarTuple, Unpack
+
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
+
+# While sockets are open the clock never runs faster than this, so that a peer on this machine
+# has milliseconds to answer within a timeout of seconds.
+IO_SPEED: Final = 200.0
+# How much real time a paced clock may catch up at once. Larger than the millisecond that epoll
+# rounds up to, small enough that a stall of the machine is not followed by a burst.
+CATCH_UP_S: Final = 0.05
+
+
+class _VirtualSelector(selectors.BaseSelector):
+    """The real selector, where waiting for a timer moves the emulated clock instead."""
+
+    def __init__(self, speed: float | None) -> None:
+        self.now = 0.0
+        self.held = 0
+        self._speed = speed
+        self._real = selectors.DefaultSelector()
+        self._paced_at: float | None = None
+        self._anchor_real = 0.0
+        self._anchor_now = 0.0
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        return self._real.register(fileobj, events, data)
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        return self._real.unregister(fileobj)
+
+    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        return self._real.modify(fileobj, events, data)
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        return self._real.get_map()
+
+    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
+        return self._real.get_key(fileobj)
+
+    def close(self) -> None:
+        self._real.close()
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is not None and timeout <= 0:
+            return self._real.select(0)
+        if self.held:
+            # The end of the job that holds the clock wakes the loop.
+            return self._real.select(None)
+        speed = self._speed
+        # One file descriptor is the loop's own, by which other threads wake it.
+        if len(self._real.get_map()) > 1 and (speed is None or speed > IO_SPEED):
+            speed = IO_SPEED
+        if speed is not None:
+            return self._select_paced(timeout, speed)
+        self._paced_at = None
+        if timeout is None:
+            return self._real.select(None)
+        events = self._real.select(0)
+        if not events:
+            self.now += timeout
+        return events
+
+    def _select_paced(
+        self, timeout: float | None, speed: float
+    ) -> list[tuple[selectors.SelectorKey, int]]:
+        real = time.monotonic()
+        allowed = self._anchor_now + (real - self._anchor_real) * speed
+        if speed != self._paced_at:
+            self._paced_at = speed
+            self._anchor_real, self._anchor_now = real, self.now
+            allowed = self.now
+        elif allowed - self.now > CATCH_UP_S * speed:
+            allowed = self.now + CATCH_UP_S * speed
+            self._anchor_real, self._anchor_now = real, allowed
+        target = None if timeout is None else self.now + timeout
+        wait = None if target is None else max(0.0, (target - allowed) / speed)
+        events = self._real.select(wait)
+        allowed = self._anchor_now + (time.monotonic() - self._anchor_real) * speed
+        self.now = max(self.now, allowed if target is None else min(target, allowed))
+        return events
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop on an emulated clock; real sockets, signals and threads work as usual.
+
+    `speed` None: when nothing is ready the clock jumps to the next timer. A number: the same, but
+    never faster than `speed` emulated seconds per real second; a machine that is too slow makes
+    the clock lag, it distorts nothing. The clock stands while `run_in_executor` jobs are at work.
+    A program without sockets and threads runs the same way every time.
+
+    Raises:
+        ValueError: `speed` is not positive.
+    """
+
+    def __init__(self, speed: float | None = None) -> None:
+        self._virtual = _VirtualSelector(speed)
+        super().__init__(self._virtual)
+        if speed is not None and speed <= 0:
+            self.close()
+            raise ValueError(f"speed must be positive, got {speed}")
+
+    def time(self) -> float:
+        """Return the emulated time in seconds, 0.0 when the loop was made."""
+        return self._virtual.now
+
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[Unpack[_Ts]], _T], *args: Unpack[_Ts]
+    ) -> asyncio.Future[_T]:
+        """Run `func` in a thread; the clock stands until it returned."""
+        future = super().run_in_executor(executor, func, *args)
+        self._virtual.held += 1
+        future.add_done_callback(self._release)
+        return future
+
+    async def shutdown_default_executor(self, *args: Any) -> None:
+        """Join the executor's threads; the clock stands meanwhile."""
+        self._virtual.held += 1
+        try:
+            await super().shutdown_default_executor(*args)
+        finally:
+            self._virtual.held -= 1
+
+    def _release(self, _: asyncio.Future[Any]) -> None:
+        self._virtual.held -= 1
+
+
+def run(coroutine: Coroutine[Any, Any, _T], speed: float | None = None) -> _T:
+    """Run `coroutine` on a fresh VirtualTimeLoop, as `asyncio.run` would."""
+    with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(speed)) as runner:
+        return runner.run(coroutine)

@@ -1,0 +1,34 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import pytest
+
+from fastprovd.emulator import virtual_time
+
+T = TypeVar("T")
+RunVirtual = Callable[[Coroutine[Any, Any, T]], T]
+
+# Emulated seconds: no test means to take a day, so a deadlock fails at once instead of hanging.
+LIMIT_S = 86_400.0
+
+
+@pytest.fixture
+def run_virtual() -> RunVirtual[Any]:
+    """Run a coroutine in virtual time: `run_virtual(main())`, from a plain (not async) test.
+
+    Fails when the coroutine is stuck for good, and when it leaves a task behind.
+    """
+
+    async def guarded(coroutine: Coroutine[Any, Any, T]) -> T:
+        async with asyncio.timeout(LIMIT_S):
+            result = await coroutine
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left, f"tasks left behind: {left}"
+        return result
+
+    return lambda coroutine: virtual_time.run(guarded(coroutine))
