@@ -99,3 +99,15 @@ class SchemaTooNew(StoreError):
 
 class CorruptStore(StoreError):
     """The database is damaged."""
+
+
+class StoreInUse(StoreError):
+    """Another fastprovd holds the state directory."""
+
+
+class SeqSpaceExhausted(StoreError):
+    """All 2**24 SEQ numbers under this IV Index are used."""
+
+
+class AddressesTaken(StoreError):
+    """Unicast addresses are asked for that were handed out before."""

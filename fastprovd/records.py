@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from uuid import UUID
+
+from fastprovd.mesh.iv_index import IvIndex
+from fastprovd.mesh.keys import AppKey, NetKey
 
 
 class RunState(StrEnum):
@@ -127,3 +131,14 @@ class AddressRange:
     last: int
     run_id: str
     purpose: str
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """The network that we are the Top Provisioner of; `address` is our own unicast address."""
+
+    mesh_uuid: UUID
+    net_key: NetKey
+    app_key: AppKey
+    iv_index: IvIndex
+    address: int

@@ -1,0 +1,94 @@
+"""IV Index, SEQ and replay list: they only go forward, and are durable before use."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Final
+
+from fastprovd.errors import LocalProtocolError, SeqSpaceExhausted, StoreError
+from fastprovd.mesh.iv_index import IvIndex
+
+SEQ_NUMBERS: Final = 1 << 24  # SEQ has 24 bits (Mesh Profile v1.0.1 §3.4.4.5)
+
+
+def load_iv_index(connection: sqlite3.Connection) -> IvIndex:
+    """Return the IV Index, 0 in a new network."""
+    row = connection.execute("select value, update_in_progress from iv_index").fetchone()
+    return IvIndex(row["value"], bool(row["update_in_progress"]))
+
+
+def save_iv_index(connection: sqlite3.Connection, iv_index: IvIndex) -> None:
+    """Move the IV Index forward: a larger value, or the end of an IV Update at the same value.
+
+    Raises:
+        StoreError: it would go backwards.
+    """
+    current = load_iv_index(connection)
+    if (iv_index.value, not iv_index.update_in_progress) < (
+        current.value,
+        not current.update_in_progress,
+    ):
+        raise StoreError(f"the IV Index would go backwards from {current} to {iv_index}")
+    connection.execute(
+        "update iv_index set value = ?, update_in_progress = ?",
+        (iv_index.value, int(iv_index.update_in_progress)),
+    )
+
+
+def reserve_seq(connection: sqlite3.Connection, size: int) -> range:
+    """Reserve `size` SEQ numbers under the IV Index that we transmit with.
+
+    After a clean stop they begin with the first number not used, else after all reserved before.
+
+    Raises:
+        SeqSpaceExhausted: fewer than `size` are left.
+    """
+    if not 1 <= size <= SEQ_NUMBERS:
+        raise LocalProtocolError(f"a SEQ block has 1..{SEQ_NUMBERS} numbers, got {size}")
+    iv_index = load_iv_index(connection).transmit
+    connection.execute("insert or ignore into seq values (?, 0, null)", (iv_index,))
+    row = connection.execute("select * from seq where iv_index = ?", (iv_index,)).fetchone()
+    start: int = row["reserved"] if row["next_clean"] is None else row["next_clean"]
+    block = range(start, start + size)
+    if block.stop > SEQ_NUMBERS:
+        raise SeqSpaceExhausted(
+            f"only {SEQ_NUMBERS - start} of {SEQ_NUMBERS} SEQ numbers are left under IV Index "
+            f"{iv_index}: wait until the network has finished an IV Update, or begin a new network "
+            "with another [state] directory and reset every board"
+        )
+    connection.execute(
+        "update seq set reserved = max(reserved, ?), next_clean = null where iv_index = ?",
+        (block.stop, iv_index),
+    )
+    return block
+
+
+def release_seq(connection: sqlite3.Connection, next_seq: int, iv_index: int) -> None:
+    """Note after a clean stop that `next_seq` was never used under `iv_index`, nor any above.
+
+    Raises:
+        LocalProtocolError: `next_seq` lies above what was reserved.
+    """
+    changed = connection.execute(
+        "update seq set next_clean = :next where iv_index = :iv and :next between 0 and reserved",
+        {"next": next_seq, "iv": iv_index},
+    ).rowcount
+    if not changed:
+        raise LocalProtocolError(f"SEQ {next_seq} was never reserved under IV Index {iv_index}")
+
+
+def load_replay(connection: sqlite3.Connection) -> list[tuple[int, int, int]]:
+    """Return `(src, iv_index, seq)` of the newest message heard from each source, by source."""
+    rows = connection.execute("select src, iv_index, seq from replay order by src")
+    return [(row["src"], row["iv_index"], row["seq"]) for row in rows]
+
+
+def save_replay(connection: sqlite3.Connection, entries: Iterable[tuple[int, int, int]]) -> None:
+    """Keep each `(src, iv_index, seq)` that is newer than the one kept for its source."""
+    connection.executemany(
+        "insert into replay (src, iv_index, seq) values (?, ?, ?)"
+        " on conflict (src) do update set iv_index = excluded.iv_index, seq = excluded.seq"
+        " where (excluded.iv_index, excluded.seq) > (iv_index, seq)",
+        entries,
+    )

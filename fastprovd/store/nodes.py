@@ -1,0 +1,58 @@
+"""Nodes by unicast address, and the DevKeys of those we provisioned ourselves."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Final
+
+from fastprovd.mesh.keys import DevKey
+from fastprovd.records import Node, NodeRole, ParentSource
+from fastprovd.store import rows
+
+_COLUMNS: Final = rows.column_names(Node)
+_DECODERS: Final[rows.Decoders] = {
+    "role": NodeRole,
+    "listed": bool,
+    "proven": bool,
+    "onoff": bool,
+    "parent_source": ParentSource,
+    "first_seen": rows.decode_time,
+    "last_seen": rows.decode_time,
+}
+
+
+def load(connection: sqlite3.Connection) -> list[Node]:
+    """Return every node, lowest address first."""
+    found = connection.execute("select * from node order by address")
+    return [Node(**rows.read(row, _COLUMNS, _DECODERS)) for row in found]
+
+
+def save(connection: sqlite3.Connection, nodes: Iterable[Node]) -> None:
+    """Insert or replace nodes by address."""
+    for node in nodes:
+        rows.write(connection, "node", {name: getattr(node, name) for name in _COLUMNS})
+
+
+def forget(connection: sqlite3.Connection, address: int) -> bool:
+    """Drop a node and its DevKeys; its address stays taken. Return whether it was known."""
+    connection.execute("delete from dev_key where address = ?", (address,))
+    return connection.execute("delete from node where address = ?", (address,)).rowcount > 0
+
+
+def save_dev_key(
+    connection: sqlite3.Connection, address: int, device_uuid: bytes, dev_key: DevKey
+) -> None:
+    """Keep one more DevKey of `address`."""
+    connection.execute(
+        "insert into dev_key (address, device_uuid, octets) values (?, ?, ?)",
+        (address, device_uuid, dev_key.octets),
+    )
+
+
+def load_dev_key(connection: sqlite3.Connection, address: int) -> DevKey | None:
+    """Return the newest DevKey of `address`, or `None` when we did not provision it."""
+    row = connection.execute(
+        "select octets from dev_key where address = ? order by id desc limit 1", (address,)
+    ).fetchone()
+    return None if row is None else DevKey(row["octets"])

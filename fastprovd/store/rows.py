@@ -1,0 +1,56 @@
+"""Records to rows and back, by field name."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any
+
+Value = int | float | str | bytes | None
+Decoders = Mapping[str, Callable[[Any], Any]]
+
+
+def encode_time(time: datetime) -> str:
+    """Return RFC 3339 in UTC, to the microsecond; `time` is aware."""
+    return time.astimezone(UTC).isoformat()
+
+
+def decode_time(text: str) -> datetime:
+    """Return the aware UTC time that `encode_time` wrote."""
+    return datetime.fromisoformat(text)
+
+
+def _encode(value: Any) -> Value:
+    if isinstance(value, Enum):
+        return str(value.value)
+    if isinstance(value, datetime):
+        return encode_time(value)
+    if isinstance(value, bool):
+        return int(value)
+    return value  # type: ignore[no-any-return]
+
+
+def column_names(record_type: Any, without: frozenset[str] = frozenset()) -> tuple[str, ...]:
+    """Return the fields of a record class that are columns of its table."""
+    return tuple(field.name for field in fields(record_type) if field.name not in without)
+
+
+def write(connection: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:
+    """Insert or replace `row`; its names are columns of ours, never input from outside."""
+    columns = ", ".join(f'"{name}"' for name in row)
+    places = ", ".join("?" * len(row))
+    connection.execute(
+        f"insert or replace into {table} ({columns}) values ({places})",  # noqa: S608
+        [_encode(value) for value in row.values()],
+    )
+
+
+def read(row: sqlite3.Row, columns: tuple[str, ...], decoders: Decoders) -> dict[str, Any]:
+    """Return the columns of `row`, each through its decoder unless it is null."""
+    return {
+        name: decoders[name](row[name]) if name in decoders and row[name] is not None else row[name]
+        for name in columns
+    }

@@ -1,0 +1,65 @@
+"""Runs and the boards that they could not call done."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from fastprovd.records import MissingBoard, Run, RunState
+from fastprovd.store import rows
+
+_COLUMNS: Final = rows.column_names(Run, without=frozenset({"missing"}))
+_MISSING_COLUMNS: Final = rows.column_names(MissingBoard)
+_DECODERS: Final[rows.Decoders] = {
+    "state": RunState,
+    "started": rows.decode_time,
+    "finished": rows.decode_time,
+}
+_INTERRUPTED: Final = "fastprovd was stopped or restarted in the middle of the run"
+
+
+def load_all(connection: sqlite3.Connection) -> list[Run]:
+    """Return every run, newest first."""
+    found = connection.execute("select * from run order by started desc, run_id desc").fetchall()
+    return [_run(connection, row) for row in found]
+
+
+def load(connection: sqlite3.Connection, run_id: str) -> Run | None:
+    """Return one run, or `None` when there is none of that name."""
+    row = connection.execute("select * from run where run_id = ?", (run_id,)).fetchone()
+    return None if row is None else _run(connection, row)
+
+
+def save(connection: sqlite3.Connection, run: Run) -> None:
+    """Insert or replace a run with its missing boards."""
+    connection.execute("delete from missing_board where run_id = ?", (run.run_id,))
+    rows.write(connection, "run", {name: getattr(run, name) for name in _COLUMNS})
+    for position, board in enumerate(run.missing):
+        facts = {name: getattr(board, name) for name in _MISSING_COLUMNS}
+        rows.write(
+            connection, "missing_board", {"run_id": run.run_id, "position": position, **facts}
+        )
+
+
+def interrupt(connection: sqlite3.Connection, finished: datetime) -> list[Run]:
+    """End every run that has no end yet as interrupted, and return them as they are now."""
+    ended = [
+        replace(run, state=RunState.INTERRUPTED, finished=finished, reason=_INTERRUPTED)
+        for run in load_all(connection)
+        if not run.state.is_end
+    ]
+    for run in ended:
+        save(connection, run)
+    return ended
+
+
+def _run(connection: sqlite3.Connection, row: sqlite3.Row) -> Run:
+    missing = connection.execute(
+        "select * from missing_board where run_id = ? order by position", (row["run_id"],)
+    )
+    return Run(
+        **rows.read(row, _COLUMNS, _DECODERS),
+        missing=tuple(MissingBoard(**rows.read(m, _MISSING_COLUMNS, {})) for m in missing),
+    )

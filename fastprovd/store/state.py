@@ -1,0 +1,174 @@
+"""The facade that the daemon and the command line use."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from fastprovd.errors import LocalProtocolError
+from fastprovd.mesh.iv_index import IvIndex
+from fastprovd.mesh.keys import DevKey
+from fastprovd.records import AddressRange, Network, Node, Run
+from fastprovd.store import counters, ranges
+from fastprovd.store import network as network_table
+from fastprovd.store import nodes as node_table
+from fastprovd.store import runs as run_table
+from fastprovd.store.database import Database
+
+
+class StateStore:
+    """All durable facts of one state directory; every method returns after its commit.
+
+    Safe from any thread, so each call may go through `asyncio.to_thread`. Every method raises
+    StoreError classes; for the constructor see `Database`.
+    """
+
+    def __init__(
+        self, directory: Path, entropy: Callable[[int], bytes] = secrets.token_bytes
+    ) -> None:
+        self._database = Database(directory)
+        self._entropy = entropy
+        # (IV Index, first SEQ) reserved by this process: a clean stop can not go below it.
+        self._seq_floor: tuple[int, int] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the database and free the state directory; a second call does nothing."""
+        self._database.close()
+
+    # The network
+
+    def network(
+        self, *, address: int = 0x0001, net_key_index: int = 0, app_key_index: int = 0
+    ) -> Network:
+        """Return the network, made at the first call; `address` is our own and then taken.
+
+        Raises:
+            StoreError: the network exists with another address or other key indexes.
+        """
+        with self._database.transaction() as connection:
+            return network_table.create_or_load(
+                connection,
+                self._entropy,
+                address=address,
+                net_key_index=net_key_index,
+                app_key_index=app_key_index,
+            )
+
+    def set_iv_index(self, iv_index: IvIndex) -> None:
+        """Move the IV Index forward; SEQ starts at 0 under each IV Index that we transmit with."""
+        with self._database.transaction() as connection:
+            counters.save_iv_index(connection, iv_index)
+
+    def reserve_seq_block(self, size: int) -> range:
+        """Reserve `size` SEQ numbers under the IV Index that we transmit with.
+
+        Raises:
+            SeqSpaceExhausted: fewer than `size` of the 2**24 are left.
+        """
+        with self._database.transaction() as connection:
+            block = counters.reserve_seq(connection, size)
+            iv_index = counters.load_iv_index(connection).transmit
+            if self._seq_floor is None or self._seq_floor[0] != iv_index:
+                self._seq_floor = (iv_index, block.start)
+        return block
+
+    def release_seq(self, next_seq: int) -> None:
+        """Note the exact next SEQ at a clean stop, so that the next start wastes none.
+
+        Raises:
+            LocalProtocolError: `next_seq` is not of the blocks that this store reserved.
+        """
+        with self._database.transaction() as connection:
+            iv_index = counters.load_iv_index(connection).transmit
+            floor = self._seq_floor
+            if floor is None or floor[0] != iv_index or next_seq < floor[1]:
+                raise LocalProtocolError(f"SEQ {next_seq} was not reserved since the start")
+            counters.release_seq(connection, next_seq, iv_index)
+
+    def replay_list(self) -> list[tuple[int, int, int]]:
+        """Return `(src, iv_index, seq)` of the newest message heard from each source."""
+        with self._database.transaction() as connection:
+            return counters.load_replay(connection)
+
+    def save_replay_list(self, entries: Iterable[tuple[int, int, int]]) -> None:
+        """Keep each `(src, iv_index, seq)` that is newer than the one kept; none goes back."""
+        with self._database.transaction() as connection:
+            counters.save_replay(connection, entries)
+
+    # Addresses, nodes, keys
+
+    def reserve_addresses(self, addresses: AddressRange) -> None:
+        """Take a range for good.
+
+        Raises:
+            AddressesTaken: some address in it was ever taken.
+        """
+        with self._database.transaction() as connection:
+            ranges.reserve(connection, addresses)
+
+    def reserved_addresses(self) -> Sequence[AddressRange]:
+        """Return every range ever taken, our own address included, lowest first."""
+        with self._database.transaction() as connection:
+            return ranges.load(connection)
+
+    def save_dev_key(self, address: int, device_uuid: bytes, dev_key: DevKey) -> None:
+        """Keep the DevKey of a board that we provision, before Provisioning Data leaves."""
+        with self._database.transaction() as connection:
+            node_table.save_dev_key(connection, address, device_uuid, dev_key)
+
+    def dev_key(self, address: int) -> DevKey | None:
+        """Return the newest DevKey of `address`, or `None` when we did not provision it."""
+        with self._database.transaction() as connection:
+            return node_table.load_dev_key(connection, address)
+
+    def save_nodes(self, nodes: Sequence[Node]) -> None:
+        """Insert or replace nodes by address."""
+        with self._database.transaction() as connection:
+            node_table.save(connection, nodes)
+
+    def nodes(self) -> list[Node]:
+        """Return every node, lowest address first."""
+        with self._database.transaction() as connection:
+            return node_table.load(connection)
+
+    def forget_node(self, address: int) -> bool:
+        """Drop a node and its DevKeys, return whether it was known; its address stays taken."""
+        with self._database.transaction() as connection:
+            return node_table.forget(connection, address)
+
+    # Runs
+
+    def save_run(self, run: Run) -> None:
+        """Insert or replace a run."""
+        with self._database.transaction() as connection:
+            run_table.save(connection, run)
+
+    def runs(self) -> list[Run]:
+        """Return every run, newest first."""
+        with self._database.transaction() as connection:
+            return run_table.load_all(connection)
+
+    def run(self, run_id: str) -> Run | None:
+        """Return one run, or `None` when there is none of that name."""
+        with self._database.transaction() as connection:
+            return run_table.load(connection, run_id)
+
+    def interrupt_runs(self, finished: datetime) -> list[Run]:
+        """End as interrupted every run that an earlier process left unfinished; return them."""
+        with self._database.transaction() as connection:
+            return run_table.interrupt(connection, finished)
