@@ -77,10 +77,14 @@ class DevKey(_UpperTransportKey):
 class NetworkCredentials:
     """NID, EncryptionKey and PrivacyKey of one credential set; the ciphers are made once."""
 
-    __slots__ = ("_ccm_32", "_ccm_64", "_privacy_cipher", "nid")
+    __slots__ = ("_ccm_32", "_ccm_64", "_privacy_cipher", "index", "nid")
 
-    def __init__(self, nid: int, encryption_key: bytes, privacy_key: bytes) -> None:
+    def __init__(
+        self, nid: int, encryption_key: bytes, privacy_key: bytes, index: int = 0
+    ) -> None:
+        """`index` is that of the NetKey the credentials derive from."""
         self.nid = nid
+        self.index = index
         self._ccm_32 = AESCCM(encryption_key, tag_length=4)
         self._ccm_64 = AESCCM(encryption_key, tag_length=8)
         self._privacy_cipher = crypto.BlockCipher(privacy_key)
@@ -108,12 +112,11 @@ class NetworkCredentials:
 class NetKey(NetworkCredentials):
     """A network key: its flooding credentials, Network ID, IdentityKey and BeaconKey."""
 
-    __slots__ = ("_beacon_key", "_identity_cipher", "index", "network_id", "octets")
+    __slots__ = ("_beacon_key", "_identity_cipher", "network_id", "octets")
 
     def __init__(self, octets: bytes, index: int = 0) -> None:
         self.octets = _checked(octets, "NetKey")
-        self.index = index
-        super().__init__(*crypto.k2(self.octets, b"\x00"))
+        super().__init__(*crypto.k2(self.octets, b"\x00"), index)
         self.network_id = crypto.k3(self.octets)
         identity_key = crypto.k1(self.octets, crypto.s1(b"nkik"), b"id128\x01")
         self._identity_cipher = crypto.BlockCipher(identity_key)

@@ -12,7 +12,7 @@ from typing import Final
 from fastprovd.errors import DecodeError, LocalProtocolError
 from fastprovd.mesh import addresses
 from fastprovd.mesh.iv_index import IvIndex
-from fastprovd.mesh.keys import NetKey, NetworkCredentials
+from fastprovd.mesh.keys import NetworkCredentials
 from fastprovd.mesh.nonces import network_nonce, proxy_nonce
 
 MIN_OCTETS: Final = 14
@@ -71,7 +71,7 @@ def encode_network_pdu(
 
 def decode_network_pdu(
     raw: bytes,
-    net_keys: Iterable[NetKey],
+    net_keys: Iterable[NetworkCredentials],
     iv_index: IvIndex,
     *,
     proxy_configuration: bool = False,
@@ -85,7 +85,7 @@ def decode_network_pdu(
         raise DecodeError(f"a Network PDU has {MIN_OCTETS}..{MAX_OCTETS} octets, got {len(raw)}")
     for net_key in net_keys:
         if net_key.nid == raw[0] & 0x7F:
-            pdu = _open(raw, net_key, net_key.index, iv_index, proxy_configuration)
+            pdu = _open(raw, net_key, iv_index, proxy_configuration)
             if pdu is not None:
                 return pdu
     return None
@@ -94,7 +94,6 @@ def decode_network_pdu(
 def _open(
     raw: bytes,
     credentials: NetworkCredentials,
-    net_key_index: int,
     iv_index: IvIndex,
     proxy_configuration: bool,
 ) -> NetworkPdu | None:
@@ -120,4 +119,4 @@ def _open(
         raise DecodeError(f"SRC of a Network PDU must be unicast, got 0x{src:04x}")
     if (dst == addresses.UNASSIGNED) is not proxy_configuration:
         raise DecodeError(f"DST 0x{dst:04x} is not allowed in this Network PDU")
-    return NetworkPdu(ctl, ctl_ttl & 0x7F, seq, src, dst, plain[2:], iv, net_key_index)
+    return NetworkPdu(ctl, ctl_ttl & 0x7F, seq, src, dst, plain[2:], iv, credentials.index)

@@ -1,0 +1,81 @@
+"""Frozen events that the stack returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastprovd.mesh.access import Message, UnknownMessage
+from fastprovd.mesh.iv_index import IvIndex
+from fastprovd.mesh.keys import AppKey, DevKey
+from fastprovd.mesh.proxy import FilterStatus
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReceived:
+    """An access message for us; `seq` is that of its first segment."""
+
+    src: int
+    dst: int
+    ttl: int
+    seq: int
+    key: AppKey | DevKey
+    message: Message | UnknownMessage
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRejected:
+    """A PDU that a key opened and that makes no sense; `reason` is one sentence without secrets."""
+
+    src: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TransferCompleted:
+    """Every segment of a message of ours was acknowledged, or its group rounds are over."""
+
+    transfer_id: int
+    dst: int
+
+
+@dataclass(frozen=True, slots=True)
+class TransferFailed:
+    """A segmented message of ours was not acknowledged in full."""
+
+    transfer_id: int
+    dst: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class IvIndexChanged:
+    """An authenticated beacon moved the IV Index; store it before anything is sent."""
+
+    iv_index: IvIndex
+
+
+@dataclass(frozen=True, slots=True)
+class BeaconReceived:
+    """A Secure Network beacon of ours was authenticated."""
+
+    iv_index: IvIndex
+    key_refresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FilterStatusReceived:
+    """The proxy told the state of its filter; `src` is its primary element's address."""
+
+    src: int
+    status: FilterStatus
+
+
+Event = (
+    MessageReceived
+    | MessageRejected
+    | TransferCompleted
+    | TransferFailed
+    | IvIndexChanged
+    | BeaconReceived
+    | FilterStatusReceived
+)

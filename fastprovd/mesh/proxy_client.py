@@ -1,0 +1,111 @@
+"""The GATT proxy client: Proxy PDUs in, events and Proxy PDUs out, over one stack."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastprovd.errors import DecodeError
+from fastprovd.mesh.beacons import SecureNetworkBeacon
+from fastprovd.mesh.events import (
+    BeaconReceived,
+    Event,
+    FilterStatusReceived,
+    IvIndexChanged,
+    MessageRejected,
+)
+from fastprovd.mesh.network import NetworkPdu, decode_network_pdu, encode_network_pdu
+from fastprovd.mesh.proxy import (
+    FilterStatus,
+    ProxyConfiguration,
+    ProxyPduType,
+    decode_proxy_configuration,
+)
+from fastprovd.mesh.stack import Stack
+
+# Mesh Profile v1.0.1 §3.10.5: a beacon further ahead than this is not believed.
+MAX_IV_INDEX_STEP: Final = 42
+
+
+class ProxyClient:
+    """Speaks with a proxy server; the four verbs of the stack, with Proxy PDU types added.
+
+    It does not segment into ATT values (the bearer does), and it follows no IV Index backwards.
+    """
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self._configuration: list[bytes] = []
+
+    def configure(self, message: ProxyConfiguration) -> None:
+        """Queue a proxy configuration message, with CTL 1, TTL 0, DST 0."""
+        stack = self.stack
+        net_key = next(iter(stack.net_keys.values()))
+        pdu = NetworkPdu(
+            1,
+            0,
+            stack.sequence.take(),
+            stack.address,
+            0,
+            message.encode(),
+            stack.iv_index.transmit,
+            net_key.index,
+        )
+        self._configuration.append(encode_network_pdu(pdu, net_key, proxy_configuration=True))
+
+    def pdus_to_send(self) -> list[tuple[ProxyPduType, bytes]]:
+        """Return what is to be sent now, in order, and forget it."""
+        configuration, self._configuration = self._configuration, []
+        pdus = [(ProxyPduType.PROXY_CONFIGURATION, raw) for raw in configuration]
+        pdus += [(ProxyPduType.NETWORK_PDU, out.raw) for out in self.stack.pdus_to_send()]
+        return pdus
+
+    def next_deadline(self) -> float | None:
+        """When `handle_deadline` must be called, in seconds of `now`."""
+        return self.stack.next_deadline()
+
+    def handle_deadline(self, now: float) -> list[Event]:
+        """Do what is due in the stack."""
+        return self.stack.handle_deadline(now)
+
+    def receive(self, pdu_type: ProxyPduType, payload: bytes, now: float) -> list[Event]:
+        """Take a Proxy PDU; what no key opens gives no event, what is malformed is rejected."""
+        try:
+            if pdu_type is ProxyPduType.NETWORK_PDU:
+                pdu = self.stack.decode(payload)
+                return [] if pdu is None else self.stack.receive(pdu, now)
+            if pdu_type is ProxyPduType.MESH_BEACON:
+                return self._receive_beacon(payload)
+            if pdu_type is ProxyPduType.PROXY_CONFIGURATION:
+                return self._receive_configuration(payload)
+        except DecodeError as error:
+            return [MessageRejected(None, str(error))]
+        return [MessageRejected(None, "a Provisioning PDU came over the proxy link")]
+
+    def _receive_beacon(self, payload: bytes) -> list[Event]:
+        if not payload or payload[0] != SecureNetworkBeacon.TYPE:
+            return []
+        beacon = SecureNetworkBeacon.decode(payload, self.stack.net_keys.values())
+        if beacon is None:
+            return []
+        events: list[Event] = [BeaconReceived(beacon.iv_index, beacon.key_refresh)]
+        ours, theirs = self.stack.iv_index, beacon.iv_index
+        step = theirs.value - ours.value
+        # An update ends by clearing the flag under the same value; it never begins that way.
+        ends_update = step == 0 and ours.update_in_progress and not theirs.update_in_progress
+        if ends_update or 0 < step <= MAX_IV_INDEX_STEP:
+            self.stack.iv_index = theirs
+            events.append(IvIndexChanged(theirs))
+        return events
+
+    def _receive_configuration(self, payload: bytes) -> list[Event]:
+        stack = self.stack
+        pdu = decode_network_pdu(
+            payload, stack.net_keys.values(), stack.iv_index, proxy_configuration=True
+        )
+        if pdu is None or stack.replay.is_replay(pdu.src, pdu.iv_index, pdu.seq):
+            return []
+        stack.replay.record(pdu.src, pdu.iv_index, pdu.seq)
+        message = decode_proxy_configuration(pdu.transport_pdu)
+        if isinstance(message, FilterStatus):
+            return [FilterStatusReceived(pdu.src, message)]
+        return []
