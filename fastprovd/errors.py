@@ -53,6 +53,35 @@ class DeviceReportedFailure(ProvisioningError):
         self.code = code
 
 
+class InvalidPublicKey(ProvisioningError):
+    """The device's public key is ours, or no point on the curve."""
+
+
+class ReflectedValue(ProvisioningError):
+    """The device sent our own Confirmation or Random back; it proves nothing."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the device's {what} is equal to ours; it does not prove who it is")
+        self.what = what
+
+
+class NoCommonAlgorithm(ProvisioningError):
+    """The device offers no provisioning algorithm that we speak."""
+
+    def __init__(self, offered: int) -> None:
+        super().__init__(f"the device offers none of our algorithms, only 0x{offered:04x}")
+        self.offered = offered
+
+
+class ProvisioningTimeout(ProvisioningError):
+    """What the session waited for did not come in time."""
+
+    def __init__(self, state: str, awaited: str) -> None:
+        super().__init__(f"in state {state} no {awaited} in time; reconnect and provision again")
+        self.state = state
+        self.awaited = awaited
+
+
 class AccessError(FastprovdError):
     """A message was not answered, or answered with a failure."""
 
@@ -111,3 +140,7 @@ class SeqSpaceExhausted(StoreError):
 
 class AddressesTaken(StoreError):
     """Unicast addresses are asked for that were handed out before."""
+
+
+class BrokerUnavailable(FastprovdError):
+    """No MQTT broker can be started on this machine."""

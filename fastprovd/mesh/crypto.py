@@ -6,6 +6,7 @@ import functools
 import hmac
 from hashlib import sha256
 
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM
@@ -48,6 +49,14 @@ def hmac_sha256(key: bytes, message: bytes) -> bytes:
 def aes_ccm_encrypt(key: bytes, nonce: bytes, message: bytes, mic_octets: int) -> bytes:
     """Return ciphertext followed by the MIC. For single use; key objects keep their cipher."""
     return AESCCM(key, tag_length=mic_octets).encrypt(nonce, message, None)
+
+
+def aes_ccm_decrypt(key: bytes, nonce: bytes, ciphertext: bytes, mic_octets: int) -> bytes | None:
+    """Return the message, `None` when the MIC at the end is wrong. For single use."""
+    try:
+        return AESCCM(key, tag_length=mic_octets).decrypt(nonce, ciphertext, None)
+    except InvalidTag:
+        return None
 
 
 @functools.lru_cache(maxsize=64)
