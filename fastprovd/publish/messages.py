@@ -1,0 +1,389 @@
+"""What goes over MQTT: topics and payloads out of records, and requests out of payloads; pure.
+
+Payloads are built field by field out of records that hold no key, so none can get in. Unknown is
+`null`; consumers ignore fields they do not know.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from fastprovd.mesh.addresses import format_address
+from fastprovd.records import MissingBoard, Node, Run, RunState
+
+SCHEMA: Final = 1
+"""Number of the payload contract; a breaking change raises it."""
+
+COMMANDS: Final = frozenset({"run/start", "run/stop", "nodes/get", "node/set", "node/get"})
+
+MAX_REQUEST_OCTETS: Final = 16_384  # the longest honest request has some hundred
+MAX_COMMAND_LENGTH: Final = 64  # a longer one could not be repeated in the response topic for sure
+MAX_TRANSACTION_LENGTH: Final = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One MQTT publication, always QoS 1."""
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The topic tree below `<base_topic>/<gateway_id>`."""
+
+    base: str
+
+    @property
+    def state(self) -> str:
+        """Availability; retained, last will."""
+        return f"{self.base}/bridge/state"
+
+    @property
+    def info(self) -> str:
+        """What this gateway is; retained."""
+        return f"{self.base}/bridge/info"
+
+    @property
+    def nodes(self) -> str:
+        """The address list, whole; retained."""
+        return f"{self.base}/bridge/nodes"
+
+    @property
+    def run(self) -> str:
+        """The current or last run; retained."""
+        return f"{self.base}/bridge/run"
+
+    @property
+    def event(self) -> str:
+        """Everything that happened."""
+        return f"{self.base}/bridge/event"
+
+    @property
+    def requests(self) -> str:
+        """The filter that matches every request."""
+        return f"{self.base}/bridge/request/#"
+
+    @property
+    def nodes_prefix(self) -> str:
+        """What the topic of every single node begins with."""
+        return f"{self.base}/node/"
+
+    def node(self, address: int) -> str:
+        """One node; retained."""
+        return f"{self.nodes_prefix}{format_address(address)}"
+
+    def response(self, command: str) -> str:
+        """Where the answer to `command` goes."""
+        return f"{self.base}/bridge/response/{command}"
+
+    def command(self, topic: str) -> str | None:
+        """Return the command that a request topic names, or None when it is no request to us."""
+        prefix = f"{self.base}/bridge/request/"
+        command = topic.removeprefix(prefix)
+        if not topic.startswith(prefix) or not 0 < len(command) <= MAX_COMMAND_LENGTH:
+            return None
+        return command
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayInfo:
+    """What `bridge/info` tells; public facts only. `network_id` has 8 octets."""
+
+    version: str
+    gateway_id: str
+    started: datetime
+    adapter: str | None = None
+    adapter_address: str | None = None
+    mesh_uuid: uuid.UUID | None = None
+    network_id: bytes | None = None
+    net_key_index: int | None = None
+    app_key_index: int | None = None
+    iv_index: int | None = None
+    provisioner_address: int | None = None
+    unicast_min: int | None = None
+    unicast_max: int | None = None
+
+
+def timestamp(moment: datetime) -> str:
+    """Return an aware time as RFC 3339 in UTC with milliseconds."""
+    utc = moment.astimezone(UTC)
+    return utc.strftime("%Y-%m-%dT%H:%M:%S.") + f"{utc.microsecond // 1000:03d}Z"
+
+
+def encode(value: Mapping[str, Any]) -> bytes:
+    """Return JSON octets.
+
+    Raises:
+        TypeError, ValueError: something in it is not JSON; the sentence names its type only.
+    """
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def node_to_json(node: Node) -> dict[str, Any]:
+    """Return the JSON shape of a node, as in `bridge/nodes`, `node/<addr>` and `--json`."""
+    return {
+        "addr": format_address(node.address),
+        "run_id": node.run_id,
+        "role": node.role.value,
+        "uuid": _uuid(node.device_uuid),
+        "device_address": node.device_address,
+        "elements": node.elements,
+        "provisioned_by": _address(node.provisioned_by),
+        "parent_source": None if node.parent_source is None else node.parent_source.value,
+        "listed": node.listed,
+        "proven": node.proven,
+        "state": None if node.onoff is None else ("ON" if node.onoff else "OFF"),
+        "first_seen": _moment(node.first_seen),
+        "last_seen": _moment(node.last_seen),
+    }
+
+
+def missing_to_json(board: MissingBoard) -> dict[str, Any]:
+    """Return the JSON shape of a board that keeps its run from being done."""
+    return {
+        "addr": _address(board.address),
+        "uuid": _uuid(board.device_uuid),
+        "device_address": board.device_address,
+        "reason": board.reason,
+    }
+
+
+def run_to_json(run: Run) -> dict[str, Any]:
+    """Return the JSON shape of a run, as in `bridge/run` and `--json`.
+
+    `provisioned` counts the addresses known, `percent` is its share of `expected`.
+    """
+    return {
+        "run_id": run.run_id,
+        "state": run.state.value,
+        "expected": run.expected,
+        "heard": run.heard,
+        "provisioned": run.known,
+        "proven": run.proven,
+        "percent": round(100.0 * run.known / run.expected, 1) if run.expected else None,
+        "elapsed_s": round(run.elapsed_s, 3),
+        "t_provisioned_s": _seconds(run.t_provisioned_s),
+        "t_known_s": _seconds(run.t_known_s),
+        "t_proven_s": _seconds(run.t_proven_s),
+        "primary": _address(run.primary),
+        "match": run.match.hex(),
+        "group": _address(run.group),
+        "unicast_min": _address(run.unicast_min),
+        "unicast_max": _address(run.unicast_max),
+        "reason": run.reason,
+        "missing": [missing_to_json(board) for board in run.missing],
+        "started": timestamp(run.started),
+        "finished": _moment(run.finished),
+    }
+
+
+def state_message(topics: Topics, online_since: datetime | None) -> Message:
+    """Return the birth message, or the offline one, which as a will knows no time."""
+    if online_since is None:
+        return Message(topics.state, encode({"state": "offline"}), retain=True)
+    payload = {"state": "online", "ts": timestamp(online_since)}
+    return Message(topics.state, encode(payload), retain=True)
+
+
+def info_message(topics: Topics, info: GatewayInfo, mqtt: Mapping[str, Any]) -> Message:
+    """Return `bridge/info`; `mqtt` has host, port, version (protocol level: 5, or 4 for 3.1.1)."""
+    payload = {
+        "schema": SCHEMA,
+        "version": info.version,
+        "gateway_id": info.gateway_id,
+        "started": timestamp(info.started),
+        "adapter": {"name": info.adapter, "address": info.adapter_address},
+        "network": {
+            "mesh_uuid": None if info.mesh_uuid is None else str(info.mesh_uuid),
+            "network_id": None if info.network_id is None else info.network_id.hex(),
+            "net_key_index": info.net_key_index,
+            "app_key_index": info.app_key_index,
+            "iv_index": info.iv_index,
+            "provisioner_address": _address(info.provisioner_address),
+        },
+        "limits": {
+            "unicast_min": _address(info.unicast_min),
+            "unicast_max": _address(info.unicast_max),
+        },
+        "mqtt": {name: mqtt[name] for name in ("host", "port", "version")},
+    }
+    return Message(topics.info, encode(payload), retain=True)
+
+
+def nodes_message(
+    topics: Topics, nodes: Sequence[Node], run: Run | None, revision: int, now: datetime
+) -> Message:
+    """Return `bridge/nodes`, in order of address; complete when the run ended as done."""
+    ordered = sorted(nodes, key=lambda node: node.address)
+    payload = {
+        "revision": revision,
+        "run_id": None if run is None else run.run_id,
+        "complete": run is not None and run.state is RunState.DONE,
+        "count": len(ordered),
+        "addresses": [format_address(node.address) for node in ordered],
+        "nodes": [node_to_json(node) for node in ordered],
+        "ts": timestamp(now),
+    }
+    return Message(topics.nodes, encode(payload), retain=True)
+
+
+def node_message(topics: Topics, node: Node) -> Message:
+    """Return `node/<addr>`."""
+    return Message(topics.node(node.address), encode(node_to_json(node)), retain=True)
+
+
+def run_message(topics: Topics, run: Run | None, now: datetime) -> Message:
+    """Return `bridge/run`; without any run so far, its state is `idle`."""
+    shape = {"run_id": None, "state": "idle"} if run is None else run_to_json(run)
+    return Message(topics.run, encode(shape | {"ts": timestamp(now)}), retain=True)
+
+
+def event_message(
+    topics: Topics, seq: int, kind: str, data: Mapping[str, Any], run_id: str | None, now: datetime
+) -> Message:
+    """Return `bridge/event`; `seq` goes on across restarts, a gap in it is a lost event.
+
+    Raises:
+        TypeError, ValueError: `data` is not JSON-ready.
+    """
+    payload = {
+        "seq": seq,
+        "type": kind,
+        "run_id": run_id,
+        "ts": timestamp(now),
+        "data": dict(data),
+    }
+    return Message(topics.event, encode(payload))
+
+
+class ErrorCode(StrEnum):
+    """The closed list of `code` in error responses."""
+
+    INVALID_JSON = "invalid_json"
+    INVALID_REQUEST = "invalid_request"
+    UNKNOWN_COMMAND = "unknown_command"
+    RETAINED_COMMAND = "retained_command"
+    RUN_IN_PROGRESS = "run_in_progress"
+    NO_RUN = "no_run"
+    NO_DEVICE_MATCHED = "no_device_matched"
+    ADAPTER_UNAVAILABLE = "adapter_unavailable"
+    CONNECT_FAILED = "connect_failed"
+    PROVISIONING_FAILED = "provisioning_failed"
+    TIMEOUT = "timeout"
+    UNKNOWN_NODE = "unknown_node"
+    NODE_UNREACHABLE = "node_unreachable"
+    ADDRESS_SPACE_EXHAUSTED = "address_space_exhausted"
+    SEQ_EXHAUSTED = "seq_exhausted"
+    BUSY = "busy"
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One well-formed request; `data` is its JSON object without `transaction`."""
+
+    command: str
+    data: Mapping[str, Any]
+    transaction: str | int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What a request is answered with: `data`, and when refused also `code` and a sentence."""
+
+    data: Mapping[str, Any] = field(default_factory=dict)
+    code: ErrorCode | None = None
+    error: str | None = None
+    transaction: str | int | None = None
+
+
+def response_payload(response: Response) -> bytes:
+    """Return the JSON octets of a response.
+
+    Raises:
+        TypeError, ValueError: its data is not JSON-ready.
+    """
+    payload: dict[str, Any] = {"status": "ok" if response.code is None else "error"}
+    if response.code is not None:
+        payload |= {"code": response.code.value, "error": response.error}
+    payload["data"] = dict(response.data)
+    if response.transaction is not None:
+        payload["transaction"] = response.transaction
+    return encode(payload)
+
+
+def parse_request(command: str, payload: bytes, *, retained: bool) -> Request | Response:
+    """Return the request, or the response that refuses it; an empty payload stands for `{}`."""
+    if len(payload) > MAX_REQUEST_OCTETS:
+        return Response(
+            code=ErrorCode.INVALID_REQUEST,
+            error=f"a request has at most {MAX_REQUEST_OCTETS} octets, got {len(payload)}",
+        )
+    try:
+        fields = json.loads(payload or b"{}", parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return Response(code=ErrorCode.INVALID_JSON, error="the payload is not JSON")
+    if not isinstance(fields, dict):
+        return Response(
+            code=ErrorCode.INVALID_REQUEST,
+            error="the payload must be a JSON object",
+            data={"errors": [{"path": "", "message": "must be an object"}]},
+        )
+    transaction = fields.pop("transaction", None)
+    if not _is_transaction(transaction):
+        message = f"must be a string of at most {MAX_TRANSACTION_LENGTH} characters or an integer"
+        return Response(
+            code=ErrorCode.INVALID_REQUEST,
+            error=f"transaction {message}",
+            data={"errors": [{"path": "transaction", "message": message}]},
+        )
+    if command not in COMMANDS:
+        return Response(
+            code=ErrorCode.UNKNOWN_COMMAND,
+            error=f"the commands are {', '.join(sorted(COMMANDS))}",
+            transaction=transaction,
+        )
+    if retained:
+        return Response(
+            code=ErrorCode.RETAINED_COMMAND,
+            error="commands must not be retained; publish an empty retained payload to clear it",
+            transaction=transaction,
+        )
+    return Request(command, fields, transaction)
+
+
+def _is_transaction(value: object) -> bool:
+    if isinstance(value, str):
+        return len(value) <= MAX_TRANSACTION_LENGTH
+    return value is None or (
+        isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    )
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _address(address: int | None) -> str | None:
+    return None if address is None else format_address(address)
+
+
+def _uuid(octets: bytes | None) -> str | None:
+    return None if octets is None else str(uuid.UUID(bytes=octets))
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return None if moment is None else timestamp(moment)
+
+
+def _seconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
