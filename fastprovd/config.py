@@ -1,0 +1,314 @@
+"""The configuration: TOML files and environment to frozen dataclasses.
+
+Each limit and timeout has its unit in its name and its reason in its text, which is also the
+comment in config/fastprovd.example.toml.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, Literal
+
+from fastprovd.checking import Problem, check_mapping, setting
+from fastprovd.config_layers import Layers
+from fastprovd.errors import ConfigError
+from fastprovd.mesh import addresses
+
+DEFAULT_PATH: Final = Path("/etc/fastprovd/fastprovd.toml")
+
+_GATEWAY_ID: Final = r"[a-z0-9_-]{1,32}"
+_TOPIC: Final = r"[^/+#\x00]+(/[^/+#\x00]+)*"
+_ADAPTER: Final = r"(hci\d+|([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2})?"
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """Who this gateway is."""
+
+    id: str = setting(
+        "fastprovd",
+        "Part of every topic: BASE_TOPIC/ID/... Default: the host name, reduced to a-z 0-9 _ -",
+        pattern=_GATEWAY_ID,
+        expected="1 to 32 of a-z 0-9 _ -",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """TLS to the broker."""
+
+    enabled: bool = setting(False, "The port for TLS is usually 8883.")
+    ca: Path | None = setting(
+        None,
+        "Certificates of the authorities to trust (PEM). Default: those of the system.",
+        sample="/etc/fastprovd/ca.pem",
+    )
+    cert: Path | None = setting(
+        None, "Our client certificate (PEM); needs `key`.", sample="/etc/fastprovd/client.pem"
+    )
+    key: Path | None = setting(
+        None, "The private key of `cert` (PEM), not encrypted.", sample="/etc/fastprovd/client.key"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MqttConfig:
+    """The broker that the address list goes to."""
+
+    enabled: bool = setting(True, "false: run without a broker.")
+    host: str = setting("localhost", "Name or address of the broker.", pattern=r"\S+")
+    port: int = setting(1883, low=1, high=65535)
+    protocol: Literal["5", "3.1.1"] = setting("5", "Version of MQTT.")
+    username: str = setting("", "Empty: no user name.")
+    password_file: Path | None = setting(
+        None,
+        "File that holds the password on its first line. Default: the systemd credential "
+        "mqtt.password, if the service has it. A password itself has no place in this file.",
+        sample="/etc/fastprovd/mqtt.password",
+    )
+    base_topic: str = setting(
+        "fastprovd",
+        "First levels of every topic.",
+        pattern=_TOPIC,
+        expected="topic levels without + # and without / at either end",
+    )
+    keepalive_s: int = setting(
+        15,
+        "A dead broker is noticed, and our last will sent, after 1.5 times this.",
+        low=5,
+        high=3600,
+    )
+    timeout_s: float = setting(
+        5.0,
+        "Limit for connecting and for each acknowledgement: many times a slow LAN.",
+        low=1,
+        high=60,
+    )
+    tls: TlsConfig = field(default_factory=TlsConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class BluetoothConfig:
+    """The Bluetooth adapter."""
+
+    adapter: str = setting(
+        "",
+        "Name (hci0) or address (AA:BB:CC:DD:EE:FF; names may change from boot to boot). "
+        "Empty: the default adapter.",
+        pattern=_ADAPTER,
+        expected="hci0, an address such as AA:BB:CC:DD:EE:FF, or nothing",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MeshConfig:
+    """The network, and which boards belong to it."""
+
+    provisioner_address: int = setting(
+        0x0001,
+        "Our own unicast address. Fixed once the network exists.",
+        low=addresses.UNICAST_MIN,
+        high=addresses.UNICAST_MAX,
+        hexadecimal=True,
+    )
+    unicast_min: int = setting(
+        0x0002,
+        "First address that boards may get. No address is ever handed out twice, so the range "
+        "must hold those of all runs to come.",
+        low=addresses.UNICAST_MIN,
+        high=addresses.UNICAST_MAX,
+        hexadecimal=True,
+    )
+    unicast_max: int = setting(
+        addresses.UNICAST_MAX,
+        "Last address that boards may get.",
+        low=addresses.UNICAST_MIN,
+        high=addresses.UNICAST_MAX,
+        hexadecimal=True,
+    )
+    group: int = setting(
+        addresses.GROUP_MIN,
+        "Group address that every board subscribes to.",
+        low=addresses.GROUP_MIN,
+        high=addresses.GROUP_MAX_DYNAMIC,
+        hexadecimal=True,
+    )
+    match: bytes = setting(
+        b"\xdd\xdd",
+        "First octets of the Device UUIDs to provision, in hex, 2 to 16 octets.",
+        low=2,
+        high=16,
+    )
+    net_key_index: int = setting(0, "Fixed once the network exists.", low=0, high=4095)
+    app_key_index: int = setting(0, "Fixed once the network exists.", low=0, high=4095)
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """Limits of a fast-provisioning run."""
+
+    expected: int | None = setting(
+        None,
+        "Number of boards, the Primary Provisioner too. Default: those heard while scanning.",
+        sample=20,
+        low=1,
+        high=addresses.UNICAST_MAX,
+    )
+    scan_timeout_s: float = setting(
+        30.0, "How long to wait for the first board that matches.", low=1, high=3600
+    )
+    connect_timeout_s: float = setting(
+        15.0, "Limit of one attempt to connect; a good one takes a second.", low=1, high=60
+    )
+    connect_attempts: int = setting(
+        3, "Attempts to connect before the board counts as unreachable.", low=1, high=20
+    )
+    proxy_timeout_s: float = setting(
+        90.0,
+        "How long the Primary Provisioner may stay off the air after the start: it was seen to "
+        "come back after 67 s with 20 boards.",
+        low=15,
+        high=3600,
+    )
+    settle_s: float = setting(
+        10.0,
+        "How long nothing may change before the address list counts as complete; a board stops "
+        "provisioning others 10 s after its last one.",
+        low=1,
+        high=600,
+    )
+    run_timeout_s: float = setting(
+        600.0, "Limit of the whole run: ten times what 20 boards need.", low=30, high=86400
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StateConfig:
+    """Where the network is kept."""
+
+    directory: Path = setting(
+        Path("/var/lib/fastprovd"),
+        "Keys, addresses and counters; mode 0700. Default: $STATE_DIRECTORY of the service.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """What is logged, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = setting("info")
+    format: Literal["auto", "json", "console"] = setting(
+        "auto", "auto: console on a terminal, else JSON."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole configuration.
+
+    `origins` has the place of each value that is no default, by dotted path.
+    """
+
+    gateway: GatewayConfig = field(default_factory=GatewayConfig)
+    mqtt: MqttConfig = field(default_factory=MqttConfig)
+    bluetooth: BluetoothConfig = field(default_factory=BluetoothConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    state: StateConfig = field(default_factory=StateConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    origins: Mapping[str, str] = field(
+        default_factory=lambda: MappingProxyType({}),
+        compare=False,
+        repr=False,
+        metadata={"internal": True},
+    )
+
+
+def load(
+    path: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+    host_name: str | None = None,
+) -> Config:
+    """Return the configuration; later layers win.
+
+    Layers: defaults; what the system says (host name, $STATE_DIRECTORY, $CREDENTIALS_DIRECTORY);
+    `path`, else /etc/fastprovd/fastprovd.toml if it exists; conf.d/*.toml beside it, by name;
+    environment, such as FASTPROVD_MQTT__HOST.
+
+    Raises:
+        ConfigError: with every problem of every layer, each as `file:line: key: what is wrong`.
+    """
+    layers = Layers(Config)
+    layers.add_system(environ, socket.gethostname() if host_name is None else host_name)
+    main = DEFAULT_PATH if path is None else path
+    if path is not None or main.exists():
+        layers.add_file(main)
+    for extra in sorted((main.parent / "conf.d").glob("*.toml")):
+        layers.add_file(extra)
+    layers.add_environment(environ)
+    config, found = check_mapping(Config, layers.values)
+    if config is None:  # the rules still apply to the sections that are sound
+        broken = {problem.path.partition(".")[0] for problem in found}
+        sound = {name: value for name, value in layers.values.items() if name not in broken}
+        found.extend(_broken_rules(check_mapping(Config, sound)[0] or Config()))
+    else:
+        found.extend(_broken_rules(config))
+    problems = layers.problems + [
+        f"{layers.origin(problem.path) or main}: {problem.path}: {problem.message}"
+        for problem in found
+    ]
+    if problems or config is None:
+        raise ConfigError(problems)
+    return replace(config, origins=MappingProxyType(dict(layers.origins)))
+
+
+def read_password(mqtt: MqttConfig) -> str | None:
+    """Return the first line of the password file, or `None` when there is none.
+
+    Raises:
+        ConfigError: the file can not be read.
+    """
+    if mqtt.password_file is None:
+        return None
+    try:
+        return mqtt.password_file.read_text("utf-8").partition("\n")[0]
+    except OSError as error:
+        reason = error.strerror
+    except UnicodeDecodeError:
+        reason = "not UTF-8"
+    raise ConfigError([f"mqtt.password_file: {mqtt.password_file}: {reason}"])
+
+
+def _broken_rules(config: Config) -> Iterator[Problem]:
+    """Yield what is wrong between values that are each right."""
+    mesh, mqtt, tls = config.mesh, config.mqtt, config.mqtt.tls
+    shown = addresses.format_address
+    if mesh.unicast_min > mesh.unicast_max:
+        yield Problem(
+            "mesh.unicast_max",
+            f"{shown(mesh.unicast_max)} is below unicast_min {shown(mesh.unicast_min)}",
+        )
+    elif mesh.unicast_min <= mesh.provisioner_address <= mesh.unicast_max:
+        yield Problem(
+            "mesh.provisioner_address",
+            f"{shown(mesh.provisioner_address)} is ours, it must lie outside of unicast_min.."
+            f"unicast_max ({shown(mesh.unicast_min)}..{shown(mesh.unicast_max)})",
+        )
+    capacity = mesh.unicast_max - mesh.unicast_min + 1
+    if config.run.expected is not None and config.run.expected > capacity > 0:
+        yield Problem(
+            "run.expected",
+            f"{config.run.expected} boards do not fit into the {capacity} addresses of "
+            "mesh.unicast_min..unicast_max",
+        )
+    if mqtt.password_file is not None and not mqtt.username:
+        yield Problem("mqtt.username", "a password needs a user name")
+    if (tls.cert is None) != (tls.key is None):
+        yield Problem("mqtt.tls", "cert and key go together, one is missing")
+    if not tls.enabled and (tls.ca or tls.cert or tls.key):
+        yield Problem("mqtt.tls.enabled", "false, but certificates are given; set it to true")

@@ -1,0 +1,144 @@
+"""Sections, rules between values, and the layers joined."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fastprovd import config as config_module
+from fastprovd.config import Config, MqttConfig, load, read_password
+from fastprovd.errors import ConfigError
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Path:
+    """Where a test writes its configuration."""
+    return tmp_path / "fastprovd.toml"
+
+
+def problems_of(toml: Path, text: str, environ: dict[str, str] | None = None) -> list[str]:
+    toml.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(toml, environ or {}, "gw1")
+    return caught.value.problems
+
+
+def test_an_empty_file_is_all_defaults(toml: Path) -> None:
+    """Nothing is required: the defaults are a working configuration."""
+    toml.write_text("")
+    config = load(toml, {}, "")
+    assert config == Config()
+    assert config.origins == {}
+
+
+def test_the_prescribed_defaults() -> None:
+    """The values that the documentation promises."""
+    config = Config()
+    assert (config.mqtt.port, config.mqtt.protocol, config.mqtt.keepalive_s) == (1883, "5", 15)
+    assert (config.mesh.provisioner_address, config.mesh.group) == (0x0001, 0xC000)
+    assert config.mesh.match == b"\xdd\xdd"
+    assert config.run.expected is None
+    assert config.state.directory == Path("/var/lib/fastprovd")
+
+
+def test_later_layers_win(toml: Path) -> None:
+    """conf.d wins over the file, by name, and the environment over both, key by key."""
+    toml.write_text('[mqtt]\nhost = "a"\nport = 1\nkeepalive_s = 20\ntimeout_s = 9\n')
+    (toml.parent / "conf.d").mkdir()
+    (toml.parent / "conf.d" / "20.toml").write_text("mqtt.port = 3\n")
+    (toml.parent / "conf.d" / "10.toml").write_text("[mqtt]\nport = 2\nkeepalive_s = 30\n")
+    (toml.parent / "conf.d" / "30.txt").write_text("no configuration")
+    config = load(toml, {"FASTPROVD_MQTT__TIMEOUT_S": "7.5"}, "gw1")
+    assert config.mqtt == MqttConfig(host="a", port=3, keepalive_s=30, timeout_s=7.5)
+    assert config.origins["mqtt.host"] == f"{toml}:2"
+    assert config.origins["mqtt.port"] == f"{toml.parent}/conf.d/20.toml:1"
+    assert config.origins["mqtt.timeout_s"] == "FASTPROVD_MQTT__TIMEOUT_S"
+
+
+def test_all_mistakes_of_all_layers_at_once(toml: Path) -> None:
+    """Every mistake has its place, key and advice, whichever layer it is in."""
+    problems = problems_of(
+        toml,
+        '[mqtt]\nport = "88a3"\ntls = { enabld = true }\n\n[mesh]\nunicast_mn = 3\n'
+        "group = 0x1234\n",
+        {"FASTPROVD_LOG__LEVEL": "loud"},
+    )
+    assert problems == [
+        f"{toml}:2: mqtt.port: expected int, got str '88a3'",
+        f"{toml}:3: mqtt.tls.enabld: unknown key, did you mean 'enabled'?",
+        f"{toml}:6: mesh.unicast_mn: unknown key, did you mean 'unicast_min'?",
+        f"{toml}:7: mesh.group: expected 0xc000..0xfeff, got 0x1234",
+        "FASTPROVD_LOG__LEVEL: log.level: expected one of 'debug', 'info', 'warning', 'error', "
+        "got str 'loud'",
+    ]
+
+
+def test_rules_hold_beside_broken_sections(toml: Path) -> None:
+    """A rule between sound values is reported together with a mistake in another section."""
+    problems = problems_of(toml, "[mqtt]\nport = 0\n[mesh]\nunicast_min = 9\nunicast_max = 5\n")
+    assert problems == [
+        f"{toml}:2: mqtt.port: expected 1..65535, got 0",
+        f"{toml}:5: mesh.unicast_max: 0x0005 is below unicast_min 0x0009",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[mesh]\nunicast_min = 1", "mesh.provisioner_address: 0x0001 is ours"),
+        ("[mesh]\nunicast_max = 5\n[run]\nexpected = 5", ":4: run.expected: 5 boards do not fit"),
+        ('[mqtt]\npassword_file = "/x"', "mqtt.username: a password needs a user name"),
+        ('[mqtt.tls]\nenabled = true\ncert = "/x"', ":1: mqtt.tls: cert and key go together"),
+        ('[mqtt.tls]\nca = "/x"', "mqtt.tls.enabled: false, but certificates are given"),
+    ],
+)
+def test_rules_between_values(toml: Path, text: str, problem: str) -> None:
+    """Values that do not go together are named, each once."""
+    (found,) = problems_of(toml, text)
+    assert problem in found
+
+
+def test_expected_that_just_fits(toml: Path) -> None:
+    """A range with exactly one address for each board is enough."""
+    toml.write_text("[mesh]\nunicast_max = 5\n[run]\nexpected = 4\n")
+    assert load(toml, {}, "gw1").run.expected == 4
+
+
+def test_a_literal_password_is_not_offered(toml: Path) -> None:
+    """A password in the file is an unknown key, and its value is not repeated."""
+    (problem,) = problems_of(toml, '[mqtt]\npassword = "hunter2"\n')
+    assert problem.endswith("mqtt.password: unknown key, did you mean 'password_file'?")
+
+
+def test_a_file_that_was_named_must_exist(toml: Path) -> None:
+    """A path given by the operator is not silently skipped."""
+    with pytest.raises(ConfigError, match=rf"^{toml}: No such file or directory$"):
+        load(toml, {}, "gw1")
+
+
+def test_the_default_file_may_be_absent(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --config and without a file in its usual place the defaults are in effect."""
+    monkeypatch.setattr(config_module, "DEFAULT_PATH", toml)
+    assert load(None, {}, "") == Config()
+    toml.write_text("[mqtt]\nport = 5\n")
+    assert load(None, {}, "").mqtt.port == 5
+
+
+def test_password_is_the_first_line_of_its_file(tmp_path: Path) -> None:
+    """The line end an editor adds is not part of the password; spaces are."""
+    file = tmp_path / "password"
+    file.write_text(" s3cret \nmore\n")
+    assert read_password(MqttConfig(password_file=file)) == " s3cret "
+    assert read_password(MqttConfig()) is None
+
+
+def test_unreadable_password_is_a_sentence(tmp_path: Path) -> None:
+    """A missing or binary password file names key, file and reason."""
+    file = tmp_path / "password"
+    with pytest.raises(ConfigError, match=r"mqtt.password_file: .*: No such file or directory"):
+        read_password(MqttConfig(password_file=file))
+    file.write_bytes(os.urandom(8) + b"\xff")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        read_password(MqttConfig(password_file=file))
