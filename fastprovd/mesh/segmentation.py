@@ -48,9 +48,17 @@ class SegmentationTimers:
 
 
 def seq_auth(seq: int, seq_zero: int) -> int:
-    """Return the SEQ of the first segment, from the SEQ of any segment and SeqZero."""
+    """Return the SEQ of the first segment, from the SEQ of any segment and SeqZero.
+
+    Raises:
+        DecodeError: SeqZero names a first segment before SEQ 0.
+    """
     value = (seq & ~0x1FFF) | seq_zero
-    return value if value <= seq else value - 0x2000
+    if value > seq:
+        value -= 0x2000
+    if value < 0:
+        raise DecodeError(f"SeqZero {seq_zero} can not belong to a segment with SEQ {seq}")
+    return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Final
 
-from fastprovd.errors import DecodeError, LocalProtocolError
+from fastprovd.errors import DecodeError, LocalProtocolError, SequenceExhausted
 from fastprovd.mesh import addresses
 from fastprovd.mesh.events import (
     Event,
@@ -103,7 +103,24 @@ class Stack:
         self._outgoing: list[OutgoingTransfer] = []
         self._waiting: list[tuple[int, TransferRoute, bytes, AppKey | DevKey, int]] = []
         self._incoming: dict[tuple[int, int], IncomingTransfer] = {}
-        self._completed: dict[int, _CompletedTransfer] = {}
+        self._completed: dict[tuple[int, int], _CompletedTransfer] = {}
+
+    def change_iv_index(self, iv_index: IvIndex) -> list[Event]:
+        """Take a new IV Index; messages in flight fail when another one is to be sent with.
+
+        SEQ begins again then, and to repeat their segments would repeat nonces.
+        """
+        before, self.iv_index = self.iv_index.transmit, iv_index
+        if iv_index.transmit == before:
+            return []
+        unfinished = [(transfer.transfer_id, transfer.route) for transfer in self._outgoing]
+        unfinished += [(transfer_id, route) for transfer_id, route, *_ in self._waiting]
+        self._outgoing.clear()
+        self._waiting.clear()
+        return [
+            TransferFailed(transfer_id, route.dst, "the IV Index changed")
+            for transfer_id, route in unfinished
+        ]
 
     # Sending
 
@@ -152,6 +169,8 @@ class Stack:
                 f"an Upper Transport PDU has at most {MAX_SEGMENTS * ACCESS_SEGMENT_OCTETS} "
                 f"octets, this one {octets}"
             )
+        if self.sequence.remaining < -(-octets // ACCESS_SEGMENT_OCTETS):
+            raise SequenceExhausted("not a SEQ for each segment; reserve a block before sending")
         self._waiting.append((transfer_id, route, payload, key, szmic))
         self._start_transfers(now)
         return transfer_id
@@ -214,12 +233,13 @@ class Stack:
 
     def _receive_segment(self, pdu: NetworkPdu, lower: SegmentedAccess, now: float) -> list[Event]:
         auth = seq_auth(pdu.seq, lower.header.seq_zero)
-        done = self._completed.get(pdu.src)
-        if done is not None and (done.iv_index, done.seq_auth) == (pdu.iv_index, auth):
-            if pdu.dst == self.address:  # the sender missed our acknowledgment
+        key = (pdu.src, pdu.dst)
+        done = self._completed.get(key)
+        if done is not None and (pdu.iv_index, auth) <= (done.iv_index, done.seq_auth):
+            is_last = (pdu.iv_index, auth) == (done.iv_index, done.seq_auth)
+            if is_last and pdu.dst == self.address:  # the sender missed our acknowledgment
                 self._acknowledge(pdu.src, done.seq_zero, done.block_ack, pdu.ttl)
             return []
-        key = (pdu.src, pdu.dst)
         transfer = self._incoming.get(key)
         if transfer is None or (transfer.iv_index, transfer.seq_auth) < (pdu.iv_index, auth):
             if transfer is None and len(self._incoming) >= MAX_INCOMING_TRANSFERS:
@@ -236,14 +256,14 @@ class Stack:
                 timers=self._timers,
                 now=now,
             )
-        elif transfer.seq_auth != auth:
+        elif (transfer.iv_index, transfer.seq_auth) != (pdu.iv_index, auth):
             return []  # a segment of an older message, given up by its sender
         transfer.receive(lower, pdu.seq, now)
         if not transfer.is_complete:
             return []
         del self._incoming[key]
         self.replay.record(pdu.src, pdu.iv_index, transfer.last_seq)
-        self._completed[pdu.src] = _CompletedTransfer(
+        self._completed[key] = _CompletedTransfer(
             auth, pdu.iv_index, transfer.seq_zero, transfer.block_ack
         )
         if transfer.acknowledged:
@@ -292,15 +312,14 @@ class Stack:
 
     def _start_transfers(self, now: float) -> None:
         busy = {transfer.route.dst for transfer in self._outgoing}
-        still_waiting = []
-        for entry in self._waiting:
+        for entry in list(self._waiting):
             transfer_id, route, payload, key, szmic = entry
             if route.dst in busy:
-                still_waiting.append(entry)
                 continue
             busy.add(route.dst)
             # The first segment's SEQ is the message's; it is taken when the segments are made.
             first_seq = self.sequence.take()
+            self._waiting.remove(entry)
             context = MessageContext(first_seq, self.address, route.dst, route.iv_index, szmic)
             upper = encrypt_access(key, payload, context)
             akf, aid = _akf_aid(key)
@@ -318,7 +337,6 @@ class Stack:
             )
             self._outgoing.append(transfer)
             self._send_due_segments(transfer, now, first_seq)
-        self._waiting = still_waiting
         for transfer in self._outgoing:
             self._send_due_segments(transfer, now)
 

@@ -53,6 +53,13 @@ def test_seq_auth_is_the_first_segments_seq(first: int, later: int) -> None:
     assert seq_auth(first + later, first & 0x1FFF) == first
 
 
+@given(st.integers(0, 0x1FFE), st.data())
+def test_message_can_not_begin_before_seq_0(seq: int, data: st.DataObject) -> None:
+    """A SeqZero above a SEQ below 8192 names no first segment."""
+    with pytest.raises(DecodeError):
+        seq_auth(seq, data.draw(st.integers(seq + 1, 0x1FFF)))
+
+
 def test_all_segments_leave_once_then_only_the_missing_ones() -> None:
     """After a partial BlockAck exactly the segments that are missing are due at once."""
     transfer = _outgoing(4)

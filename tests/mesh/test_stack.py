@@ -22,6 +22,7 @@ from fastprovd.mesh.events import (
 )
 from fastprovd.mesh.iv_index import IvIndex
 from fastprovd.mesh.keys import AppKey, DevKey, NetKey
+from fastprovd.mesh.lower_transport import SegmentedAccess, SegmentHeader
 from fastprovd.mesh.models.fast_provisioning import NodeAddrStatus
 from fastprovd.mesh.models.generic_onoff import OnOffGet, OnOffStatus
 from fastprovd.mesh.network import NetworkPdu
@@ -243,6 +244,57 @@ def test_newer_message_replaces_an_unfinished_one() -> None:
     assert top.receive(stale[1].pdu, 0.0) == []
 
 
+def test_older_message_repeated_after_a_newer_one_is_not_delivered_again() -> None:
+    """Its late repetitions, under new SEQ, are neither delivered nor acknowledged."""
+    top, board = _stack(TOP), _stack(BOARD)
+    other = NodeAddrStatus((0x0020,) * 8)
+    received: list[Event] = []
+    board.send(encode_message(LONG), dst=TOP, key=APP_KEY, ttl=0, now=0.0)
+    received += [event for out in board.pdus_to_send() for event in top.receive(out.pdu, 0.0)]
+    newer = _stack(BOARD, range(50, 100))
+    newer.send(encode_message(other), dst=TOP, key=APP_KEY, ttl=0, now=0.0)
+    received += [event for out in newer.pdus_to_send() for event in top.receive(out.pdu, 0.0)]
+    assert _messages(received) == [LONG, other]
+    top.pdus_to_send()
+    board.sequence.restart(range(100, 200))
+    due = board.next_deadline()
+    assert due is not None
+    board.handle_deadline(due)
+    assert [top.receive(out.pdu, due) for out in board.pdus_to_send()] == [[]] * 11
+    assert top.pdus_to_send() == []
+
+
+def test_segment_of_the_previous_iv_index_is_not_mixed_in() -> None:
+    """Equal SeqAuth under another IV Index is another message."""
+    top, board = _stack(TOP), _stack(BOARD)
+    board.send(encode_message(LONG), dst=TOP, key=APP_KEY, ttl=0, now=0.0)
+    now = [out.pdu for out in board.pdus_to_send()]
+    board = _stack(BOARD)
+    board.iv_index = IvIndex(4)
+    board.send(encode_message(LONG), dst=TOP, key=APP_KEY, ttl=0, now=0.0)
+    before = [out.pdu for out in board.pdus_to_send()]
+    received = [event for pdu in (now[0], *before, *now[1:]) for event in top.receive(pdu, 0.0)]
+    assert _messages(received) == [LONG]
+
+
+def test_messages_in_flight_fail_when_seq_begins_again() -> None:
+    """Nothing under the old IV Index is repeated, or a nonce would be; new messages go out."""
+    board = _stack(BOARD)
+    numbers = [
+        board.send(encode_message(LONG), dst=TOP, key=APP_KEY, ttl=0, now=0.0) for _ in range(2)
+    ]
+    board.pdus_to_send()
+    assert board.change_iv_index(IvIndex(6, update_in_progress=True)) == []
+    failed = board.change_iv_index(IvIndex(6))
+    assert [event.transfer_id for event in failed if isinstance(event, TransferFailed)] == numbers
+    board.sequence.restart(range(0, 100))
+    assert board.next_deadline() is None
+    board.handle_deadline(60.0)
+    assert board.pdus_to_send() == []
+    board.send(encode_message(LONG), dst=TOP, key=APP_KEY, ttl=0, now=60.0)
+    assert {out.pdu.iv_index for out in board.pdus_to_send()} == {6}
+
+
 def test_receiver_that_is_full_refuses_politely() -> None:
     """Beyond the bound a transfer is refused with BlockAck 0, which ends it at the sender."""
     top = _stack(TOP)
@@ -299,6 +351,24 @@ def test_nothing_is_sent_without_reserved_seq() -> None:
     top = _stack(TOP, range(0))
     with pytest.raises(SequenceExhausted):
         top.send(b"\x82\x01", dst=BOARD, key=APP_KEY, now=0.0)
+
+
+def test_segmented_message_needs_a_seq_for_each_segment() -> None:
+    """A reserve that is too short refuses the message whole; it is not sent later by surprise."""
+    board, wire = _stack(BOARD, range(10)), Wire()
+    with pytest.raises(SequenceExhausted):
+        board.send(encode_message(LONG), dst=TOP, key=APP_KEY, ttl=0, now=0.0)
+    board.sequence.extend(range(10, 100))
+    wire.run(board)
+    assert wire.sent[BOARD] == []
+
+
+def test_segment_of_a_message_before_seq_0_is_rejected() -> None:
+    """A whole message in one segment with an impossible SeqZero has no nonce."""
+    segment = SegmentedAccess(0, 0, SegmentHeader(0x1000, 0, 0), bytes(12))
+    pdu = NetworkPdu(0, 3, 77, BOARD, TOP, segment.encode(), 5)
+    (event,) = _stack(TOP).receive(pdu, 0.0)
+    assert isinstance(event, MessageRejected)
 
 
 @given(st.binary(min_size=1, max_size=16), st.integers(0, 1), st.integers(1, 0xFFFF))
