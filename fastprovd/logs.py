@@ -1,0 +1,102 @@
+"""Set up structlog: one handler, JSON or console, and nothing secret in any line."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Mapping, MutableMapping
+from dataclasses import fields, is_dataclass
+from typing import Any, Final, Literal, TextIO
+
+import structlog
+from structlog.typing import Processor
+
+from fastprovd.mesh.keys import AppKey, DevKey, NetKey
+
+HIDDEN: Final = "<hidden>"
+
+_SECRET_NAME: Final = re.compile("key|password|random|confirm|secret|auth_?value", re.IGNORECASE)
+_KEY_INDEX_NAME: Final = re.compile("(^|_)key_index(es)?$", re.IGNORECASE)
+
+
+def configure(
+    level: str = "info",
+    format: Literal["auto", "json", "console"] = "auto",
+    stream: TextIO | None = None,
+) -> None:
+    """Log our events from `level` on to `stream` (standard error), other libraries' from INFO on.
+
+    `auto` is console on a terminal, else JSON. bleak's debug level prints whole D-Bus messages,
+    so no library gets below INFO.
+    """
+    stream = sys.stderr if stream is None else stream
+    console = stream.isatty() if format == "auto" else format == "console"
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    # Both traceback formats are plain: the others print local variables, keys among them.
+    renderers: list[Processor] = (
+        [
+            structlog.dev.ConsoleRenderer(
+                colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
+        if console
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                redact,
+                *renderers,
+            ],
+        )
+    )
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
+    ours = logging.getLevelNamesMapping()[level.upper()]
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(ours, logging.INFO))
+    logging.getLogger("fastprovd").setLevel(ours)
+
+
+def redact(
+    logger: Any, method_name: str, event_dict: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Return the event with every secret replaced; a structlog processor."""
+    return {name: _redacted(name, value) for name, value in event_dict.items()}
+
+
+def _redacted(name: str, value: Any) -> Any:
+    """Return `value`, or what may be shown of it, at any depth."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"<{len(value)} bytes>"
+    if isinstance(value, NetKey | AppKey | DevKey):
+        return HIDDEN
+    if value is not None and _SECRET_NAME.search(name) and not _KEY_INDEX_NAME.search(name):
+        return HIDDEN
+    if isinstance(value, Mapping):
+        return {str(inner): _redacted(str(inner), value[inner]) for inner in value}
+    if isinstance(value, list | tuple | set | frozenset) and name != "exc_info":
+        return [_redacted(name, inner) for inner in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: _redacted(field.name, getattr(value, field.name)) for field in fields(value)
+        }
+    return value
