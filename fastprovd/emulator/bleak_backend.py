@@ -28,7 +28,7 @@ from bleak.exc import (
 )
 from bleak.uuids import normalize_uuid_16
 
-from fastprovd.emulator.adapter import FAILED, DeviceObject, EmulatedAdapter
+from fastprovd.emulator.bluez_adapter import FAILED, DeviceObject, EmulatedAdapter
 from fastprovd.emulator.connection import Connection
 from fastprovd.emulator.peripheral import AttError, Characteristic, Service
 

@@ -21,8 +21,8 @@ from bleak.exc import (
 )
 from bleak.uuids import normalize_uuid_16
 
-from fastprovd.emulator.adapter import BlueZQuirks, EmulatedAdapter
 from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
+from fastprovd.emulator.bluez_adapter import BlueZQuirks, EmulatedAdapter
 from fastprovd.emulator.peripheral import CONNECTION_TIMEOUT
 from tests.support.fake_air import (
     CCCD,

@@ -1,0 +1,192 @@
+"""One GATT link: Proxy PDUs over Data In and Data Out, PB-GATT and proxy alike."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from bleak import BleakClient
+from bleak.backends.characteristic import BleakGATTCharacteristic
+from bleak.exc import BleakGATTProtocolError
+from bleak.uuids import normalize_uuid_16
+
+from fastprovd.bearers.errors import BLEAK_ERRORS, describe
+from fastprovd.errors import ConnectionLost, DecodeError, WrongService
+from fastprovd.mesh.beacons import MESH_PROVISIONING_SERVICE, MESH_PROXY_SERVICE
+from fastprovd.mesh.proxy import MIN_VALUE_OCTETS, ProxyPduType, Reassembler, segment
+
+# One exchange over the air at the slowest usual connection interval, with repetitions; BlueZ
+# gives an ATT request 30 s, which is longer than a board waits for anything.
+NOTIFY_TIMEOUT_S: Final = 5.0
+# BlueZ only queues the value; past this bluetoothd does not answer any more.
+WRITE_TIMEOUT_S: Final = 5.0
+# A list of 120 addresses is 21 PDUs; nobody may be this far behind.
+MAX_QUEUED: Final = 256
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class MeshService:
+    """A service that carries Proxy PDUs, as 16-bit UUIDs."""
+
+    uuid: int
+    data_in: int
+    data_out: int
+
+
+PROVISIONING: Final = MeshService(MESH_PROVISIONING_SERVICE, 0x2ADB, 0x2ADC)
+PROXY: Final = MeshService(MESH_PROXY_SERVICE, 0x2ADD, 0x2ADE)
+
+
+class GattLink:
+    """Sends and receives whole Proxy PDUs; made before the client, started when it is connected.
+
+    It does not reconnect and does not hang up: that is the bearer's business. `malformed` counts
+    notifications that were no part of a Proxy PDU, `dropped` PDUs that nobody fetched in time.
+    """
+
+    def __init__(self, device_address: str, service: MeshService) -> None:
+        self.malformed = 0
+        self.dropped = 0
+        self._device_address = device_address
+        self._service = service
+        self._client: BleakClient | None = None
+        self._data_in: BleakGATTCharacteristic | None = None
+        self._reassembler = Reassembler()
+        self._received: deque[tuple[ProxyPduType, bytes]] = deque()
+        self._arrived = asyncio.Event()
+        self._writer = asyncio.Lock()
+        self._lost: str | None = None
+        self._log = log.bind(device_address=device_address, service=f"0x{service.uuid:04x}")
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the link was up when last heard of."""
+        return self._client is not None and self._lost is None
+
+    @property
+    def value_octets(self) -> int:
+        """How many octets one write takes; BlueZ may tell more after the first exchange."""
+        if self._data_in is None:
+            return MIN_VALUE_OCTETS
+        return max(MIN_VALUE_OCTETS, self._data_in.max_write_without_response_size)
+
+    async def start(self, client: BleakClient) -> None:
+        """Find the characteristics and enable notifications, before anything is written.
+
+        Raises:
+            WrongService: the board does not offer the service, or hid it just now.
+            BLEAK_ERRORS: whatever bleak raises.
+        """
+        service = client.services.get_service(normalize_uuid_16(self._service.uuid))
+        data_in = data_out = None
+        if service is not None:
+            data_in = service.get_characteristic(normalize_uuid_16(self._service.data_in))
+            data_out = service.get_characteristic(normalize_uuid_16(self._service.data_out))
+        if data_in is None or data_out is None:
+            offered = ", ".join(found.uuid[4:8] for found in client.services) or "nothing"
+            raise WrongService(
+                f"{self._device_address} must offer service 0x{self._service.uuid:04x}, it offers "
+                f"{offered}; look again for it"
+            )
+        self._data_in = data_in
+        self._client = client
+        try:
+            async with asyncio.timeout(NOTIFY_TIMEOUT_S):
+                await client.start_notify(data_out, self._on_value)
+        except BleakGATTProtocolError as error:
+            raise WrongService(
+                f"{self._device_address} refused notifications of 0x{self._service.uuid:04x} "
+                f"({describe(error)}); look again for it"
+            ) from error
+
+    async def send(self, pdu_type: ProxyPduType, payload: bytes) -> None:
+        """Hand one Proxy PDU to the controller, in order, without response.
+
+        A PDU that was begun is written to its end even when the caller is cancelled, because half
+        a PDU would spoil the next one.
+
+        Raises:
+            ConnectionLost: the link is gone, or went under the write.
+        """
+        async with self._writer:
+            self._check()
+            writing = asyncio.create_task(
+                self._write_all(pdu_type, payload), name=f"write[{self._device_address}]"
+            )
+            try:
+                await asyncio.shield(writing)
+            except asyncio.CancelledError:
+                await asyncio.wait({writing})
+                if not writing.cancelled():
+                    writing.exception()  # nobody is left to hear of it
+                raise
+
+    async def receive(self) -> tuple[ProxyPduType, bytes]:
+        """Return the next Proxy PDU; those that came before the link went are delivered first.
+
+        Raises:
+            ConnectionLost: the link is gone.
+        """
+        while not self._received:
+            self._check()
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._received.popleft()
+
+    def lose(self, reason: str) -> None:
+        """Note that the link is gone, and why; the first reason holds."""
+        if self._lost is None:
+            self._lost = reason
+            self._arrived.set()
+
+    def on_disconnected(self, _: BleakClient) -> None:
+        """Take bleak's word that the link is gone."""
+        if self._lost is None:
+            self._log.debug("link_lost")
+        self.lose("the link was lost")
+
+    def _check(self) -> None:
+        if self._lost is not None or self._client is None:
+            raise ConnectionLost(f"{self._device_address}: {self._lost or 'not connected'}")
+
+    async def _write_all(self, pdu_type: ProxyPduType, payload: bytes) -> None:
+        for value in segment(pdu_type, payload, self.value_octets):
+            await self._write(value)
+        self._log.debug("proxy_pdu_sent", type=pdu_type.name, octets=len(payload))
+
+    async def _write(self, value: bytes) -> None:
+        self._check()
+        if self._client is None or self._data_in is None:
+            return
+        try:
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                await self._client.write_gatt_char(self._data_in, value, response=False)
+        except BLEAK_ERRORS as error:
+            self._log.debug("write_failed", error=describe(error))
+            self.lose(f"a write failed ({describe(error)})")
+            raise ConnectionLost(
+                f"{self._device_address}: a write failed ({describe(error)})"
+            ) from error
+
+    def _on_value(self, _: BleakGATTCharacteristic, value: bytearray) -> None:
+        now = asyncio.get_running_loop().time()
+        self._reassembler.handle_deadline(now)
+        try:
+            pdu = self._reassembler.receive(bytes(value), now)
+        except DecodeError as error:
+            self.malformed += 1
+            self._log.debug("notification_malformed", octets=len(value), error=str(error))
+            return
+        if pdu is None:
+            return
+        if len(self._received) == MAX_QUEUED:
+            self._received.popleft()
+            self.dropped += 1
+        self._received.append(pdu)
+        self._arrived.set()
+        self._log.debug("proxy_pdu_received", type=pdu[0].name, octets=len(pdu[1]))

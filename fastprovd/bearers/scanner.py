@@ -1,0 +1,168 @@
+"""Advertisements of mesh boards: unprovisioned devices and proxies, by service data alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+import structlog
+from bleak import BleakScanner
+from bleak.args.bluez import BlueZScannerArgs
+from bleak.backends.device import BLEDevice
+from bleak.backends.scanner import AdvertisementData, BaseBleakScanner
+from bleak.uuids import normalize_uuid_16
+
+from fastprovd.bearers.errors import BLEAK_ERRORS, describe, diagnose
+from fastprovd.errors import BluetoothUnavailable, DecodeError
+from fastprovd.mesh.beacons import (
+    MESH_PROVISIONING_SERVICE,
+    MESH_PROXY_SERVICE,
+    Advertisement,
+    decode_service_data,
+)
+
+# The later one wins when both are new: boards go from 0x1827 to 0x1828.
+_SERVICES: Final = {
+    normalize_uuid_16(service): service
+    for service in (MESH_PROVISIONING_SERVICE, MESH_PROXY_SERVICE)
+}
+# Enough to follow RSSI and presence of a board; what is new passes at once.
+MIN_INTERVAL_S: Final = 0.25
+# Some seconds of a hundred boards at four per second; a slower reader loses the oldest.
+MAX_QUEUED: Final = 1024
+# StartDiscovery is refused for a moment after other radio work, and while an adapter wakes up.
+START_BACK_OFF_S: Final = (0.25, 0.5, 1.0)
+# A healthy BlueZ answers within a second; a controller that resets needs several.
+START_TIMEOUT_S: Final = 15.0
+# StopDiscovery waits for the controller; past this bluetoothd does not answer any more.
+STOP_TIMEOUT_S: Final = 10.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Heard:
+    data: dict[int, bytes] = field(default_factory=dict)
+    latest: int = 0
+    quiet_until_s: float = 0.0
+
+
+class BleakScan:
+    """One discovery, from `start()` to `stop()`; iterate it for advertisements.
+
+    It can not tell a fresh Node Identity from one that BlueZ repeats after the board fell silent:
+    compare its Random with those seen before. `malformed` and `dropped` count what was skipped.
+    """
+
+    def __init__(
+        self,
+        bluez_adapter: str,
+        backend: type[BaseBleakScanner] | None,
+        remember: Callable[[BLEDevice], None],
+    ) -> None:
+        self.malformed = 0
+        self.dropped = 0
+        self._bluez = BlueZScannerArgs(filters={"DuplicateData": True})
+        if bluez_adapter:
+            self._bluez["adapter"] = bluez_adapter
+        self._backend = backend
+        self._remember = remember
+        self._heard: dict[str, _Heard] = {}
+        self._queue: deque[Advertisement] = deque()
+        self._arrived = asyncio.Event()
+        self._scanner: BleakScanner | None = None
+        self._ended = False
+
+    async def start(self) -> None:
+        """Start discovery; raises BluetoothUnavailable."""
+        for attempt, pause_s in enumerate((*START_BACK_OFF_S, None), 1):
+            scanner = BleakScanner(
+                self._on_detection,
+                service_uuids=list(_SERVICES),
+                scanning_mode="active",
+                bluez=self._bluez,
+                backend=self._backend,
+            )
+            try:
+                async with asyncio.timeout(START_TIMEOUT_S):
+                    await scanner.start()
+            except BLEAK_ERRORS as error:
+                diagnosis = diagnose(error)
+                log.debug("scan_start_failed", attempt=attempt, error=describe(error))
+                if pause_s is None or not diagnosis.is_transient:
+                    raise BluetoothUnavailable(
+                        f"discovery did not start after {attempt} attempts "
+                        f"({describe(error)}); {diagnosis.advice}"
+                    ) from error
+                await asyncio.sleep(pause_s)
+            else:
+                self._scanner = scanner
+                log.debug("scan_started", attempts=attempt)
+                return
+
+    async def stop(self) -> None:
+        """Stop discovery; a BlueZ that refuses is logged, the scan is over all the same."""
+        self._ended = True
+        self._arrived.set()
+        scanner, self._scanner = self._scanner, None
+        if scanner is None:
+            return
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await scanner.stop()
+        except BLEAK_ERRORS as error:
+            log.warning("scan_stop_failed", error=describe(error))
+        log.debug(
+            "scan_stopped",
+            devices=len(self._heard),
+            malformed=self.malformed,
+            dropped=self.dropped,
+        )
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Advertisement:
+        while not self._queue:
+            if self._ended:
+                raise StopAsyncIteration
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._queue.popleft()
+
+    def _on_detection(self, device: BLEDevice, advertisement: AdvertisementData) -> None:
+        data = {
+            service: advertisement.service_data[uuid]
+            for uuid, service in _SERVICES.items()
+            if uuid in advertisement.service_data
+        }
+        if not data:
+            return
+        now = asyncio.get_running_loop().time()
+        heard = self._heard.setdefault(device.address, _Heard())
+        changed = [service for service in data if heard.data.get(service) != data[service]]
+        heard.data = data
+        if changed:
+            heard.latest = changed[-1]
+        elif now < heard.quiet_until_s:
+            return
+        elif heard.latest not in data:
+            heard.latest = next(reversed(data))
+        heard.quiet_until_s = now + MIN_INTERVAL_S
+        try:
+            decoded = decode_service_data(heard.latest, data[heard.latest])
+        except DecodeError as error:
+            self.malformed += 1
+            log.debug("advertisement_malformed", device_address=device.address, error=str(error))
+            return
+        if decoded is None:
+            return
+        self._remember(device)
+        if len(self._queue) == MAX_QUEUED:
+            self._queue.popleft()
+            self.dropped += 1
+        self._queue.append(Advertisement(device.address, decoded, advertisement.rssi, now))
+        self._arrived.set()

@@ -1,0 +1,302 @@
+"""An adapter under BlueZ: device objects as BlueZ keeps them, discovery, connecting, power."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from bleak.exc import (
+    BleakBluetoothNotAvailableError,
+    BleakBluetoothNotAvailableReason,
+    BleakDBusError,
+    BleakError,
+)
+from bleak.uuids import normalize_uuid_16
+
+from fastprovd.emulator.connection import BlueZTiming, Connection
+from fastprovd.emulator.peripheral import AirPort, Report
+
+FAILED: Final = "org.bluez.Error.Failed"
+IN_PROGRESS: Final = "org.bluez.Error.InProgress"
+NOT_READY: Final = "org.bluez.Error.NotReady"
+
+
+@dataclass(frozen=True, slots=True)
+class BlueZQuirks:
+    """What BlueZ does and nobody expects; each can be switched off alone."""
+
+    # A report without service data refreshes the RSSI, and the old service data is told again.
+    stale_service_data: bool = True
+    # The first report of a device may be a beacon: no service data yet.
+    bare_first_report: bool = True
+    # Service UUIDs of earlier advertisements stay.
+    accumulating_service_uuids: bool = True
+    # Without DuplicateData the service data of earlier advertisements stays, too.
+    accumulating_service_data: bool = True
+    # After Service Changed the client goes on offering the old services; writes fail.
+    stale_services: bool = True
+    # A write that meets a link just gone fails; otherwise it is lost without a word.
+    racing_writes_fail: bool = True
+    # Connecting to a board that does not advertise takes for ever; otherwise it fails after 2 s.
+    silent_connect: bool = True
+    # Discovery can not be started while a connection is pending.
+    no_discovery_while_connecting: bool = True
+    # A connect during discovery may have to wait until the kernel restarts its scan.
+    slow_connect_while_discovering: bool = True
+
+
+@dataclass(slots=True)
+class DeviceObject:
+    """A device as BlueZ knows it; UUIDs are spelled in full, the address as the air spells it."""
+
+    address: str
+    path: str
+    rssi: int = -127
+    name: str | None = None
+    service_uuids: list[str] = field(default_factory=list)
+    service_data: dict[str, bytes] = field(default_factory=dict)
+    heard: Report | None = None  # the last report with service data
+    last_seen: float = 0.0
+    quiet_until: float = 0.0
+    connection: Connection | None = None
+
+
+class EmulatedAdapter:
+    """One adapter on the air; hand it to `bleak_backend` to reach it through bleak.
+
+    `fail_scans` and `fail_connects` are scripts of faults: each start of a discovery, each
+    connect takes the next entry, and fails with it unless it is `None`.
+    """
+
+    def __init__(
+        self,
+        air: AirPort,
+        *,
+        name: str = "hci0",
+        address: str = "00:1A:7D:DA:71:13",
+        seed: int = 0,
+        timing: BlueZTiming | None = None,
+        quirks: BlueZQuirks | None = None,
+    ) -> None:
+        self.name = name
+        self.address = address
+        self.timing = timing or BlueZTiming()
+        self.quirks = quirks or BlueZQuirks()
+        self.rng = random.Random(f"{name} {address} {seed}")
+        self.fail_scans: deque[Exception | None] = deque()
+        self.fail_connects: deque[Exception | None] = deque()
+        self._air = air
+        self._powered = True
+        self._devices: dict[str, DeviceObject] = {}
+        self._on_device: Callable[[DeviceObject], None] | None = None
+        self._duplicates = False
+        self._stop_observing: Callable[[], None] | None = None
+
+    @property
+    def powered(self) -> bool:
+        """Whether the adapter is on."""
+        return self._powered
+
+    @property
+    def discovering(self) -> bool:
+        """Whether a discovery session is open."""
+        return self._on_device is not None
+
+    @property
+    def connections(self) -> int:
+        """How many links are open or being opened."""
+        return sum(device.connection is not None for device in self._devices.values())
+
+    def power(self, on: bool) -> None:
+        """Switch the adapter; off ends discovery and all links."""
+        self._powered = on
+        if not on:
+            self._stop_air()
+            for device in self._devices.values():
+                if device.connection is not None:
+                    device.connection.power_off(BleakDBusError(FAILED, ["Input/output error"]))
+
+    def check(self, name: str | None) -> None:
+        """Find the adapter that a caller asked for by `name`, `None` for any, as bleak does.
+
+        Raises:
+            BleakError: no adapter of that name, or none that is powered.
+        """
+        if name and name != self.name:
+            raise BleakError(f"adapter '{name}' not found")
+        if not name and not self._powered:
+            raise BleakBluetoothNotAvailableError(
+                "No powered Bluetooth adapters found. Turn on Bluetooth and try again.",
+                BleakBluetoothNotAvailableReason.POWERED_OFF,
+            )
+
+    def device(self, address: str) -> DeviceObject | None:
+        """Return the device object of `address`; BlueZ forgets devices that fell silent."""
+        device = self._devices.get(address)
+        if device is not None and self._is_forgotten(device):
+            del self._devices[address]
+            return None
+        return device
+
+    def remove_device(self, address: str) -> bool:
+        """Forget a device and end its link; tell whether it was known."""
+        device = self._devices.pop(address, None)
+        if device is not None and device.connection is not None:
+            device.connection.hang_up()
+        return device is not None
+
+    async def start_discovery(
+        self, on_device: Callable[[DeviceObject], None], *, duplicates: bool
+    ) -> None:
+        """Call `on_device` for every device that changed, from now on; raises BleakDBusError."""
+        fault = self.fail_scans.popleft() if self.fail_scans else None
+        await asyncio.sleep(self.rng.uniform(*self.timing.scan_start_s))
+        if fault is not None:
+            raise fault
+        if not self._powered:
+            raise BleakDBusError(NOT_READY, ["Resource Not Ready"])
+        if self._on_device is not None or (
+            self.quirks.no_discovery_while_connecting and self._is_connecting
+        ):
+            raise BleakDBusError(IN_PROGRESS, ["Operation already in progress"])
+        for device in self._devices.values():  # BlueZ forgets the RSSI when discovery ends
+            device.rssi = -127
+            device.quiet_until = 0.0
+        self._on_device = on_device
+        self._duplicates = duplicates
+        self._stop_observing = self._air.observe(self._heard)
+
+    async def stop_discovery(self) -> None:
+        """End the session; nothing is reported from the call on. Raises BleakDBusError."""
+        running = self._stop_observing is not None
+        self._on_device = None
+        self._stop_air()
+        await asyncio.sleep(self.rng.uniform(*self.timing.scan_stop_s))
+        if not running and self._powered:
+            raise BleakDBusError(FAILED, ["No discovery started"])
+
+    async def connect(self, device: DeviceObject, on_lost: Callable[[], None]) -> Connection:
+        """Open a link to `device`, however long that takes; `on_lost` is called at its end.
+
+        Raises:
+            BleakDBusError: the adapter is off, busy with this device, or a fault was asked for.
+        """
+        fault = self.fail_connects.popleft() if self.fail_connects else None
+        await asyncio.sleep(self.timing.dbus_s)
+        if fault is not None:
+            raise fault
+        if not self._powered:
+            raise BleakDBusError(FAILED, ["Input/output error"])
+        if device.connection is not None:
+            raise BleakDBusError(IN_PROGRESS, ["In Progress"])
+        connection = device.connection = Connection(self.timing, self.rng)
+        cancel: Callable[[], None] | None = None
+        try:
+            if (
+                self.discovering
+                and self.quirks.slow_connect_while_discovering
+                and self.rng.random() < 0.5
+            ):
+                await asyncio.sleep(self.rng.uniform(0, self.timing.discovery_restart_s))
+            cancel = self._air.initiate(device.address, connection, connection.open)
+            if self.quirks.silent_connect:
+                await connection.opened
+            else:
+                await self._connect_impatiently(connection)
+        except BaseException:
+            if cancel is not None:
+                cancel()
+            connection.opened.cancel()
+            connection.hang_up()
+            device.connection = None
+            raise
+
+        def lost() -> None:
+            device.connection = None
+            device.last_seen = asyncio.get_running_loop().time()
+            on_lost()
+
+        connection.on_lost = lost
+        return connection
+
+    def request_disconnect(self, device: DeviceObject) -> None:
+        """Ask for the end of the link; it comes after BlueZ's delay, whoever waits for it."""
+        if device.connection is not None:
+            asyncio.get_running_loop().call_later(
+                self.timing.disconnect_s, device.connection.hang_up
+            )
+
+    @property
+    def _is_connecting(self) -> bool:
+        return any(
+            device.connection is not None and not device.connection.opened.done()
+            for device in self._devices.values()
+        )
+
+    async def _connect_impatiently(self, connection: Connection) -> None:
+        try:
+            async with asyncio.timeout(2):
+                await asyncio.shield(connection.opened)
+        except TimeoutError:
+            raise BleakDBusError(FAILED, ["le-connection-abort-by-remote"]) from None
+
+    def _is_forgotten(self, device: DeviceObject) -> bool:
+        silent_s = asyncio.get_running_loop().time() - device.last_seen
+        return device.connection is None and silent_s > self.timing.forget_s
+
+    def _stop_air(self) -> None:
+        if self._stop_observing is not None:
+            self._stop_observing()
+            self._stop_observing = None
+
+    def _heard(self, report: Report) -> None:
+        now = asyncio.get_running_loop().time()
+        device = self.device(report.device_address)
+        changed = False
+        if report.service_data:
+            if device is None:
+                device = self._add_device(report.device_address)
+            if device.heard is None or device.heard.service_data != report.service_data:
+                changed = True
+                self._take(device, report)
+        elif device is None:
+            if not self.quirks.bare_first_report:
+                return
+            device = self._add_device(report.device_address)
+        elif not self.quirks.stale_service_data:
+            device.last_seen = now
+            return
+        rssi_changed = device.rssi != report.rssi_dbm
+        device.rssi = report.rssi_dbm
+        device.last_seen = now
+        if not changed and (now < device.quiet_until or not (self._duplicates or rssi_changed)):
+            return
+        device.quiet_until = now + self.timing.report_interval_s
+        if self._on_device is not None:
+            self._on_device(device)
+
+    def _add_device(self, address: str) -> DeviceObject:
+        path = f"/org/bluez/{self.name}/dev_{address.upper().replace(':', '_')}"
+        device = self._devices[address] = DeviceObject(address, path)
+        return device
+
+    def _take(self, device: DeviceObject, report: Report) -> None:
+        device.heard = report
+        device.name = report.local_name or device.name
+        data = _in_full(report.service_data.items())
+        if self._duplicates or not self.quirks.accumulating_service_data:
+            device.service_data = data
+        else:
+            device.service_data = device.service_data | data
+        uuids = [normalize_uuid_16(uuid) for uuid in report.service_uuids]
+        if self.quirks.accumulating_service_uuids:
+            uuids = list(dict.fromkeys(device.service_uuids + uuids))
+        device.service_uuids = uuids
+
+
+def _in_full(service_data: Iterable[tuple[int, bytes]]) -> dict[str, bytes]:
+    return {normalize_uuid_16(uuid): bytes(data) for uuid, data in service_data}
