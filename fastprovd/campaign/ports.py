@@ -66,7 +66,7 @@ class Store(Protocol):
         ...
 
     def set_iv_index(self, iv_index: IvIndex) -> None:
-        """Move the IV Index forward; the SEQ starts again at 0 when its value grows."""
+        """Move the IV Index forward; SEQ begins again when the one to transmit with grows."""
         ...
 
     def reserve_addresses(self, addresses: AddressRange) -> None:

@@ -70,6 +70,18 @@ class FilterStatusReceived:
     status: FilterStatus
 
 
+@dataclass(frozen=True, slots=True)
+class PduOverheard:
+    """A Network PDU of others passed the proxy; `device_key`: it carries a DevKey message.
+
+    Children answer the AppKey Add of their provisioner with such a message.
+    """
+
+    src: int
+    dst: int
+    device_key: bool
+
+
 Event = (
     MessageReceived
     | MessageRejected
@@ -78,4 +90,5 @@ Event = (
     | IvIndexChanged
     | BeaconReceived
     | FilterStatusReceived
+    | PduOverheard
 )

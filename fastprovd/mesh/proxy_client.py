@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from fastprovd.errors import DecodeError
+from fastprovd.mesh import addresses
 from fastprovd.mesh.beacons import SecureNetworkBeacon
 from fastprovd.mesh.events import (
     BeaconReceived,
@@ -12,6 +13,7 @@ from fastprovd.mesh.events import (
     FilterStatusReceived,
     IvIndexChanged,
     MessageRejected,
+    PduOverheard,
 )
 from fastprovd.mesh.network import NetworkPdu, decode_network_pdu, encode_network_pdu
 from fastprovd.mesh.proxy import (
@@ -71,8 +73,7 @@ class ProxyClient:
         """Take a Proxy PDU; what no key opens gives no event, what is malformed is rejected."""
         try:
             if pdu_type is ProxyPduType.NETWORK_PDU:
-                pdu = self.stack.decode(payload)
-                return [] if pdu is None else self.stack.receive(pdu, now)
+                return self._receive_network(payload, now)
             if pdu_type is ProxyPduType.MESH_BEACON:
                 return self._receive_beacon(payload)
             if pdu_type is ProxyPduType.PROXY_CONFIGURATION:
@@ -80,6 +81,19 @@ class ProxyClient:
         except DecodeError as error:
             return [MessageRejected(None, str(error))]
         return [MessageRejected(None, "a Provisioning PDU came over the proxy link")]
+
+    def _receive_network(self, payload: bytes, now: float) -> list[Event]:
+        pdu = self.stack.decode(payload)
+        if pdu is None:
+            return []
+        if (
+            pdu.src != self.stack.address
+            and addresses.is_unicast(pdu.dst)
+            and (pdu.dst != self.stack.address)
+        ):
+            device_key = pdu.ctl == 0 and not pdu.transport_pdu[0] & 0x40
+            return [PduOverheard(pdu.src, pdu.dst, device_key)]
+        return self.stack.receive(pdu, now)
 
     def _receive_beacon(self, payload: bytes) -> list[Event]:
         if not payload or payload[0] != SecureNetworkBeacon.TYPE:
@@ -93,8 +107,8 @@ class ProxyClient:
         # An update ends by clearing the flag under the same value; it never begins that way.
         ends_update = step == 0 and ours.update_in_progress and not theirs.update_in_progress
         if ends_update or 0 < step <= MAX_IV_INDEX_STEP:
-            self.stack.iv_index = theirs
-            events.append(IvIndexChanged(theirs))
+            failed = self.stack.change_iv_index(theirs)
+            events += [IvIndexChanged(theirs), *failed]
         return events
 
     def _receive_configuration(self, payload: bytes) -> list[Event]:

@@ -1,0 +1,99 @@
+"""What is on the air, as far as the adapter hears it: boards by UUID, proxies; pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastprovd.mesh.beacons import (
+    Advertisement,
+    NetworkIdentity,
+    NodeIdentity,
+    UnprovisionedDevice,
+)
+from fastprovd.mesh.keys import NetKey
+
+
+@dataclass(slots=True)
+class HeardBoard:
+    """An unprovisioned board with our UUID prefix; times in seconds of the loop's clock."""
+
+    uuid: bytes
+    device_address: str
+    rssi_dbm: int
+    last_seen_s: float
+
+
+class AirPicture:
+    """Remembers advertisements; it decides nothing and forgets nothing."""
+
+    def __init__(self, match: bytes, net_key: NetKey) -> None:
+        self._match = match
+        self._net_key = net_key
+        self.boards: dict[bytes, HeardBoard] = {}
+        self.strangers: set[bytes] = set()
+        self._proxies: dict[str, float] = {}
+        self._randoms: set[bytes] = set()
+        self._stale: set[bytes] = set()
+
+    def receive(self, advertisement: Advertisement) -> HeardBoard | None:
+        """Take an advertisement; return the board when it is new."""
+        data, now = advertisement.data, advertisement.seen_s
+        if isinstance(data, UnprovisionedDevice):
+            if not data.uuid.startswith(self._match):
+                self.strangers.add(data.uuid)
+                return None
+            board = self.boards.get(data.uuid)
+            if board is None:
+                board = self.boards[data.uuid] = HeardBoard(
+                    data.uuid, advertisement.device_address, advertisement.rssi_dbm, now
+                )
+                return board
+            board.last_seen_s = now
+            board.rssi_dbm = max(board.rssi_dbm, advertisement.rssi_dbm)
+        elif isinstance(data, NodeIdentity):
+            self._randoms.add(data.random)
+        elif isinstance(data, NetworkIdentity) and data.matches(self._net_key):
+            self._proxies[advertisement.device_address] = now
+        return None
+
+    def mark_stale(self) -> None:
+        """Distrust every Node Identity heard so far: its board is about to leave the air.
+
+        bleak reports the service data of an earlier advertisement again when the board sends
+        anything else, so a Random from before proves nothing.
+        """
+        self._stale |= self._randoms
+
+    def is_identity(self, advertisement: Advertisement, address: int) -> bool:
+        """Whether it is the Node Identity of `address`, and not a stale one."""
+        data = advertisement.data
+        return (
+            isinstance(data, NodeIdentity)
+            and data.random not in self._stale
+            and data.matches(self._net_key, address)
+        )
+
+    def is_network(self, advertisement: Advertisement) -> bool:
+        """Whether it is the Network ID of our network."""
+        data = advertisement.data
+        return isinstance(data, NetworkIdentity) and data.matches(self._net_key)
+
+    def unprovisioned(self, now: float, within_s: float) -> list[HeardBoard]:
+        """Return the matching boards that advertised 0x1827 within the last `within_s` seconds."""
+        return [b for b in self.boards.values() if now - b.last_seen_s <= within_s]
+
+    def proxies(self, now: float, within_s: float) -> list[str]:
+        """Return device addresses that advertised our Network ID within `within_s` seconds."""
+        return [address for address, seen in self._proxies.items() if now - seen <= within_s]
+
+    def board_at(self, device_address: str) -> HeardBoard | None:
+        """Return the board that advertised 0x1827 from this device address."""
+        for board in self.boards.values():
+            if board.device_address == device_address:
+                return board
+        return None
+
+    def strongest(self, passed_over: set[bytes], now: float, within_s: float) -> HeardBoard | None:
+        """Return the loudest unprovisioned board that is not passed over."""
+        boards = [b for b in self.unprovisioned(now, within_s) if b.uuid not in passed_over]
+        return max(boards, key=lambda board: board.rssi_dbm, default=None)

@@ -1,0 +1,233 @@
+"""Learning every address and proving every node, over the Primary Provisioner's proxy.
+
+Nothing here may kill the board it asks: a NODE_ADDR_STATUS beyond 50 addresses, or the answers to
+a group Get, exhaust the buffers of a board with the NimBLE host. So the list is read only while it
+is safely short, and all else is asked by unicast.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from fastprovd.campaign.air_picture import AirPicture
+from fastprovd.campaign.planner import SAFE_LIST_ENTRIES, Plan
+from fastprovd.campaign.ports import Bearer
+from fastprovd.campaign.proxy_session import ProxySession, TopProvisioner, proxy_session
+from fastprovd.campaign.roll_call import RollCall
+from fastprovd.campaign.run_log import RunLog
+from fastprovd.campaign.search import AddressSearch
+from fastprovd.campaign.settings import RunSettings
+from fastprovd.campaign.states import WAITS, Trigger
+from fastprovd.campaign.tasks import background
+from fastprovd.campaign.verdict import target
+from fastprovd.campaign.watch import Watch
+from fastprovd.clock import Clock
+from fastprovd.errors import BearerError, ResponseTimeout
+from fastprovd.mesh.addresses import is_unicast
+from fastprovd.mesh.events import PduOverheard
+from fastprovd.mesh.keys import AppKey
+from fastprovd.mesh.models.fast_provisioning import NodeAddrGet
+from fastprovd.records import ParentSource
+
+log = structlog.get_logger()
+
+
+class Collecting:
+    """What is known of the network below one Primary; survives the loss of its link."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        settings: RunSettings,
+        *,
+        log: RunLog,
+        picture: AirPicture,
+        watch: Watch,
+        bearer: Bearer,
+        top: TopProvisioner,
+        app_key: AppKey,
+        clock: Clock,
+    ) -> None:
+        self._plan = plan
+        self._settings = settings
+        self._log = log
+        self._picture = picture
+        self._watch = watch
+        self._bearer = bearer
+        self._top = top
+        self._app_key = app_key
+        self._clock = clock
+        self._search = AddressSearch(plan.share)
+        self._overheard: asyncio.Queue[PduOverheard] = asyncio.Queue(maxsize=1000)
+        self._last_news = clock.monotonic()
+
+    async def over_link(self, device_address: str) -> None:
+        """Collect until nothing changes, then ask everybody.
+
+        Raises:
+            BearerError: the link could not be opened, or went away; call again.
+        """
+        async with (
+            self._bearer.proxy_link(device_address) as link,
+            proxy_session(link, self._top, self._clock) as session,
+            background(self._watch.run(), "watch"),
+        ):
+            session.overheard = self._overhear
+            await self._log.move(Trigger.PRIMARY_BACK)
+            await self._settle(session)
+            await self._log.move(Trigger.SETTLED)
+            await self._prove(session)
+
+    async def identify_silent(self) -> None:
+        """Ask proxies that nobody can place for their address, once the nodes are quiet.
+
+        A board that was left without AppKey keeps its proxy on the air, and answers a filter
+        message, which is under the NetKey.
+        """
+        if not self._is_short():
+            return
+        await self._watch.listen(WAITS["quiet_air"].seconds)
+        placed = {node.device_address for node in self._log.nodes.values()}
+        proxies = self._picture.proxies(self._clock.monotonic(), WAITS["quiet_air"].seconds)
+        for device_address in proxies:
+            if device_address in placed:
+                continue
+            try:
+                await self._identify(device_address)
+            except (BearerError, TimeoutError) as error:
+                log.info("proxy_not_identified", address=device_address, reason=str(error))
+
+    # Collecting
+
+    def _is_short(self) -> bool:
+        proven = sum(node.proven for node in self._log.nodes.values())
+        return proven < max(self._target(), len(self._log.nodes))
+
+    def _target(self) -> int:
+        return target(self._settings.expected, len(self._picture.boards))
+
+    def _list_is_safe(self) -> bool:
+        """Whether the list is short however many boards are in it that we do not know of."""
+        free = self._picture.unprovisioned(self._clock.monotonic(), WAITS["board_quiet"].seconds)
+        could_be_listed = max(self._target() - len(free), len(self._log.nodes))
+        return could_be_listed <= SAFE_LIST_ENTRIES
+
+    async def _settle(self, session: ProxySession) -> None:
+        while len(self._log.nodes) < self._target():
+            if self._list_is_safe():
+                try:
+                    status = await session.request(
+                        NodeAddrGet(),
+                        dst=self._plan.primary,
+                        key=self._app_key,
+                        ttl=0,
+                        timeout_s=WAITS["list"].seconds,
+                    )
+                except ResponseTimeout as error:
+                    log.info("list_unanswered", reason=str(error))
+                else:
+                    await self._take_list(status.addresses)
+            await self._take_overheard()
+            if len(self._log.nodes) >= self._target() or self._is_settled():
+                return
+            await self._pause(session, WAITS["poll"].seconds)
+
+    def _is_settled(self) -> bool:
+        now = self._clock.monotonic()
+        quiet_s = now - self._last_news
+        if quiet_s < self._settings.settle_s:
+            return False
+        free = self._picture.unprovisioned(now, WAITS["board_gone"].seconds)
+        return not free or quiet_s >= WAITS["list_stuck"].seconds
+
+    async def _pause(self, session: ProxySession, seconds: float) -> None:
+        """Wait; raises ConnectionLost as soon as the link is gone."""
+        try:
+            async with asyncio.timeout(seconds):
+                await session.lost.wait()
+        except TimeoutError:
+            return
+        session.check()
+
+    async def _take_list(self, addresses: tuple[int, ...]) -> None:
+        for address in addresses:
+            if not is_unicast(address):
+                log.warning("list_entry_ignored", address=address)
+                continue
+            await self._learn(address, listed=True)
+        self._log.publish_nodes()
+
+    def _overhear(self, event: PduOverheard) -> None:
+        if not self._overheard.full():
+            self._overheard.put_nowait(event)
+
+    async def _take_overheard(self) -> None:
+        share = self._plan.share
+        while not self._overheard.empty():
+            event = self._overheard.get_nowait()
+            if not share.first <= event.src <= share.last:
+                continue
+            if event.device_key and event.src not in self._log.nodes:
+                # A child answers the AppKey Add of its provisioner.
+                await self._learn(event.src, listed=True)
+                await self._log.observed_parent(event.src, event.dst)
+
+    async def _learn(self, address: int, *, listed: bool) -> None:
+        if address not in self._log.nodes:
+            self._last_news = self._clock.monotonic()
+            self._search.found(address)
+            await self._log.change(
+                t_known_s=self._log.since(self._last_news), t_provisioned_s=self._t_provisioned()
+            )
+        changes: dict[str, object] = {"listed": True} if listed else {}
+        known = self._log.nodes.get(address)
+        if address in self._plan.share.children and (known is None or not known.provisioned_by):
+            changes |= {
+                "provisioned_by": self._plan.primary,
+                "parent_source": ParentSource.INFERRED,
+            }
+        await self._log.node(address, **changes)
+
+    def _t_provisioned(self) -> float | None:
+        primary = self._log.nodes[self._plan.primary].device_uuid
+        last = [b.last_seen_s for b in self._picture.boards.values() if b.uuid != primary]
+        return self._log.since(max(last)) if last else 0.0
+
+    # Proving
+
+    async def _prove(self, session: ProxySession) -> None:
+        roll_call = RollCall(session, self._app_key, self._answered)
+        await roll_call.prove(self._unproven())
+        if self._is_short():
+            await roll_call.search(self._search, lambda: not self._is_short())
+            await self._take_overheard()
+            await roll_call.prove(self._unproven())
+
+    def _unproven(self) -> list[int]:
+        return [node.address for node in self._log.nodes.values() if not node.proven]
+
+    async def _answered(self, address: int, onoff: bool) -> None:
+        if address not in self._log.nodes:
+            await self._learn(address, listed=False)
+        await self._log.node(address, proven=True, onoff=onoff)
+        await self._log.change(t_proven_s=self._log.since_info_set)
+
+    async def _identify(self, device_address: str) -> None:
+        board = self._picture.board_at(device_address)
+        async with (
+            self._bearer.proxy_link(device_address) as link,
+            proxy_session(link, self._top, self._clock) as session,
+        ):
+            async with asyncio.timeout(WAITS["configuration"].seconds):
+                address = await session.server_address
+            if address not in self._log.nodes:
+                await self._learn(address, listed=False)
+            await self._log.node(
+                address,
+                device_address=device_address,
+                device_uuid=None if board is None else board.uuid,
+            )
+            roll_call = RollCall(session, self._app_key, self._answered)
+            await roll_call.ask(address, 2)

@@ -1,0 +1,413 @@
+"""The run: drives the pure machines over a Bearer, from the first advertisement to the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+import structlog
+
+from fastprovd.campaign.air_picture import AirPicture, HeardBoard
+from fastprovd.campaign.collecting import Collecting
+from fastprovd.campaign.planner import Plan, plan_run
+from fastprovd.campaign.ports import Audience, Bearer, Store
+from fastprovd.campaign.primary import (
+    Outcome,
+    add_app_key,
+    provision,
+    start_fast_provisioning,
+)
+from fastprovd.campaign.proxy_session import TopProvisioner, proxy_session
+from fastprovd.campaign.run_log import RunLog
+from fastprovd.campaign.settings import RunSettings
+from fastprovd.campaign.states import WAITS, Trigger
+from fastprovd.campaign.verdict import missing_boards, summary, target
+from fastprovd.campaign.watch import Watch
+from fastprovd.clock import Clock
+from fastprovd.errors import (
+    AccessError,
+    BearerError,
+    LocalProtocolError,
+)
+from fastprovd.mesh.beacons import Advertisement, UnprovisionedDevice
+from fastprovd.mesh.keys import AppKey, DevKey
+from fastprovd.mesh.provisioning.pdus import ProvisioningData
+from fastprovd.records import AddressRange, NodeRole, Run, RunState
+
+log = structlog.get_logger()
+
+# Boards to try as Primary Provisioner, and sessions with each, before the run fails.
+_BOARDS_TRIED: Final = 3
+_SESSIONS_EACH: Final = 2
+# Links to the Primary that may be lost before its list is given up; each costs some 5 s.
+_LINKS_LOST: Final = 6
+
+
+class _End(Exception):
+    """The run ends here, with this trigger and reason."""
+
+    def __init__(self, trigger: Trigger, reason: str) -> None:
+        super().__init__(reason)
+        self.trigger = trigger
+        self.reason = reason
+
+
+class Campaign:
+    """One fast-provisioning run; `execute` returns its end, which always has a name.
+
+    It makes one Primary Provisioner, does not recover a Primary that stays silent, and does not
+    close the join window.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        settings: RunSettings,
+        *,
+        bearer: Bearer,
+        store: Store,
+        audience: Audience,
+        clock: Clock,
+        entropy: Callable[[int], bytes],
+        top: TopProvisioner,
+        app_key: AppKey,
+    ) -> None:
+        self._settings = settings
+        self._bearer = bearer
+        self._store = store
+        self._clock = clock
+        self._entropy = entropy
+        self._top = top
+        self._app_key = app_key
+        self._net_key = next(iter(top.client.stack.net_keys.values()))
+        run = Run(
+            run_id,
+            RunState.SCANNING,
+            clock.utc_now(),
+            expected=settings.expected,
+            group=settings.group,
+            match=settings.match,
+        )
+        self._log = RunLog(run, store, audience, clock)
+        self._picture = AirPicture(settings.match, self._net_key)
+        self._watch = Watch(bearer, self._picture, self._board_heard)
+        self._plan: Plan | None = None
+        self._board: HeardBoard | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    @property
+    def run(self) -> Run:
+        """The run as it stands."""
+        return self._log.run
+
+    def stop(self) -> None:
+        """End the run as stopped; what was won stays."""
+        self._stopping = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def execute(self) -> Run:
+        """Run to the end and return it; raises CancelledError after noting the interruption."""
+        await self._log.change()
+        self._log.event("run_started", expected=self._settings.expected)
+        self._task = asyncio.create_task(self._drive(), name=f"run[{self.run.run_id}]")
+        if self._stopping:
+            self._task.cancel()
+        try:
+            async with asyncio.timeout(self._settings.run_s):
+                await self._task
+        except TimeoutError:
+            await self._finish(
+                Trigger.DEADLINE, f"the run took over {self._settings.run_s:g} s in all"
+            )
+        except _End as end:
+            await self._finish(end.trigger, end.reason)
+        except Exception as error:  # noqa: BLE001 - the edge of a run: it ends, the daemon goes on
+            self._log.broken(error)
+            await self._finish(Trigger.BROKEN, f"internal error: {type(error).__name__}; see log")
+        except asyncio.CancelledError:
+            if not self._stopping:
+                await self._finish(Trigger.INTERRUPT, "the daemon ended during the run")
+                raise
+            await self._finish(Trigger.STOP, "stopped on request")
+        return self.run
+
+    async def _drive(self) -> None:
+        await self._hear_boards()
+        await self._make_primary()
+        await self._start_primary()
+        await self._collect()
+
+    # Hearing the boards
+
+    def _board_heard(self, board: HeardBoard) -> None:
+        self._log.event(
+            "device_found",
+            uuid=board.uuid.hex(),
+            address=board.device_address,
+            rssi_dbm=board.rssi_dbm,
+        )
+
+    async def _hear_boards(self) -> None:
+        settle_s = WAITS["boards_settle"].seconds
+        expected = self._settings.expected
+        begun = self._clock.monotonic()
+        while True:
+            known = len(self._picture.boards)
+            if expected is not None and known >= expected:
+                break
+            left = begun + self._settings.scan_s - self._clock.monotonic()
+            if left <= 0:
+                break
+            new = await self._watch.until(self._is_new_board, min(left, settle_s))
+            if new is None and known and expected is None:
+                break
+        if not self._picture.boards:
+            others = len(self._picture.strangers)
+            raise _End(
+                Trigger.NOTHING_HEARD,
+                f"no board with UUID prefix {self._settings.match.hex()} in "
+                f"{self._settings.scan_s:g} s; {others} others seen: power the boards on, or "
+                "correct [mesh] match",
+            )
+        await self._log.move(Trigger.BOARDS_HEARD, heard=len(self._picture.boards))
+
+    def _is_new_board(self, advertisement: Advertisement) -> bool:
+        data = advertisement.data
+        return (
+            isinstance(data, UnprovisionedDevice)
+            and data.uuid.startswith(self._settings.match)
+            and data.uuid not in self._picture.boards
+        )
+
+    # The Primary Provisioner
+
+    async def _make_primary(self) -> None:
+        passed_over: set[bytes] = set()
+        reason = ""
+        for _ in range(_BOARDS_TRIED):
+            board = self._picture.strongest(
+                passed_over, self._clock.monotonic(), self._settings.scan_s
+            )
+            if board is None:
+                break
+            for _ in range(_SESSIONS_EACH):
+                await self._reserve()
+                reason = await self._provision(board)
+                if not reason:
+                    return
+                self._log.event("warning", about=board.device_address, reason=reason)
+            passed_over.add(board.uuid)
+        raise _End(
+            Trigger.NO_BOARD_LEFT,
+            f"no board could be made the Primary Provisioner: {reason}",
+        )
+
+    async def _reserve(self) -> None:
+        if self._plan is not None:
+            return
+        boards = target(self._settings.expected, len(self._picture.boards))
+        taken = await asyncio.to_thread(self._store.reserved_addresses)
+        try:
+            plan = plan_run(boards, self._settings.unicast_min, self._settings.unicast_max, taken)
+        except LocalProtocolError as error:
+            raise _End(Trigger.NO_BOARD_LEFT, str(error)) from error
+        first, last = plan.reserved
+        await asyncio.to_thread(
+            self._store.reserve_addresses,
+            AddressRange(first, last, self.run.run_id, "fast provisioning"),
+        )
+        self._plan = plan
+        await self._log.change(
+            primary=first, unicast_min=plan.share.first, unicast_max=plan.share.last
+        )
+
+    async def _provision(self, board: HeardBoard) -> str:
+        """Provision `board`; return why not, or nothing."""
+        plan = self._checked_plan()
+        try:
+            async with self._bearer.provisioning_link(board.device_address) as link:
+                await self._log.move(Trigger.LINK_OPEN)
+                outcome, reason = await provision(
+                    link,
+                    ProvisioningData(self._net_key, plan.primary, self._top.client.stack.iv_index),
+                    self._entropy,
+                    self._clock,
+                    lambda dev_key: self._persist(plan.primary, board.uuid, dev_key),
+                )
+        except BearerError as error:
+            if self.run.state is RunState.CONNECTING:
+                return str(error)
+            outcome, reason = Outcome.DATA_SENT, str(error)
+        if outcome is Outcome.DATA_SENT and await self._find(
+            plan.primary, WAITS["identity"].seconds
+        ):
+            # Provisioning Complete was lost; the board advertises the address we gave it.
+            outcome = Outcome.COMPLETED
+        if outcome is not Outcome.COMPLETED:
+            if outcome is Outcome.DATA_SENT:
+                self._plan = None
+            await self._log.move(Trigger.SESSION_FAILED)
+            return reason
+        self._board = board
+        await self._log.move(Trigger.NODE_MADE)
+        await self._log.node(
+            plan.primary,
+            role=NodeRole.PRIMARY_PROVISIONER,
+            device_uuid=board.uuid,
+            device_address=board.device_address,
+            provisioned_by=self._top.client.stack.address,
+        )
+        return ""
+
+    async def _persist(self, address: int, uuid: bytes, dev_key: DevKey) -> None:
+        await asyncio.to_thread(self._store.save_dev_key, address, uuid, dev_key)
+        self._top.client.stack.dev_keys[address] = dev_key
+
+    async def _start_primary(self) -> None:
+        plan = self._checked_plan()
+        reason, proof = "", ""
+        for _ in range(_SESSIONS_EACH):
+            found = await self._find(plan.primary, WAITS["identity"].seconds)
+            if found is None:
+                reason = "the board was not found again after provisioning"
+                continue
+            try:
+                async with (
+                    self._bearer.proxy_link(found) as link,
+                    proxy_session(link, self._top, self._clock) as session,
+                ):
+                    composition = await add_app_key(
+                        session,
+                        plan.primary,
+                        self._top.client.stack.dev_keys[plan.primary],
+                        self._app_key,
+                    )
+                    if composition is not None:
+                        await self._log.node(plan.primary, elements=len(composition.elements))
+                    self._picture.mark_stale()
+                    self._log.mark_info_set()
+                    proof = await start_fast_provisioning(
+                        session, plan, self._app_key, self._settings.group, self._settings.match
+                    )
+            except (AccessError, BearerError) as error:
+                reason = str(error)
+            if proof:
+                self._log.event("fast_provisioning_started", proof=proof)
+                await self._log.move(Trigger.STARTED)
+                return
+        raise _End(Trigger.REFUSED, reason)
+
+    async def _find(self, address: int, seconds: float) -> str | None:
+        """Return the device address that advertises node `address`, freshly."""
+        device_address = None if self._board is None else self._board.device_address
+
+        def is_primary(advertisement: Advertisement) -> bool:
+            if self._picture.is_identity(advertisement, address):
+                return True
+            return advertisement.device_address == device_address and self._picture.is_network(
+                advertisement
+            )
+
+        found = await self._watch.until(is_primary, seconds)
+        return None if found is None else found.device_address
+
+    # Collecting and proving
+
+    async def _collect(self) -> None:
+        plan = self._checked_plan()
+        collecting = Collecting(
+            plan,
+            self._settings,
+            log=self._log,
+            picture=self._picture,
+            watch=self._watch,
+            bearer=self._bearer,
+            top=self._top,
+            app_key=self._app_key,
+            clock=self._clock,
+        )
+        await asyncio.sleep(WAITS["quiet_after_start"].seconds)
+        for _ in range(_LINKS_LOST):
+            device_address = await self._wait_for_primary(plan)
+            try:
+                await collecting.over_link(device_address)
+                break
+            except BearerError as error:
+                log.info("primary_link_failed", reason=str(error))
+                if self.run.state is not RunState.PROVISIONING:
+                    await self._log.move(Trigger.LINK_LOST)
+        else:
+            raise _End(
+                Trigger.PRIMARY_SILENT,
+                f"the link to the Primary Provisioner was lost {_LINKS_LOST} times",
+            )
+        await collecting.identify_silent()
+        raise self._verdict()
+
+    def _verdict(self) -> _End:
+        missing = self._missing()
+        if not missing:
+            return _End(Trigger.ALL_PROVEN, "")
+        total = target(self._settings.expected, len(self._picture.boards))
+        return _End(Trigger.SOME_MISSING, summary(missing, max(total, len(self._log.nodes))))
+
+    async def _wait_for_primary(self, plan: Plan) -> str:
+        restarted = False
+
+        def is_end(advertisement: Advertisement) -> bool:
+            nonlocal restarted
+            restarted = (
+                isinstance(advertisement.data, UnprovisionedDevice)
+                and self._board is not None
+                and advertisement.data.uuid == self._board.uuid
+            )
+            return (
+                restarted
+                or self._picture.is_identity(advertisement, plan.primary)
+                or (
+                    self._board is not None
+                    and advertisement.device_address == self._board.device_address
+                    and self._picture.is_network(advertisement)
+                )
+            )
+
+        seconds = self._settings.primary_return_s
+        found = await self._watch.until(is_end, seconds)
+        if found is None:
+            raise _End(
+                Trigger.PRIMARY_SILENT,
+                f"the Primary Provisioner's proxy was not heard for {seconds:g} s; power-cycle "
+                "all boards and run again",
+            )
+        if restarted:
+            raise _End(
+                Trigger.PRIMARY_RESTARTED,
+                "the Primary Provisioner restarted and forgot the network; power-cycle all boards "
+                "and run again",
+            )
+        return found.device_address
+
+    # The end
+
+    def _missing(self) -> tuple[Any, ...]:
+        now = self._clock.monotonic()
+        left = self._picture.unprovisioned(now, WAITS["board_gone"].seconds)
+        return missing_boards(
+            self._log.nodes.values(), left, self._settings.expected, len(self._picture.boards)
+        )
+
+    async def _finish(self, trigger: Trigger, reason: str) -> None:
+        changes: dict[str, Any] = {"reason": reason or None, "heard": len(self._picture.boards)}
+        if trigger is not Trigger.ALL_PROVEN and self._plan is not None:
+            changes["missing"] = self._missing()
+        await self._log.move(trigger, **changes)
+        self._log.publish_nodes()
+        self._log.event("run_finished", state=self.run.state.value, reason=reason or None)
+
+    def _checked_plan(self) -> Plan:
+        if self._plan is None:
+            raise LocalProtocolError("no plan was made")
+        return self._plan

@@ -1,0 +1,108 @@
+"""The run as it stands: stored before it is told, one place for both."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from fastprovd.campaign.ports import Audience, Store
+from fastprovd.campaign.states import Trigger, next_state
+from fastprovd.clock import Clock
+from fastprovd.mesh.addresses import format_address
+from fastprovd.records import Node, NodeRole, ParentSource, Run
+
+log = structlog.get_logger()
+
+
+class RunLog:
+    """Keeps the Run and its Nodes; every change is committed, then published."""
+
+    def __init__(self, run: Run, store: Store, audience: Audience, clock: Clock) -> None:
+        self.run = run
+        self.nodes: dict[int, Node] = {}
+        self._store = store
+        self._audience = audience
+        self._clock = clock
+        self._begun = clock.monotonic()
+        self._t0: float | None = None
+        self._log = log.bind(run_id=run.run_id)
+
+    @property
+    def since_info_set(self) -> float | None:
+        """Seconds since INFO_SET was sent, `None` before."""
+        return None if self._t0 is None else self._clock.monotonic() - self._t0
+
+    def mark_info_set(self) -> None:
+        """Start the run's clocks."""
+        self._t0 = self._clock.monotonic()
+
+    def since(self, when: float) -> float | None:
+        """Return loop time `when` in seconds since INFO_SET."""
+        return None if self._t0 is None else max(0.0, when - self._t0)
+
+    async def move(self, trigger: Trigger, **changes: Any) -> None:
+        """Follow the table of states on `trigger`."""
+        state = next_state(self.run.state, trigger)
+        if state.is_end:
+            changes["finished"] = self._clock.utc_now()
+        self._log.info(
+            "run_moved", before=self.run.state, after=state, on=trigger.value, **_readable(changes)
+        )
+        await self.change(state=state, **changes)
+
+    async def change(self, **changes: Any) -> None:
+        """Update the Run, commit it, tell it."""
+        known = [node for node in self.nodes.values() if node.listed or node.proven]
+        self.run = replace(
+            self.run,
+            known=len(known),
+            proven=sum(node.proven for node in known),
+            elapsed_s=round(self._clock.monotonic() - self._begun, 3),
+            **changes,
+        )
+        await asyncio.to_thread(self._store.save_run, self.run)
+        self._audience.run_changed(self.run)
+
+    async def node(self, address: int, **changes: Any) -> Node:
+        """Add or update a node; a call that changes nothing tells nothing."""
+        now = self._clock.utc_now()
+        before = self.nodes.get(address)
+        if before is None:
+            before = Node(address, self.run.run_id, first_seen=now)
+            self.event("node_added", addr=format_address(address))
+        elif all(getattr(before, name) == value for name, value in changes.items()):
+            return before
+        node = self.nodes[address] = replace(before, last_seen=now, **changes)
+        await asyncio.to_thread(self._store.save_nodes, [node])
+        self._audience.node_changed(node)
+        await self.change()
+        return node
+
+    async def observed_parent(self, child: int, parent: int) -> None:
+        """Note that `parent` was seen to configure `child`."""
+        await self.node(
+            child, provisioned_by=parent, parent_source=ParentSource.OBSERVED, listed=True
+        )
+        if parent in self.nodes and self.nodes[parent].role is NodeRole.NODE:
+            await self.node(parent, role=NodeRole.TEMPORARY_PROVISIONER)
+
+    def publish_nodes(self) -> None:
+        """Tell the address list, whole."""
+        nodes = sorted(self.nodes.values(), key=lambda node: node.address)
+        self._audience.nodes_changed(nodes, self.run)
+
+    def event(self, kind: str, **data: Any) -> None:
+        """Tell that something happened."""
+        self._log.info(kind, **data)
+        self._audience.event(kind, data, self.run.run_id)
+
+    def broken(self, error: BaseException) -> None:
+        """Log an exception that nobody expected, with its traceback."""
+        self._log.error("run_broken", exc_info=error)
+
+
+def _readable(changes: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in changes.items() if name in ("reason", "expected")}

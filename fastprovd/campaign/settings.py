@@ -1,0 +1,29 @@
+"""What an operator chooses about a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """`expected` counts all boards, the Primary too; `None`: as many as are heard.
+
+    `match` is the start of the Device UUIDs to provision, 2..16 octets; `group` is what every
+    board subscribes to; `unicast_min`..`unicast_max` bound the addresses handed out.
+
+    Times in seconds: `scan_s`, how long to look for boards before giving up; `primary_return_s`,
+    how long the Primary's proxy may stay off the air (it came back as late as 67 s at 24 boards);
+    `settle_s`, how long nothing may change before the list counts as complete (a Temporary
+    Provisioner reports 5 s after its last child, then repeats every 4 s); `run_s`, all in all.
+    """
+
+    expected: int | None = None
+    match: bytes = b"\xdd\xdd"
+    group: int = 0xC000
+    unicast_min: int = 0x0002
+    unicast_max: int = 0x7FFF
+    scan_s: float = 30.0
+    primary_return_s: float = 90.0
+    settle_s: float = 10.0
+    run_s: float = 600.0

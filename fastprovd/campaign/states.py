@@ -1,0 +1,126 @@
+"""Which RunState follows which, on what: one table; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+from typing import Final
+
+from fastprovd.errors import LocalProtocolError
+from fastprovd.records import RunState
+
+
+class Trigger(Enum):
+    """What moves a run; the value says it in words for the log."""
+
+    BOARDS_HEARD = "matching boards are on the air"
+    NOTHING_HEARD = "no matching board is on the air"
+    LINK_OPEN = "PB-GATT is open"
+    NO_BOARD_LEFT = "no board could be provisioned"
+    NODE_MADE = "the board is a node"
+    SESSION_FAILED = "provisioning the board failed"
+    STARTED = "the Primary Provisioner took INFO_SET"
+    REFUSED = "the Primary Provisioner can not be configured"
+    PRIMARY_BACK = "the Primary Provisioner's proxy is back"
+    PRIMARY_SILENT = "the Primary Provisioner's proxy did not come back"
+    PRIMARY_RESTARTED = "the Primary Provisioner restarted and forgot the network"
+    SETTLED = "nothing changes any more"
+    LINK_LOST = "the link to the Primary Provisioner is lost"
+    ALL_PROVEN = "every board answered"
+    SOME_MISSING = "some boards did not answer"
+    DEADLINE = "the run took too long"
+    STOP = "the operator stopped the run"
+    INTERRUPT = "the daemon ended"
+    BROKEN = "something went wrong in the daemon itself"
+
+
+_S, _T = RunState, Trigger
+
+_STEPS: Final = {
+    (_S.SCANNING, _T.BOARDS_HEARD): _S.CONNECTING,
+    (_S.SCANNING, _T.NOTHING_HEARD): _S.FAILED,
+    (_S.CONNECTING, _T.LINK_OPEN): _S.PROVISIONING_PRIMARY,
+    (_S.CONNECTING, _T.NO_BOARD_LEFT): _S.FAILED,
+    (_S.PROVISIONING_PRIMARY, _T.NODE_MADE): _S.CONFIGURING_PRIMARY,
+    (_S.PROVISIONING_PRIMARY, _T.SESSION_FAILED): _S.CONNECTING,
+    (_S.CONFIGURING_PRIMARY, _T.STARTED): _S.PROVISIONING,
+    (_S.CONFIGURING_PRIMARY, _T.REFUSED): _S.FAILED,
+    (_S.PROVISIONING, _T.PRIMARY_BACK): _S.COLLECTING,
+    (_S.PROVISIONING, _T.PRIMARY_SILENT): _S.PARTIAL,
+    (_S.PROVISIONING, _T.PRIMARY_RESTARTED): _S.PARTIAL,
+    (_S.COLLECTING, _T.SETTLED): _S.PROVING,
+    (_S.COLLECTING, _T.LINK_LOST): _S.PROVISIONING,
+    (_S.PROVING, _T.LINK_LOST): _S.PROVISIONING,
+    (_S.PROVING, _T.ALL_PROVEN): _S.DONE,
+    (_S.PROVING, _T.SOME_MISSING): _S.PARTIAL,
+}
+# Before the boards provision each other there is nothing that a deadline could leave partial.
+_FRUITLESS: Final = (_S.SCANNING, _S.CONNECTING, _S.PROVISIONING_PRIMARY, _S.CONFIGURING_PRIMARY)
+_ANYWHERE: Final = {
+    (state, trigger): end
+    for state in RunState
+    if not state.is_end
+    for trigger, end in (
+        (_T.STOP, _S.STOPPED),
+        (_T.INTERRUPT, _S.INTERRUPTED),
+        (_T.BROKEN, _S.FAILED),
+        (_T.DEADLINE, _S.FAILED if state in _FRUITLESS else _S.PARTIAL),
+    )
+}
+
+TRANSITIONS: Final[Mapping[tuple[RunState, Trigger], RunState]] = MappingProxyType(
+    _STEPS | _ANYWHERE
+)
+
+
+def next_state(state: RunState, trigger: Trigger) -> RunState:
+    """Return the state that follows; raises LocalProtocolError for a row that is not there."""
+    try:
+        return TRANSITIONS[state, trigger]
+    except KeyError:
+        raise LocalProtocolError(f"a run in state {state} knows no {trigger.name}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A time limit in seconds, and why it is what it is."""
+
+    seconds: float
+    reason: str
+
+
+WAITS: Final[Mapping[str, Wait]] = MappingProxyType(
+    {
+        "boards_settle": Wait(
+            3.5, "a board is on the air up to 3 s after power-on; nothing new for longer is all"
+        ),
+        "provisioning": Wait(
+            15.0, "Invite to Complete takes 0.5 s; a board is dead after 6 s of silence"
+        ),
+        "identity": Wait(
+            10.0, "Node Identity is on the air before Complete arrives, and stays for 60 s"
+        ),
+        "configuration": Wait(2.0, "AppKey Status and Composition Data come within 0.5 s"),
+        "info_status": Wait(
+            2.0, "INFO_STATUS comes within 0.1 s; a lost one means a hang-up, or the bind race"
+        ),
+        "quiet_after_start": Wait(
+            1.0, "the stale advertisement after INFO_SET lasts 0.4 s; nothing is true before 3 s"
+        ),
+        "poll": Wait(2.0, "NODE_ADDR_GET every 2 s was always answered"),
+        "list": Wait(3.0, "a list of 50 addresses takes 0.14 s, its last repetition 2 s"),
+        "list_stuck": Wait(
+            30.0, "provisioners take a board within 3 s; one that stays has nobody to take it"
+        ),
+        "board_quiet": Wait(
+            2.5, "a free board advertises every 20 ms; one in a session or a node does not"
+        ),
+        "board_gone": Wait(11.0, "BlueZ may report an unchanged advertiser only every 10.24 s"),
+        "quiet_air": Wait(
+            3.0, "Network ID comes every 0.5 s; while nodes send nothing, no report is stale"
+        ),
+        "answer": Wait(1.2, "a node answers within 0.3 s; the Primary sends 11 PDUs a second"),
+    }
+)

@@ -1,0 +1,32 @@
+"""Tasks with an owner."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+
+@asynccontextmanager
+async def background(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
+    """Run `work` beside the body and end it with the body.
+
+    Unlike a TaskGroup it lets the body's exception out as it is. An exception of `work` comes
+    out when the body ends without one of its own.
+    """
+    task = asyncio.create_task(work, name=name)
+    try:
+        yield
+    except BaseException:
+        await _end(task, suppressed=True)
+        raise
+    await _end(task, suppressed=False)
+
+
+async def _end(task: asyncio.Task[None], *, suppressed: bool) -> None:
+    task.cancel()
+    # Unlike `await task`, this raises CancelledError only when we ourselves are cancelled.
+    await asyncio.wait([task])
+    if not task.cancelled() and not suppressed:
+        task.result()

@@ -1,0 +1,79 @@
+"""How a run ends: who is missing, and why; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from fastprovd.campaign.air_picture import HeardBoard
+from fastprovd.campaign.planner import LIST_CAPACITY
+from fastprovd.records import MissingBoard, Node, NodeRole
+
+SILENT: Final = (
+    "provisioned, but it answers nothing: its provisioner left it without AppKey, or it is out of "
+    "reach; power-cycle it and run again"
+)
+SILENT_PRIMARY: Final = (
+    "the Primary Provisioner does not answer: it restarted, or is out of reach; "
+    "power-cycle all boards and run again"
+)
+UNPROVISIONED: Final = "still unprovisioned: no provisioner took it; run again"
+
+
+def target(expected: int | None, heard: int) -> int:
+    """Return how many boards must be proven: all that were heard, or announced by the operator."""
+    return max(expected or 0, heard)
+
+
+def missing_boards(
+    nodes: Iterable[Node],
+    unprovisioned: Iterable[HeardBoard],
+    expected: int | None,
+    heard: int,
+) -> tuple[MissingBoard, ...]:
+    """Return who keeps the run from being done; empty when every board is proven.
+
+    `unprovisioned` are matching boards that still advertise 0x1827 once all is quiet.
+    """
+    nodes = list(nodes)
+    missing = [
+        MissingBoard(
+            SILENT_PRIMARY if node.role is NodeRole.PRIMARY_PROVISIONER else SILENT,
+            node.address,
+            node.device_uuid,
+            node.device_address,
+        )
+        for node in sorted(nodes, key=lambda node: node.address)
+        if not node.proven
+    ]
+    proven = sum(node.proven for node in nodes)
+    unaccounted = target(expected, heard) - proven - len(missing)
+    if unaccounted > 0:
+        known = {node.device_uuid for node in nodes}
+        left = [board for board in unprovisioned if board.uuid not in known]
+        missing += [
+            MissingBoard(UNPROVISIONED, None, board.uuid, board.device_address) for board in left
+        ]
+        unaccounted -= len(left)
+    if unaccounted > 0:
+        missing += [MissingBoard(_unaccounted(expected, heard))] * unaccounted
+    return tuple(missing)
+
+
+def _unaccounted(expected: int | None, heard: int) -> str:
+    if expected is not None and expected > heard:
+        return (
+            f"expected {expected} boards, heard {heard} and found no address for this one: it is "
+            "off, out of reach, or was taken by another network"
+        )
+    return (
+        f"heard {heard} boards and found no address for this one: its Temporary Provisioner is "
+        f"out of the Primary's reach, or the list of {LIST_CAPACITY} is full"
+    )
+
+
+def summary(missing: Collection[MissingBoard], total: int) -> str:
+    """Return one sentence for `reason` of a partial run."""
+    named = [f"0x{board.address:04x}" for board in missing if board.address is not None]
+    sentence = f"{len(missing)} of {total} boards can not be proven"
+    return f"{sentence}: {', '.join(named)}" if named else sentence
