@@ -74,7 +74,8 @@ class TransferRoute:
 class OutgoingTransfer:
     """Sends an Upper Transport PDU in segments; repeats only what is not acknowledged.
 
-    It does not know when its PDUs have left: the wait begins when they are handed over.
+    It does not know when its PDUs have left: the wait begins when they are handed over, unless
+    `segment_left` says otherwise.
     """
 
     __slots__ = (
@@ -141,12 +142,7 @@ class OutgoingTransfer:
             return []
         self._due = False
         seg_n = len(self._segments) - 1
-        wait = (
-            self._timers.group_interval_s
-            if self._to_group
-            else self._timers.retransmit_s(self.route.ttl)
-        )
-        self._deadline = now + wait
+        self._start_wait(now)
         return [
             SegmentedAccess(
                 self._akf,
@@ -157,6 +153,19 @@ class OutgoingTransfer:
             for seg_o, segment in enumerate(self._segments)
             if not self._block_ack >> seg_o & 1
         ]
+
+    def segment_left(self, now: float) -> None:
+        """Start the wait anew: a segment has left a bearer that kept it waiting."""
+        if self._deadline is not None:
+            self._start_wait(now)
+
+    def _start_wait(self, now: float) -> None:
+        wait = (
+            self._timers.group_interval_s
+            if self._to_group
+            else self._timers.retransmit_s(self.route.ttl)
+        )
+        self._deadline = now + wait
 
     def acknowledge(self, block_ack: int) -> None:
         """Take a BlockAck; progress makes the missing segments due at once."""

@@ -180,6 +180,18 @@ class Stack:
         pdus, self._pdus = self._pdus, []
         return pdus
 
+    def segment_left(self, pdu: NetworkPdu, now: float) -> None:
+        """Tell that a segment of ours left a slow bearer: its acknowledgment is awaited from now.
+
+        A bearer that needs this also delays `handle_deadline` while segments of ours wait in it.
+        """
+        if pdu.ctl or not pdu.transport_pdu[0] & 0x80:
+            return
+        seq_zero = int.from_bytes(pdu.transport_pdu[1:3], "big") >> 2 & 0x1FFF
+        for transfer in self._outgoing:
+            if transfer.route.dst == pdu.dst and transfer.seq_zero == seq_zero:
+                transfer.segment_left(now)
+
     def next_deadline(self) -> float | None:
         """When `handle_deadline` must be called, in seconds of `now`."""
         deadlines = [t.deadline for t in self._outgoing if t.deadline is not None]

@@ -1,0 +1,258 @@
+"""The virtual air: who hears whom, with what loss and delay, and what was really said."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from random import Random
+
+from fastprovd.emulator.board import Board
+from fastprovd.emulator.controller import Adapter
+from fastprovd.emulator.frames import MeshFrame, Network
+from fastprovd.emulator.hosts import Flaws, Host
+from fastprovd.emulator.pb_adv import GenericPdu
+from fastprovd.emulator.timeline import Entry, Happening
+from fastprovd.errors import LocalProtocolError
+from fastprovd.mesh.keys import NetKey
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How a receiver hears a sender: each single transmission is lost with probability `loss`."""
+
+    loss: float = 0.0
+    delay_s: float = 0.0
+
+
+class Air:
+    """Boards and adapters around one event loop's clock; the same seed gives the same run.
+
+    By default everybody hears everybody at once and without loss.
+    """
+
+    def __init__(self, seed: int = 0, *, reach: Reach | None = None) -> None:
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.seed = seed
+        self.timeline: list[Entry] = []
+        self._default_reach: Reach | None = reach or Reach()
+        self._reach: dict[tuple[str, str], Reach | None] = {}
+        self._random = self.random_for("air")
+        self._boards: dict[str, Board] = {}
+        self._by_bit: list[Board] = []
+        self._by_uuid: dict[bytes, Board] = {}
+        self._provisioners: dict[str, Board] = {}
+        self._networks: dict[tuple[bytes, int], Network] = {}
+        self._adapters: dict[str, Adapter] = {}
+        self._observing: dict[str, Adapter] = {}
+
+    # Building the scene
+
+    def add_board(
+        self,
+        device_address: str,
+        *,
+        host: Host = Host.BLUEDROID,
+        flaws: Flaws | None = None,
+        power_on: bool = True,
+    ) -> Board:
+        """Place a board; it boots now unless `power_on` is False.
+
+        Raises:
+            LocalProtocolError: the BD_ADDR is taken.
+        """
+        if device_address in self._boards:
+            raise LocalProtocolError(f"there is a board {device_address} already")
+        board = Board(self, device_address, len(self._by_bit), host, flaws or Flaws())
+        self._boards[device_address] = board
+        self._by_bit.append(board)
+        self._by_uuid[board.uuid] = board
+        if power_on:
+            board.power_on()
+        return board
+
+    def adapter(self, name: str = "hci0") -> Adapter:
+        """Return the adapter of that name, made at first use."""
+        adapter = self._adapters.get(name)
+        if adapter is None:
+            adapter = self._adapters[name] = Adapter(self, name)
+        return adapter
+
+    def set_reach(self, one: str, other: str, reach: Reach | None) -> None:
+        """Set how `one` and `other` (BD_ADDR or adapter name) hear each other; `None`: not."""
+        self._reach[one, other] = reach
+        self._reach[other, one] = reach
+
+    def set_default_reach(self, reach: Reach | None) -> None:
+        """Set how everybody else hears each other."""
+        self._default_reach = reach
+
+    # Truth, for tests and the demo
+
+    @property
+    def boards(self) -> tuple[Board, ...]:
+        """All boards in the order they were placed."""
+        return tuple(self._by_bit)
+
+    def board(self, device_address: str) -> Board:
+        """Return the board with that BD_ADDR; raises KeyError."""
+        return self._boards[device_address]
+
+    def record(
+        self, board: Board, what: Happening, detail: str = "", address: int | None = None
+    ) -> None:
+        """Write into the timeline."""
+        self.timeline.append(Entry(self.loop.time(), board.device_address, what, detail, address))
+
+    # For boards and adapters
+
+    def random_for(self, name: str) -> Random:
+        """Return a generator of random numbers of its own for `name`."""
+        return Random(f"{self.seed}/{name}")
+
+    def octets_for(self, name: str, count: int) -> bytes:
+        """Return `count` octets that depend on the seed and `name` only, at most 32."""
+        return hashlib.sha256(f"{self.seed}/{name}".encode()).digest()[:count]
+
+    def reach(self, sender: str, receiver: str) -> Reach | None:
+        """Return how `receiver` hears `sender`."""
+        return self._reach.get((sender, receiver), self._default_reach)
+
+    def hears(self, sender: str, receiver: str) -> bool:
+        """Draw whether `receiver` hears one transmission of `sender`."""
+        reach = self.reach(sender, receiver)
+        return reach is not None and (reach.loss <= 0.0 or self._random.random() >= reach.loss)
+
+    def network(self, net_key: NetKey) -> Network:
+        """Return what the holders of `net_key` share."""
+        key = (net_key.octets, net_key.index)
+        network = self._networks.get(key)
+        if network is None:
+            network = self._networks[key] = Network(net_key)
+        return network
+
+    def board_with_uuid(self, uuid: bytes) -> Board | None:
+        """Return the board with that Device UUID."""
+        return self._by_uuid.get(uuid)
+
+    def set_provisioner(self, board: Board, active: bool) -> None:
+        """Tell whether `board` listens to unprovisioned device beacons."""
+        if active:
+            self._provisioners[board.device_address] = board
+        else:
+            self._provisioners.pop(board.device_address, None)
+
+    def neighbours(self, board: Board) -> int:
+        """Return how many boards on the air `board` is in reach of."""
+        return sum(
+            1
+            for other in self._by_bit
+            if other is not board
+            and other.is_on_air
+            and self.reach(other.device_address, board.device_address) is not None
+        )
+
+    # Transmissions
+
+    def send_mesh(self, sender: Board, frame: MeshFrame, times: list[float]) -> None:
+        """Put a Network PDU on the air; each board takes the first transmission it hears."""
+        self._report_at(sender, times[0])
+        if self._is_ideal:
+            self.loop.call_at(times[0], self._deliver_mesh, sender, frame)
+            return
+        rest = frame.network.members & ~(1 << sender.bit)
+        while rest:
+            low = rest & -rest
+            rest ^= low
+            receiver = self._by_bit[low.bit_length() - 1]
+            heard_at = self._first_heard(sender, receiver, times)
+            if heard_at is not None:
+                self.loop.call_at(heard_at, self._deliver_mesh_to, receiver, frame)
+
+    def _deliver_mesh(self, sender: Board, frame: MeshFrame) -> None:
+        rest = frame.network.members & ~frame.flood.heard & ~(1 << sender.bit)
+        while rest:
+            low = rest & -rest
+            rest ^= low
+            self._by_bit[low.bit_length() - 1].hear_mesh(frame)
+
+    def _deliver_mesh_to(self, receiver: Board, frame: MeshFrame) -> None:
+        if not frame.flood.heard >> receiver.bit & 1:
+            receiver.hear_mesh(frame)
+
+    def send_beacon(self, sender: Board, times: list[float]) -> None:
+        """Put an Unprovisioned Device beacon on the air."""
+        self._report_at(sender, times[0])
+        if self._is_ideal:
+            if self._provisioners:
+                self.loop.call_at(times[0], self._deliver_beacon, sender)
+            return
+        for receiver in tuple(self._provisioners.values()):
+            heard_at = self._first_heard(sender, receiver, times)
+            if heard_at is not None:
+                self.loop.call_at(heard_at, receiver.hear_beacon, sender)
+
+    def _deliver_beacon(self, sender: Board) -> None:
+        for receiver in tuple(self._provisioners.values()):
+            receiver.hear_beacon(sender)
+
+    def send_pb_adv(
+        self, sender: Board, pdu: GenericPdu, receiver: Board, times: list[float]
+    ) -> None:
+        """Put a PB-ADV PDU on the air; only its receiver cares, but for every transmission."""
+        self._report_at(sender, times[0])
+        if not receiver.listens_to_pb_adv:
+            return
+        reach = self.reach(sender.device_address, receiver.device_address)
+        if reach is None:
+            return
+        for at in times:
+            if reach.loss <= 0.0 or self._random.random() >= reach.loss:
+                self.loop.call_at(at + reach.delay_s, receiver.hear_pb_adv, pdu)
+
+    @property
+    def _is_ideal(self) -> bool:
+        return not self._reach and self._default_reach == Reach()
+
+    def _first_heard(self, sender: Board, receiver: Board, times: Iterable[float]) -> float | None:
+        reach = self.reach(sender.device_address, receiver.device_address)
+        if reach is None:
+            return None
+        for at in times:
+            if reach.loss <= 0.0 or self._random.random() >= reach.loss:
+                return at + reach.delay_s
+        return None
+
+    # Adapters
+
+    def set_observing(self, adapter: Adapter, active: bool) -> None:
+        """Tell whether `adapter` scans."""
+        if active:
+            self._observing[adapter.name] = adapter
+            for board in self._by_bit:
+                board.advertiser.wake()
+        else:
+            self._observing.pop(adapter.name, None)
+
+    def listeners(self, board: Board) -> tuple[bool, bool]:
+        """Tell whether anybody observes, and whether anybody wants to connect to `board`."""
+        initiated = any(
+            adapter.is_initiating(board.device_address) for adapter in self._adapters.values()
+        )
+        return bool(self._observing), initiated
+
+    def connectable_event(self, board: Board) -> None:
+        """Let the adapters hear one connectable advertising event of `board`."""
+        for adapter in tuple(self._adapters.values()):
+            if self.hears(board.device_address, adapter.name):
+                adapter.hear_connectable(board)
+
+    def _report_at(self, sender: Board, at: float) -> None:
+        if self._observing:
+            self.loop.call_at(at, self._report, sender)
+
+    def _report(self, sender: Board) -> None:
+        for adapter in tuple(self._observing.values()):
+            if self.hears(sender.device_address, adapter.name):
+                adapter.hear_non_connectable(sender)
