@@ -72,7 +72,6 @@ class Client(aiomqtt.Client):
             identifier=f"fastprovd-{settings.gateway_id}",
             protocol=aiomqtt.ProtocolVersion.V5 if self.is_v5 else aiomqtt.ProtocolVersion.V311,
             clean_session=None if self.is_v5 else True,
-            clean_start=True,
             username=settings.username,
             password=settings.password,
             tls_context=settings.tls_context,

@@ -85,14 +85,15 @@ class Outbox:
     def put_all(
         self, messages: Iterable[Message], counters: Mapping[str, int] | None = None
     ) -> None:
-        """Queue messages and set counters, all or nothing."""
+        """Queue messages and raise counters, all or nothing; a counter never goes back."""
         with self._transaction() as database:
             database.executemany(
                 "insert or replace into outbox(topic, payload, retain) values (?, ?, ?)",
                 [(message.topic, message.payload, message.retain) for message in messages],
             )
             database.executemany(
-                "insert or replace into counters(name, value) values (?, ?)",
+                "insert into counters(name, value) values (?, ?) "
+                "on conflict(name) do update set value = max(value, excluded.value)",
                 (counters or {}).items(),
             )
             dropped = self._drop_excess(database)

@@ -57,7 +57,7 @@ class RequestDesk:
             return response_payload(request)
         key = None if request.transaction is None else (command, request.transaction)
         now = self._clock.monotonic()
-        self._forget(now)
+        self._forget_old(now)
         if key in self._answers:
             return await asyncio.shield(self._answers[key].payload)
         if self._running >= MAX_AT_ONCE:
@@ -67,6 +67,7 @@ class RequestDesk:
             )
         if key is None:
             return await self._execute(request)
+        self._make_room()
         answer = _Answer(asyncio.get_running_loop().create_future(), now)
         self._answers[key] = answer
         try:
@@ -77,12 +78,15 @@ class RequestDesk:
             raise
         return answer.payload.result()
 
-    def _forget(self, now: float) -> None:
-        for key, answer in list(self._answers.items()):
-            too_many = len(self._answers) >= REMEMBERED
-            if not answer.payload.done() or not (too_many or now - answer.since > REMEMBERED_FOR_S):
-                continue
-            del self._answers[key]
+    def _forget_old(self, now: float) -> None:
+        ended = [key for key, answer in self._answers.items() if answer.payload.done()]
+        for key in ended:
+            if now - self._answers[key].since > REMEMBERED_FOR_S:
+                del self._answers[key]
+
+    def _make_room(self) -> None:
+        if len(self._answers) >= REMEMBERED:
+            del self._answers[next(k for k, a in self._answers.items() if a.payload.done())]
 
     async def _execute(self, request: Request) -> bytes:
         self._running += 1

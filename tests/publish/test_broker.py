@@ -1,0 +1,91 @@
+"""The demo's broker listens on loopback only, and is gone afterwards."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiomqtt
+import pytest
+
+from fastprovd.errors import BrokerUnavailable
+from fastprovd.publish import broker
+from fastprovd.publish.broker import find_mosquitto, local_broker, start_mosquitto
+from tests.conftest import RunVirtual
+
+# amqtt closes neither connections that end before their first packet nor those of its shutdown.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:unclosed:ResourceWarning",
+    "ignore:loop is closed:ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+)
+
+
+@pytest.fixture(params=["mosquitto", "amqtt"])
+def only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Make one of the two brokers the only one on this machine."""
+    name: str = request.param
+    if name == "amqtt":
+        pytest.importorskip("amqtt", reason="amqtt is not installed; it is in the extra `demo`")
+        monkeypatch.setattr(broker, "find_mosquitto", lambda: None)
+    elif find_mosquitto() is None:
+        pytest.skip("mosquitto is not installed; apt install mosquitto")
+    yield name
+    gc.collect()  # here, so that what amqtt left open can not disturb another test
+
+
+def listening_addresses(port: int) -> set[str]:
+    """Return the local addresses, in the kernel's hexadecimal, on which a port is listened on."""
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            local, state = line.split()[1], line.split()[3]
+            address, _, local_port = local.partition(":")
+            if state == "0A" and int(local_port, 16) == port:
+                found.add(address)
+    return found
+
+
+async def test_a_broker_is_there_for_the_context(only: str) -> None:
+    """It takes a client, on 127.0.0.1 and nowhere else, and its port is free again afterwards."""
+    async with local_broker() as found:
+        assert (found.host, found.name) == ("127.0.0.1", only)
+        assert listening_addresses(found.port) == {"0100007F"}
+        version = aiomqtt.ProtocolVersion
+        protocol = {"5": version.V5, "3.1.1": version.V311}[found.protocol]
+        async with aiomqtt.Client(found.host, found.port, protocol=protocol) as client:
+            await client.publish("t", b"x", qos=1)
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection((found.host, found.port), 1.0).close()
+
+
+def test_it_lives_in_real_time(only: str, run_virtual: RunVirtual[Any]) -> None:
+    """Under a virtual clock it starts and takes a client all the same."""
+
+    async def main() -> None:
+        async with (
+            local_broker() as found,
+            aiomqtt.Client(found.host, found.port, timeout=1000.0) as client,
+        ):
+            await client.publish("t", b"x", qos=1)
+
+    run_virtual(main())
+
+
+async def test_without_any_broker_the_way_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence names both packages."""
+    monkeypatch.setattr(broker, "find_mosquitto", lambda: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BrokerUnavailable, match=r"apt install mosquitto.*fastprovd\[demo\]"):
+        async with local_broker():
+            pass
+
+
+def test_a_broker_that_ends_at_once_is_an_error() -> None:
+    """A program that is no broker is named."""
+    with pytest.raises(BrokerUnavailable, match="/bin/false does not listen"):
+        start_mosquitto("/bin/false")

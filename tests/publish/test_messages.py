@@ -1,0 +1,422 @@
+"""Topics and payloads are as the README prints them, and requests are taken apart safely."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastprovd.publish.messages import (
+    COMMANDS,
+    MAX_COMMAND_LENGTH,
+    MAX_REQUEST_OCTETS,
+    MAX_TRANSACTION_LENGTH,
+    ErrorCode,
+    GatewayInfo,
+    Message,
+    Request,
+    Response,
+    Topics,
+    event_message,
+    info_message,
+    node_message,
+    node_to_json,
+    nodes_message,
+    parse_request,
+    response_payload,
+    run_message,
+    run_to_json,
+    state_message,
+    timestamp,
+)
+from fastprovd.records import MissingBoard, Node, NodeRole, ParentSource, Run, RunState
+
+NOW = datetime(2026, 11, 22, 7, 20, 5, 500_999, tzinfo=UTC)
+TOPICS = Topics("fastprovd/gw1")
+RUN_ID = "r-20261122-071940"
+
+PRIMARY = Node(
+    address=0x0005,
+    run_id=RUN_ID,
+    role=NodeRole.PRIMARY_PROVISIONER,
+    listed=True,
+    proven=True,
+    device_uuid=bytes.fromhex("dddd30aea4b1c2d30000000000000000"),
+    device_address="30:AE:A4:B1:C2:D3",
+    elements=1,
+    provisioned_by=0x0001,
+    parent_source=ParentSource.OBSERVED,
+    onoff=True,
+    first_seen=datetime(2026, 11, 22, 7, 19, 44, 120_000, tzinfo=UTC),
+    last_seen=NOW,
+)
+UNKNOWN = Node(address=0x0019, run_id=RUN_ID)
+RUN = Run(
+    run_id=RUN_ID,
+    state=RunState.PROVISIONING,
+    started=datetime(2026, 11, 22, 7, 19, 40, tzinfo=UTC),
+    expected=21,
+    heard=3,
+    known=12,
+    primary=0x0005,
+    unicast_min=0x0005,
+    unicast_max=0x00C8,
+    group=0xC000,
+    match=b"\xdd\xdd",
+    elapsed_s=14.2004,
+)
+
+
+def decoded(message: Message) -> Any:
+    """Return the payload of a message as JSON."""
+    return json.loads(message.payload)
+
+
+def test_the_birth_message() -> None:
+    """Online is retained, with the time in UTC and milliseconds, cut and not rounded."""
+    message = state_message(TOPICS, NOW)
+    assert message == Message(
+        "fastprovd/gw1/bridge/state",
+        b'{"state":"online","ts":"2026-11-22T07:20:05.500Z"}',
+        retain=True,
+    )
+
+
+def test_the_will() -> None:
+    """Offline is retained and knows no time."""
+    assert state_message(TOPICS, None) == Message(
+        "fastprovd/gw1/bridge/state", b'{"state":"offline"}', retain=True
+    )
+
+
+def test_the_info_message() -> None:
+    """bridge/info has the public facts; of the network only what is public."""
+    info = GatewayInfo(
+        version="1.0.0",
+        gateway_id="gw1",
+        started=NOW,
+        adapter="hci0",
+        adapter_address="AA:BB:CC:DD:EE:00",
+        mesh_uuid=UUID("2f4c0e62-7a0b-4d52-9e0c-5e1b6c2c8a01"),
+        network_id=bytes.fromhex("3ecaff672f673370"),
+        net_key_index=0,
+        app_key_index=0,
+        iv_index=0,
+        provisioner_address=0x0001,
+        unicast_min=0x0005,
+        unicast_max=0x01FF,
+    )
+    broker = {"host": "localhost", "port": 1883, "version": 5, "password": "never"}
+    message = info_message(TOPICS, info, broker)
+    assert (message.topic, message.retain) == ("fastprovd/gw1/bridge/info", True)
+    assert decoded(message) == {
+        "schema": 1,
+        "version": "1.0.0",
+        "gateway_id": "gw1",
+        "started": "2026-11-22T07:20:05.500Z",
+        "adapter": {"name": "hci0", "address": "AA:BB:CC:DD:EE:00"},
+        "network": {
+            "mesh_uuid": "2f4c0e62-7a0b-4d52-9e0c-5e1b6c2c8a01",
+            "network_id": "3ecaff672f673370",
+            "net_key_index": 0,
+            "app_key_index": 0,
+            "iv_index": 0,
+            "provisioner_address": "0x0001",
+        },
+        "limits": {"unicast_min": "0x0005", "unicast_max": "0x01ff"},
+        "mqtt": {"host": "localhost", "port": 1883, "version": 5},
+    }
+
+
+def test_an_info_of_which_nothing_is_known() -> None:
+    """Unknown is null."""
+    info = GatewayInfo("1.0.0", "gw1", NOW)
+    payload = decoded(info_message(TOPICS, info, {"host": "h", "port": 1, "version": 4}))
+    assert payload["adapter"] == {"name": None, "address": None}
+    assert set(payload["network"].values()) == {None}
+
+
+def test_a_node_fully_known() -> None:
+    """node/<addr> has a lower-case address and UUID and ON or OFF."""
+    message = node_message(TOPICS, PRIMARY)
+    assert (message.topic, message.retain) == ("fastprovd/gw1/node/0x0005", True)
+    assert decoded(message) == {
+        "addr": "0x0005",
+        "run_id": RUN_ID,
+        "role": "primary_provisioner",
+        "uuid": "dddd30ae-a4b1-c2d3-0000-000000000000",
+        "device_address": "30:AE:A4:B1:C2:D3",
+        "elements": 1,
+        "provisioned_by": "0x0001",
+        "parent_source": "observed",
+        "listed": True,
+        "proven": True,
+        "state": "ON",
+        "first_seen": "2026-11-22T07:19:44.120Z",
+        "last_seen": "2026-11-22T07:20:05.500Z",
+    }
+    assert node_to_json(replace(PRIMARY, onoff=False))["state"] == "OFF"
+
+
+def test_a_node_hardly_known() -> None:
+    """What the Top Provisioner never learns of a node is null."""
+    assert node_to_json(UNKNOWN) == {
+        "addr": "0x0019",
+        "run_id": RUN_ID,
+        "role": "node",
+        "uuid": None,
+        "device_address": None,
+        "elements": None,
+        "provisioned_by": None,
+        "parent_source": None,
+        "listed": False,
+        "proven": False,
+        "state": None,
+        "first_seen": None,
+        "last_seen": None,
+    }
+
+
+def test_the_address_list() -> None:
+    """bridge/nodes is ordered by address and complete only when the run is done."""
+    message = nodes_message(TOPICS, [UNKNOWN, PRIMARY], RUN, 42, NOW)
+    assert (message.topic, message.retain) == ("fastprovd/gw1/bridge/nodes", True)
+    assert decoded(message) == {
+        "revision": 42,
+        "run_id": RUN_ID,
+        "complete": False,
+        "count": 2,
+        "addresses": ["0x0005", "0x0019"],
+        "nodes": [node_to_json(PRIMARY), node_to_json(UNKNOWN)],
+        "ts": "2026-11-22T07:20:05.500Z",
+    }
+    for state in RunState:
+        payload = decoded(nodes_message(TOPICS, [], replace(RUN, state=state), 1, NOW))
+        assert payload["complete"] is (state is RunState.DONE)
+
+
+def test_an_address_list_without_any_run() -> None:
+    """Before the first run there is an empty list."""
+    payload = decoded(nodes_message(TOPICS, [], None, 0, NOW))
+    assert (payload["run_id"], payload["complete"], payload["count"]) == (None, False, 0)
+
+
+def test_the_run() -> None:
+    """bridge/run has progress, range, group and match."""
+    message = run_message(TOPICS, RUN, NOW)
+    assert (message.topic, message.retain) == ("fastprovd/gw1/bridge/run", True)
+    assert decoded(message) == {
+        "run_id": RUN_ID,
+        "state": "provisioning",
+        "expected": 21,
+        "heard": 3,
+        "provisioned": 12,
+        "proven": 0,
+        "percent": 57.1,
+        "elapsed_s": 14.2,
+        "t_provisioned_s": None,
+        "t_known_s": None,
+        "t_proven_s": None,
+        "primary": "0x0005",
+        "match": "dddd",
+        "group": "0xc000",
+        "unicast_min": "0x0005",
+        "unicast_max": "0x00c8",
+        "reason": None,
+        "missing": [],
+        "started": "2026-11-22T07:19:40.000Z",
+        "finished": None,
+        "ts": "2026-11-22T07:20:05.500Z",
+    }
+
+
+def test_a_partial_run_names_what_is_missing() -> None:
+    """Each missing board has its reason and what is known of it."""
+    missing = MissingBoard("left without AppKey", address=0x0007, device_uuid=bytes(16))
+    run = replace(
+        RUN,
+        state=RunState.PARTIAL,
+        reason="1 of 21 boards is missing",
+        missing=(missing,),
+        t_provisioned_s=31.4159,
+        finished=NOW,
+    )
+    payload = run_to_json(run)
+    assert payload["missing"] == [
+        {
+            "addr": "0x0007",
+            "uuid": "00000000-0000-0000-0000-000000000000",
+            "device_address": None,
+            "reason": "left without AppKey",
+        }
+    ]
+    assert payload["t_provisioned_s"] == 31.416
+    assert payload["finished"] == "2026-11-22T07:20:05.500Z"
+
+
+@pytest.mark.parametrize("expected", [None, 0])
+def test_progress_without_expectation_is_unknown(expected: int | None) -> None:
+    """Without a number of expected boards the percentage is null."""
+    assert run_to_json(replace(RUN, expected=expected))["percent"] is None
+
+
+def test_no_run_yet_is_idle() -> None:
+    """bridge/run without any run says idle."""
+    assert decoded(run_message(TOPICS, None, NOW)) == {
+        "run_id": None,
+        "state": "idle",
+        "ts": "2026-11-22T07:20:05.500Z",
+    }
+
+
+def test_an_event() -> None:
+    """bridge/event has its number, type, run, time and data, and is not retained."""
+    data = {"addr": "0x0006", "provisioned_by": "0x0005", "parent_source": "inferred"}
+    message = event_message(TOPICS, 1187, "node_added", data, RUN_ID, NOW)
+    assert (message.topic, message.retain) == ("fastprovd/gw1/bridge/event", False)
+    assert decoded(message) == {
+        "seq": 1187,
+        "type": "node_added",
+        "run_id": RUN_ID,
+        "ts": "2026-11-22T07:20:05.500Z",
+        "data": data,
+    }
+
+
+@pytest.mark.parametrize("value", [b"0123456789abcdef", object(), float("nan"), {b"k": 1}])
+def test_an_event_takes_json_only_and_tells_no_value(value: object) -> None:
+    """Octets, such as a key, raise a sentence in which they do not occur."""
+    with pytest.raises((TypeError, ValueError)) as caught:
+        event_message(TOPICS, 1, "warning", {"value": value}, None, NOW)
+    assert "0123" not in str(caught.value)
+
+
+def test_every_field_of_a_node_and_a_run_is_published() -> None:
+    """A new field of a record is either published or left out on purpose, here."""
+    renamed = {"address": "addr", "device_uuid": "uuid", "onoff": "state", "known": "provisioned"}
+    for record, shape in ((PRIMARY, node_to_json(PRIMARY)), (RUN, run_to_json(RUN))):
+        names = {renamed.get(each.name, each.name) for each in fields(record)}
+        assert names <= set(shape)
+
+
+def test_times_are_converted_to_utc() -> None:
+    """Another time zone is converted, years of four digits stay."""
+    berlin = timezone(timedelta(hours=1))
+    assert timestamp(datetime(2026, 1, 1, 0, 30, tzinfo=berlin)) == "2025-12-31T23:30:00.000Z"
+
+
+def test_a_response() -> None:
+    """A success has data; a refusal also code and sentence; the transaction comes back."""
+    assert json.loads(response_payload(Response({"run_id": RUN_ID}, transaction="a1"))) == {
+        "status": "ok",
+        "data": {"run_id": RUN_ID},
+        "transaction": "a1",
+    }
+    refused = Response({"run_id": RUN_ID}, ErrorCode.RUN_IN_PROGRESS, "send run/stop first")
+    assert json.loads(response_payload(refused)) == {
+        "status": "error",
+        "code": "run_in_progress",
+        "error": "send run/stop first",
+        "data": {"run_id": RUN_ID},
+    }
+
+
+def test_topics_of_requests() -> None:
+    """Only what lies below bridge/request of this gateway is a command."""
+    assert TOPICS.command("fastprovd/gw1/bridge/request/run/start") == "run/start"
+    assert TOPICS.response("run/start") == "fastprovd/gw1/bridge/response/run/start"
+    for topic in (
+        "fastprovd/gw2/bridge/request/run/start",
+        "fastprovd/gw1/bridge/response/run/start",
+        "fastprovd/gw1/bridge/request",
+        "fastprovd/gw1/bridge/request/",
+        "fastprovd/gw1/bridge/request/" + "x" * (MAX_COMMAND_LENGTH + 1),
+    ):
+        assert TOPICS.command(topic) is None
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_a_request(command: str) -> None:
+    """Every command takes a JSON object; the transaction is taken out of it."""
+    assert parse_request(
+        command, b'{"expected": 20, "transaction": "a1"}', retained=False
+    ) == Request(command, {"expected": 20}, "a1")
+
+
+def test_an_empty_payload_is_an_empty_object() -> None:
+    """`mosquitto_pub -n` is enough for a command without arguments."""
+    assert parse_request("run/stop", b"", retained=False) == Request("run/stop", {})
+
+
+@pytest.mark.parametrize(
+    ("command", "payload", "retained", "code"),
+    [
+        ("run/start", b"{", False, ErrorCode.INVALID_JSON),
+        ("run/start", b"\xff\xfe", False, ErrorCode.INVALID_JSON),
+        ("run/start", b'{"expected": NaN}', False, ErrorCode.INVALID_JSON),
+        ("run/start", b"[" * 10_000, False, ErrorCode.INVALID_JSON),
+        ("run/start", b"[]", False, ErrorCode.INVALID_REQUEST),
+        ("run/start", b"null", False, ErrorCode.INVALID_REQUEST),
+        ("run/start", b'{"transaction": {}}', False, ErrorCode.INVALID_REQUEST),
+        ("run/start", b'{"transaction": true}', False, ErrorCode.INVALID_REQUEST),
+        ("run/start", b'{"transaction": 1.5}', False, ErrorCode.INVALID_REQUEST),
+        ("run/start", b" " * (MAX_REQUEST_OCTETS + 1), False, ErrorCode.INVALID_REQUEST),
+        ("keys/export", b"{}", False, ErrorCode.UNKNOWN_COMMAND),
+        ("run/start", b"{}", True, ErrorCode.RETAINED_COMMAND),
+    ],
+)
+def test_a_refused_request(command: str, payload: bytes, retained: bool, code: ErrorCode) -> None:
+    """What is wrong with a request is told by its code and a sentence."""
+    refused = parse_request(command, payload, retained=retained)
+    assert isinstance(refused, Response)
+    assert refused.code is code
+    assert refused.error
+
+
+def test_a_refusal_echoes_the_transaction() -> None:
+    """Whoever sent a retained or unknown command finds the answer to it."""
+    for command, retained in (("run/start", True), ("unknown", False)):
+        refused = parse_request(command, b'{"transaction": 7}', retained=retained)
+        assert refused.transaction == 7
+
+
+def test_a_transaction_of_any_length_but_too_long() -> None:
+    """The longest transaction is taken, one character more is not."""
+    longest = "x" * MAX_TRANSACTION_LENGTH
+    taken = parse_request("run/stop", json.dumps({"transaction": longest}).encode(), retained=False)
+    assert taken == Request("run/stop", {}, longest)
+    longer = json.dumps({"transaction": longest + "x"}).encode()
+    assert isinstance(parse_request("run/stop", longer, retained=False), Response)
+
+
+@given(st.binary(max_size=200), st.booleans())
+def test_any_payload_gives_a_request_or_a_response(payload: bytes, retained: bool) -> None:
+    """No octets raise, and a refusal can be published."""
+    result = parse_request("run/start", payload, retained=retained)
+    if isinstance(result, Response):
+        response_payload(result)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(), json_values, max_size=4), st.text(max_size=20) | st.integers())
+def test_any_object_comes_through(data: dict[str, Any], transaction: str | int) -> None:
+    """Fields and transaction arrive as they were sent, lone surrogates included."""
+    data.pop("transaction", None)
+    payload = json.dumps(data | {"transaction": transaction}).encode()
+    result = parse_request("run/start", payload, retained=False)
+    if isinstance(transaction, int) and abs(transaction) >= 2**63:
+        assert isinstance(result, Response)
+    else:
+        assert result == Request("run/start", data, transaction)

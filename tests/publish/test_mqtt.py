@@ -1,0 +1,606 @@
+"""The publisher against real brokers: nothing lost, nothing twice, no request without answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiomqtt
+import pytest
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from structlog.testing import capture_logs
+
+from fastprovd.clock import SystemClock
+from fastprovd.publish import mqtt
+from fastprovd.publish.broker import LocalBroker
+from fastprovd.publish.client import BrokerSettings
+from fastprovd.publish.messages import Request, Response
+from fastprovd.publish.mqtt import BACK_OFF_CAP_S, MqttPublisher
+from fastprovd.publish.outbox import Outbox
+from fastprovd.records import RunState
+from tests.conftest import RunVirtual
+from tests.publish.conftest import MosquittoMaker
+from tests.support.mqtt import (
+    INFO,
+    LOOPBACK,
+    Gate,
+    Mosquitto,
+    a_node,
+    a_run,
+    eventually,
+    reader,
+)
+
+# amqtt closes neither connections that end before their first packet nor those of its shutdown.
+AMQTT_LEAVES_SOCKETS = pytest.mark.filterwarnings(
+    "ignore:unclosed:ResourceWarning",
+    "ignore:loop is closed:ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+)
+
+
+def settings(port: int, protocol: str = "5", **more: Any) -> BrokerSettings:
+    """Return settings for a broker on this machine."""
+    more = {"timeout_s": 2.0} | more
+    return BrokerSettings(LOOPBACK, port, "gw1", protocol=protocol, **more)
+
+
+async def echo(request: Request) -> Response:
+    """Answer a request with itself."""
+    return Response({"command": request.command, **request.data})
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Any:
+    """An empty outbox."""
+    box = Outbox(tmp_path / "outbox.db")
+    yield box
+    box.close()
+
+
+def a_publisher(
+    outbox: Outbox,
+    broker: BrokerSettings,
+    handler: Callable[[Request], Awaitable[Response]] = echo,
+    random_share: Callable[[], float] = lambda: 0.02,
+) -> MqttPublisher:
+    """Return a publisher whose pauses are short."""
+    return MqttPublisher(broker, outbox, handler, INFO, SystemClock(), random_share=random_share)
+
+
+@contextlib.asynccontextmanager
+async def running(publisher: MqttPublisher, *, wait: bool = True) -> AsyncIterator[MqttPublisher]:
+    """Run a publisher as the daemon does, and stop it by cancelling."""
+    task = asyncio.create_task(publisher.run())
+    try:
+        if wait:
+            await eventually(lambda: publisher.is_connected)
+        yield publisher
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@AMQTT_LEAVES_SOCKETS
+async def test_a_birth_comes_in_order_before_what_waited(
+    broker: tuple[str, int, str], outbox: Outbox
+) -> None:
+    """state, info, nodes, run, then the nodes and the events that waited; offline at the end."""
+    _, port, protocol = broker
+    publisher = a_publisher(outbox, settings(port, protocol))
+    publisher.run_changed(a_run(known=1))
+    publisher.nodes_changed([a_node(6)], a_run())
+    publisher.event("node_added", {"addr": "0x0006"}, "r-1")
+    async with reader(port) as found:
+        async with running(publisher):
+            await found.until(lambda: found.seqs() == [1])
+        await found.until(lambda: found.last("bridge/state") == {"state": "offline"})
+    assert found.topics()[:5] == [
+        "bridge/state",
+        "bridge/info",
+        "bridge/nodes",
+        "bridge/run",
+        "node/0x0006",
+    ]
+    assert found.all("bridge/state")[0]["state"] == "online"
+    assert found.last("bridge/info")["mqtt"]["version"] == (5 if protocol == "5" else 4)
+    assert found.last("bridge/run")["provisioned"] == 1
+    assert found.last("bridge/nodes")["addresses"] == ["0x0006"]
+    assert len(outbox) == 0
+
+
+@AMQTT_LEAVES_SOCKETS
+async def test_a_late_subscriber_finds_the_last_values(
+    broker: tuple[str, int, str], outbox: Outbox
+) -> None:
+    """Retained topics hold their newest value; events are not retained."""
+    _, port, protocol = broker
+    async with reader(port) as found, running(a_publisher(outbox, settings(port, protocol))) as p:
+        p.event("run_started", {}, "r-1")
+        for known in range(1, 6):
+            p.run_changed(a_run(known=known))
+            p.node_changed(a_node(known, onoff=known % 2 == 0))
+        p.nodes_changed([a_node(n) for n in range(1, 6)], a_run(RunState.DONE, known=5))
+        p.event("run_finished", {}, "r-1")
+        await found.until(lambda: found.seqs() == [1, 2])
+        async with reader(port) as late:
+            await late.until(lambda: len(late.topics()) == 9)
+    assert late.last("bridge/run")["provisioned"] == 5
+    assert late.last("bridge/nodes")["complete"] is True
+    assert late.last("node/0x0004")["state"] is None
+    assert "bridge/event" not in late.topics()
+    assert all(message.retain for message in late.messages[:9])
+
+
+@AMQTT_LEAVES_SOCKETS
+async def test_a_request_is_answered(broker: tuple[str, int, str], outbox: Outbox) -> None:
+    """The response has the handler's data and the transaction, on the topic of the command."""
+    _, port, protocol = broker
+    async with reader(port) as found, running(a_publisher(outbox, settings(port, protocol))):
+        await found.request("node/get", b'{"addr": "0x0005", "transaction": "a1"}')
+        await found.until(lambda: found.all("bridge/response/node/get"))
+    assert found.all("bridge/response/node/get") == [
+        {
+            "status": "ok",
+            "data": {"command": "node/get", "addr": "0x0005"},
+            "transaction": "a1",
+        }
+    ]
+
+
+@AMQTT_LEAVES_SOCKETS
+async def test_a_retained_command_is_refused(broker: tuple[str, int, str], outbox: Outbox) -> None:
+    """A run/start that lies at the broker does not start a run when the gateway comes up."""
+    _, port, protocol = broker
+    requests: list[Request] = []
+
+    async def handler(request: Request) -> Response:
+        requests.append(request)
+        return Response()
+
+    async with reader(port) as found:
+        await found.request("run/start", b'{"transaction": 7}', retain=True)
+        async with running(a_publisher(outbox, settings(port, protocol), handler)):
+            await found.until(lambda: found.all("bridge/response/run/start"))
+        await found.request("run/start", retain=True)
+    answers = found.all("bridge/response/run/start")  # amqtt delivers it more than once
+    assert {(each["code"], each["transaction"]) for each in answers} == {("retained_command", 7)}
+    assert requests == []
+
+
+@AMQTT_LEAVES_SOCKETS
+async def test_a_broker_without_mqtt_5_is_spoken_to_in_3_1_1(
+    amqtt: LocalBroker, outbox: Outbox
+) -> None:
+    """After "Unsupported protocol version" the next connection is 3.1.1, with a warning."""
+    with capture_logs() as logs:
+        async with running(a_publisher(outbox, settings(amqtt.port, "5", timeout_s=0.5))):
+            pass
+    (warning,) = [entry for entry in logs if entry["log_level"] == "warning"]
+    assert warning["event"] == "mqtt_protocol_fallback"
+    assert warning["protocol"] == "3.1.1"
+
+
+async def test_a_live_command_with_retain_flag_is_refused_too(
+    mosquitto: Mosquitto, outbox: Outbox
+) -> None:
+    """With MQTT 5 the flag is seen although the gateway is connected already."""
+    async with (
+        reader(mosquitto.port) as found,
+        running(a_publisher(outbox, settings(mosquitto.port))),
+    ):
+        await found.request("run/start", b"{}", retain=True)
+        await found.until(lambda: found.all("bridge/response/run/start"))
+    assert found.last("bridge/response/run/start")["code"] == "retained_command"
+
+
+async def test_a_broker_killed_in_the_middle_costs_nothing(
+    mosquitto: Mosquitto, outbox: Outbox
+) -> None:
+    """Events before, during and after the outage arrive once and in order; retained topics, of
+    which the new broker knows nothing, hold their last values."""
+    async with Gate(mosquitto.port) as gate:
+        publisher = a_publisher(outbox, settings(gate.port))
+        async with reader(mosquitto.port) as before, running(publisher):
+            publisher.node_changed(a_node(5))
+            for _ in range(200):
+                publisher.event("warning", {}, None)
+            await before.until(lambda: len(before.seqs()) == 200)
+            await eventually(lambda: len(outbox) == 0)
+            mosquitto.kill()
+            await gate.shut()
+            for known in range(200):
+                publisher.event("warning", {}, None)
+                publisher.run_changed(a_run(known=known))
+                publisher.node_changed(a_node(6, onoff=known % 2 == 0))
+                await asyncio.sleep(0)
+            await eventually(lambda: not publisher.is_connected)
+            mosquitto.start()
+            async with reader(mosquitto.port) as after:
+                await gate.open()
+                await eventually(lambda: publisher.is_connected)
+                for _ in range(200):
+                    publisher.event("warning", {}, None)
+                await after.until(lambda: len(after.seqs()) == 400)
+                await eventually(lambda: len(outbox) == 0)
+            async with reader(mosquitto.port) as late:
+                await late.until(lambda: len(late.topics()) == 6)
+    assert before.seqs() + after.seqs() == list(range(1, 601))
+    assert late.last("bridge/run")["provisioned"] == 199
+    assert late.last("node/0x0005")["addr"] == "0x0005"
+    assert late.last("node/0x0006")["state"] == "OFF"
+
+
+async def test_what_was_not_acknowledged_is_sent_again(
+    mosquitto: Mosquitto, outbox: Outbox
+) -> None:
+    """When a connection breaks before the PUBACKs, those messages come again, and only those."""
+    async with Gate(mosquitto.port) as gate, reader(mosquitto.port) as found:
+        publisher = a_publisher(outbox, settings(gate.port))
+        async with running(publisher):
+            for _ in range(50):
+                publisher.event("warning", {}, None)
+            await found.until(lambda: len(found.seqs()) == 50)
+            await eventually(lambda: len(outbox) == 0)
+            gate.withhold_answers = True
+            for _ in range(3):
+                publisher.event("warning", {}, None)
+            await found.until(lambda: len(found.seqs()) == 53)
+            await gate.shut()
+            await eventually(lambda: not publisher.is_connected)
+            await gate.open()
+            await found.until(lambda: len(found.seqs()) == 56)
+    assert found.seqs() == [*range(1, 54), 51, 52, 53]
+
+
+async def test_event_numbers_go_on_after_a_restart(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    """A second daemon on the same state directory counts on, and its revision grows."""
+    async with reader(mosquitto.port) as found:
+        for seq in (1, 2):
+            outbox = Outbox(tmp_path / "kept.db")
+            async with running(a_publisher(outbox, settings(mosquitto.port))) as publisher:
+                publisher.event("run_started", {}, None)
+                await found.until(lambda seq=seq: found.seqs() == list(range(1, seq + 1)))
+            outbox.close()
+    revisions = [nodes["revision"] for nodes in found.all("bridge/nodes")]
+    assert revisions == sorted(revisions)
+    assert revisions[0] < revisions[-1]
+
+
+async def test_what_is_told_just_before_the_stop_is_published(
+    mosquitto: Mosquitto, outbox: Outbox
+) -> None:
+    """A stop sends what waits before it says offline."""
+    async with reader(mosquitto.port) as found:
+        async with running(a_publisher(outbox, settings(mosquitto.port))) as publisher:
+            publisher.run_changed(a_run(RunState.STOPPED))
+            publisher.event("run_finished", {}, None)
+        await found.until(lambda: found.last("bridge/state") == {"state": "offline"})
+    assert found.topics()[-1] == "bridge/state"
+    assert found.last("bridge/run")["state"] == "stopped"
+    assert found.seqs() == [1]
+
+
+async def test_a_stop_without_broker_keeps_everything(outbox: Outbox) -> None:
+    """What was told while nobody listens is in the outbox after the stop."""
+    with socket.socket() as nobody:
+        nobody.bind((LOOPBACK, 0))
+        publisher = a_publisher(outbox, settings(nobody.getsockname()[1]))
+        async with running(publisher, wait=False):
+            await asyncio.sleep(0)
+            publisher.event("warning", {}, None)
+    topics = [entry.message.topic for entry in outbox.peek(10)]
+    assert "fastprovd/gw1/bridge/event" in topics
+
+
+async def test_a_stop_with_a_silent_broker_ends_in_time(
+    mosquitto: Mosquitto, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that acknowledges nothing delays the stop by the limits only; nothing is lost."""
+    monkeypatch.setattr(mqtt, "DRAIN_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(mqtt, "OFFLINE_TIMEOUT_S", 0.1)
+    async with Gate(mosquitto.port) as gate:
+        publisher = a_publisher(outbox, settings(gate.port, timeout_s=60.0))
+        async with running(publisher):
+            await eventually(lambda: len(outbox) == 0)
+            gate.withhold_answers = True
+            publisher.event("warning", {}, None)
+            await eventually(lambda: len(outbox) == 1)
+            before = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - before < 3.0
+    assert len(outbox) == 1
+
+
+_DAEMON = """
+import asyncio, sys
+from pathlib import Path
+from fastprovd.clock import SystemClock
+from fastprovd.publish.client import BrokerSettings
+from fastprovd.publish.messages import Response
+from fastprovd.publish.mqtt import MqttPublisher
+from fastprovd.publish.outbox import Outbox
+from tests.support.mqtt import INFO
+async def handler(request):
+    return Response()
+asyncio.run(MqttPublisher(
+    BrokerSettings("127.0.0.1", int(sys.argv[1]), "gw1"), Outbox(Path(sys.argv[2])), handler,
+    INFO, SystemClock(),
+).run())
+"""
+
+
+async def test_the_will_says_offline_when_the_daemon_is_killed(
+    mosquitto: Mosquitto, tmp_path: Path
+) -> None:
+    """A subscriber sees offline, retained, without anybody having published it."""
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", _DAEMON, str(mosquitto.port), str(tmp_path / "outbox.db")]
+    async with reader(mosquitto.port) as found:
+        daemon = await asyncio.create_subprocess_exec(*command, cwd=root, stdout=subprocess.DEVNULL)
+        try:
+            await found.until(lambda: "bridge/run" in found.topics())
+        finally:
+            daemon.kill()
+            await daemon.wait()
+        await found.until(lambda: found.last("bridge/state") == {"state": "offline"})
+    async with reader(mosquitto.port, "fastprovd/gw1/bridge/state") as late:
+        await late.until(lambda: late.messages)
+    assert late.last("bridge/state") == {"state": "offline"}
+
+
+async def test_a_repeated_transaction_is_executed_once(
+    mosquitto: Mosquitto, outbox: Outbox
+) -> None:
+    """Both requests are answered, the handler ran once."""
+    runs: list[str] = []
+
+    async def handler(request: Request) -> Response:
+        runs.append(request.command)
+        return Response({"run_id": f"r-{len(runs)}"})
+
+    async with (
+        reader(mosquitto.port) as found,
+        running(a_publisher(outbox, settings(mosquitto.port), handler)),
+    ):
+        for _ in range(2):
+            await found.request("run/start", b'{"transaction": "a1"}')
+        await found.until(lambda: len(found.all("bridge/response/run/start")) == 2)
+    first, second = found.all("bridge/response/run/start")
+    assert first == second
+    assert runs == ["run/start"]
+
+
+async def test_a_failing_handler_ends_nothing(mosquitto: Mosquitto, outbox: Outbox) -> None:
+    """After an exception in the handler the next request is answered."""
+
+    async def handler(request: Request) -> Response:
+        if request.command == "run/stop":
+            raise ZeroDivisionError
+        return Response()
+
+    with capture_logs() as logs:
+        async with (
+            reader(mosquitto.port) as found,
+            running(a_publisher(outbox, settings(mosquitto.port), handler)),
+        ):
+            await found.request("run/stop")
+            await found.until(lambda: found.all("bridge/response/run/stop"))
+            await found.request("nodes/get")
+            await found.until(lambda: found.all("bridge/response/nodes/get"))
+    assert found.last("bridge/response/run/stop")["code"] == "internal"
+    assert found.last("bridge/response/nodes/get")["status"] == "ok"
+    assert "request_failed" in [entry["event"] for entry in logs]
+
+
+async def test_a_slow_request_does_not_hold_up_others(mosquitto: Mosquitto, outbox: Outbox) -> None:
+    """run/stop is answered while node/get still waits for its board."""
+    release = asyncio.Event()
+
+    async def handler(request: Request) -> Response:
+        if request.command == "node/get":
+            await release.wait()
+        return Response()
+
+    async with (
+        reader(mosquitto.port) as found,
+        running(a_publisher(outbox, settings(mosquitto.port), handler)),
+    ):
+        await found.request("node/get")
+        await found.request("run/stop")
+        await found.until(lambda: found.all("bridge/response/run/stop"))
+        assert not found.all("bridge/response/node/get")
+        release.set()
+        await found.until(lambda: found.all("bridge/response/node/get"))
+
+
+async def test_response_topic_and_correlation_data_are_honoured(
+    mosquitto: Mosquitto, outbox: Outbox
+) -> None:
+    """An MQTT 5 request is answered on its Response Topic too, with its Correlation Data."""
+    properties = Properties(PacketTypes.PUBLISH)
+    properties.ResponseTopic = "me/answers"
+    properties.CorrelationData = b"\x01\x02"
+    v5 = aiomqtt.ProtocolVersion.V5
+    async with (
+        reader(mosquitto.port, "#", protocol=v5) as found,
+        running(a_publisher(outbox, settings(mosquitto.port))),
+    ):
+        await found.request("nodes/get", b"{}", properties=properties)
+        await found.until(lambda: "me/answers" in found.topics())
+    reply = found.messages[found.topics().index("me/answers")]
+    assert reply.properties is not None
+    assert reply.properties.CorrelationData == b"\x01\x02"
+    assert json.loads(reply.payload) == found.last("bridge/response/nodes/get")
+
+
+@pytest.mark.parametrize("topic", ["fastprovd/gw1/bridge/request/run/start", "wild/#"])
+async def test_a_bad_response_topic_is_not_used(
+    mosquitto: Mosquitto, outbox: Outbox, topic: str
+) -> None:
+    """A reply is never a request to ourselves, and a wildcard ends nothing."""
+    properties = Properties(PacketTypes.PUBLISH)
+    properties.ResponseTopic = topic
+    v5 = aiomqtt.ProtocolVersion.V5
+    with capture_logs():
+        async with (
+            reader(mosquitto.port, protocol=v5) as found,
+            running(a_publisher(outbox, settings(mosquitto.port))),
+        ):
+            with contextlib.suppress(aiomqtt.MqttError):  # a broker may refuse it first
+                await found.request("nodes/get", b"{}", properties=properties)
+            await found.request("node/get", b"{}")
+            await found.until(lambda: found.all("bridge/response/node/get"))
+    assert not found.all("bridge/response/run/start")
+
+
+async def test_wrong_credentials_are_said_once_and_tried_on(
+    make_mosquitto: MosquittoMaker, tmp_path: Path, outbox: Outbox
+) -> None:
+    """One error with advice, further attempts at the cap; the password is in no log line."""
+    passwords = tmp_path / "passwords"
+    passwords.write_text("")
+    broker = make_mosquitto("allow_anonymous false", f"password_file {passwords}")
+    attempts: list[None] = []
+
+    def random_share() -> float:
+        attempts.append(None)
+        return 0.0
+
+    login = settings(broker.port, username="gateway", password="hunter2")  # noqa: S106 - invented
+    with capture_logs() as logs:
+        publisher = a_publisher(outbox, login, random_share=random_share)
+        async with running(publisher, wait=False):
+            await eventually(lambda: len(attempts) >= 3)
+    (error,) = [entry for entry in logs if entry["log_level"] == "error"]
+    assert error["event"] == "mqtt_disconnected"
+    assert "Not authorized" in error["reason"]
+    assert "hunter2" not in repr(logs) + repr(login)
+
+
+async def test_a_denied_topic_is_said_once_and_blocks_nothing(
+    make_mosquitto: MosquittoMaker, tmp_path: Path, outbox: Outbox
+) -> None:
+    """What the broker's ACL refuses is given up with one error; everything else goes through."""
+    acl = tmp_path / "acl"
+    allowed = ("bridge/state", "bridge/info", "bridge/nodes", "bridge/run", "bridge/response/#")
+    lines = [f"topic write fastprovd/gw1/{topic}" for topic in allowed]
+    acl.write_text("\n".join([*lines, "topic read #", ""]))
+    acl.chmod(0o644)
+    broker = make_mosquitto("allow_anonymous true", f"acl_file {acl}")
+    with capture_logs() as logs:
+        async with (
+            reader(broker.port) as found,
+            running(a_publisher(outbox, settings(broker.port))) as publisher,
+        ):
+            for _ in range(3):
+                publisher.event("warning", {}, None)
+            publisher.run_changed(a_run(known=3))
+            await found.until(lambda: (found.last("bridge/run") or {}).get("provisioned") == 3)
+            await eventually(lambda: len(outbox) == 0)
+            assert publisher.is_connected
+    denied = [entry for entry in logs if entry["event"] == "mqtt_publish_denied"]
+    assert [(entry["topic"], entry["log_level"]) for entry in denied] == [
+        ("fastprovd/gw1/bridge/event", "error")
+    ]
+    assert "Not authorized" in denied[0]["reason"]
+    assert found.seqs() == []
+
+
+async def test_a_second_gateway_with_our_name_is_an_error(
+    mosquitto: Mosquitto, outbox: Outbox
+) -> None:
+    """When the broker says that another client took our client id, that is said with advice."""
+    with capture_logs() as logs:
+        async with (
+            Gate(mosquitto.port) as gate,
+            running(a_publisher(outbox, settings(gate.port))) as publisher,
+        ):
+            gate.say_and_hang_up(b"\xe0\x01\x8e")  # DISCONNECT, Session taken over
+            await eventually(lambda: not publisher.is_connected)
+            await eventually(lambda: any(entry["log_level"] == "error" for entry in logs))
+    (error,) = [entry for entry in logs if entry["log_level"] == "error"]
+    assert "Session taken over" in error["reason"]
+    assert "gateway_id" in error["advice"]
+
+
+async def test_drops_are_told(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    """What did not fit while the broker was away is one event with the count."""
+    outbox = Outbox(tmp_path / "small.db", max_rows=10)
+    for number in range(30):
+        outbox.put("fastprovd/gw1/bridge/event", json.dumps({"seq": number}).encode())
+    async with reader(mosquitto.port) as found:
+        with capture_logs() as logs:
+            async with running(a_publisher(outbox, settings(mosquitto.port))):
+                await found.until(lambda: found.seqs()[-1:] == [1])
+    outbox.close()
+    told = found.last("bridge/event")
+    assert told["type"] == "outbox_dropped"
+    assert told["data"]["count"] >= 20
+    assert "outbox_dropped" in [entry["event"] for entry in logs]
+
+
+async def test_a_node_that_is_gone_is_cleared(mosquitto: Mosquitto, outbox: Outbox) -> None:
+    """A node missing from the new list loses its retained topic; one unchanged is not repeated."""
+    async with (
+        reader(mosquitto.port) as found,
+        running(a_publisher(outbox, settings(mosquitto.port))) as publisher,
+    ):
+        publisher.nodes_changed([a_node(5), a_node(6)], a_run())
+        await found.until(lambda: found.all("node/0x0006"))
+        publisher.nodes_changed([a_node(5)], a_run())
+        await found.until(lambda: found.all("node/0x0006")[-1:] == [None])
+        await found.until(lambda: found.last("bridge/nodes")["count"] == 1)
+    assert len(found.all("node/0x0005")) == 1
+
+
+async def test_nothing_that_is_told_raises(mosquitto: Mosquitto, outbox: Outbox) -> None:
+    """An event that is not JSON is logged and not published; its number is not lost."""
+    async with (
+        reader(mosquitto.port) as found,
+        running(a_publisher(outbox, settings(mosquitto.port))) as publisher,
+    ):
+        with capture_logs() as logs:
+            publisher.event("key_leak", {"key": bytes(16)}, None)
+        publisher.event("warning", {}, None)
+        await found.until(lambda: found.seqs() == [1])
+    assert found.last("bridge/event")["type"] == "warning"
+    assert [entry["event"] for entry in logs] == ["publication_not_rendered"]
+
+
+def test_pauses_double_up_to_the_cap(run_virtual: RunVirtual[Any], outbox: Outbox) -> None:
+    """Without a broker the attempts are 0.5 s, 1 s, 2 s … 60 s apart at full share."""
+    times: list[float] = []
+
+    async def main() -> None:
+        with socket.socket() as nobody:
+            nobody.bind((LOOPBACK, 0))
+
+            def random_share() -> float:
+                times.append(asyncio.get_running_loop().time())
+                return 1.0
+
+            publisher = a_publisher(
+                outbox, settings(nobody.getsockname()[1]), random_share=random_share
+            )
+            async with running(publisher, wait=False):
+                while len(times) < 11:  # noqa: ASYNC110 - there is no event to wait for
+                    await asyncio.sleep(10.0)
+
+    with capture_logs() as logs:
+        run_virtual(main())
+    pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
+    expected = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, BACK_OFF_CAP_S, BACK_OFF_CAP_S]
+    assert pauses[:9] == pytest.approx(expected, abs=0.4)
+    levels = [entry["log_level"] for entry in logs if entry["event"] == "mqtt_disconnected"]
+    assert levels[0] == "warning"
+    assert set(levels[1:]) == {"debug"}
