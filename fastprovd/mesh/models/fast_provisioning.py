@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final, Self
 
 from fastprovd.errors import DecodeError, LocalProtocolError
+from fastprovd.mesh.access import check_range
 from fastprovd.mesh.addresses import format_address, is_unicast
 from fastprovd.mesh.keys import KEY_OCTETS, NetKey
 from fastprovd.mesh.models.fast_provisioning_info import (
@@ -91,6 +92,8 @@ class NetKeyStatus:
 
     def encode_parameters(self) -> bytes:
         """Return 2 octets."""
+        check_range("status_key", self.status_key, 0xFF)
+        check_range("status_action", self.status_action, 0xFF)
         return bytes([self.status_key, self.status_action])
 
     @classmethod

@@ -178,16 +178,19 @@ class Start:
     authentication_size: int = 0
 
     def encode_parameters(self) -> bytes:
-        """Return 5 octets."""
-        return bytes(
-            [
-                self.algorithm,
-                self.public_key,
-                self.authentication_method,
-                self.authentication_action,
-                self.authentication_size,
-            ]
-        )
+        """Return 5 octets; raises LocalProtocolError for a number that does not fit."""
+        try:
+            return bytes(
+                [
+                    self.algorithm,
+                    self.public_key,
+                    self.authentication_method,
+                    self.authentication_action,
+                    self.authentication_size,
+                ]
+            )
+        except ValueError as error:
+            raise LocalProtocolError(f"Start: {error}") from error
 
     @classmethod
     def decode_parameters(cls, parameters: bytes) -> Self:

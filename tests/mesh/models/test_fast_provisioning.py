@@ -85,6 +85,8 @@ def test_octets_behind_an_empty_message_are_ignored(message: type[Message]) -> N
 @pytest.mark.parametrize(
     "message",
     [
+        NetKeyStatus(0x100, 0),
+        NetKeyStatus(0, -1),
         NodeAddr(()),
         NodeAddr((1, 2, 3, 4, 5)),
         NodeAddr((0x0000,)),
@@ -100,7 +102,7 @@ def test_octets_behind_an_empty_message_are_ignored(message: type[Message]) -> N
     ],
 )
 def test_lists_and_groups_that_are_not_valid_are_never_sent(message: Message) -> None:
-    """Too few, too many, not unicast, not a group: a bug of ours."""
+    """Too few, too many, too big, not unicast, not a group: a bug of ours."""
     with pytest.raises(LocalProtocolError):
         message.encode_parameters()
 

@@ -146,7 +146,7 @@ def test_what_is_no_octet_is_no_failure_code(code: Any) -> None:
 
 def test_numbers_that_do_not_fit_are_our_bug() -> None:
     """Attention and Capabilities beyond their fields are not sent."""
-    for pdu in (Invite(256), Invite(-1), Capabilities(256, Algorithms(1))):
+    for pdu in (Invite(256), Invite(-1), Capabilities(256, Algorithms(1)), Start(256)):
         with pytest.raises(LocalProtocolError):
             encode_pdu(pdu)
 
