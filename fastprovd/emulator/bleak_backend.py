@@ -7,6 +7,7 @@ client_backend(adapter))` behave as bleak 3.1 on BlueZ does: the same calls, exc
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import warnings
 from collections.abc import Callable
 from typing import Any, ClassVar, Final, cast
@@ -34,6 +35,8 @@ from fastprovd.emulator.peripheral import AttError, Characteristic, Service
 
 # A link lost this soon after it opened was never really established.
 _ESTABLISHMENT_S: Final = 0.1
+_GENERIC_ACCESS: Final = 0x1800
+_SERVICE_CHANGED: Final = 0x2A05
 _UNKNOWN_OBJECT: Final = "org.freedesktop.DBus.Error.UnknownObject"
 
 
@@ -119,7 +122,6 @@ class _Client(BaseBleakClient):
         self._is_connected = False
         self._disconnecting: asyncio.Event | None = None
         self._callbacks: dict[int, NotifyCallback] = {}
-        self._bus_lock = asyncio.Lock()
 
     @property
     def name(self) -> str:
@@ -214,9 +216,7 @@ class _Client(BaseBleakClient):
             raise BleakGATTProtocolError(BleakGATTProtocolErrorCode.REQUEST_NOT_SUPPORTED)
         if len(bytes(data)) > characteristic.max_write_without_response_size:
             raise BleakDBusError(FAILED, ["Failed to initiate write"])
-        connection.write(characteristic.obj.value_handle, bytes(data))
-        if response:
-            await asyncio.sleep(2 * self._emulated.timing.connection_interval_s)
+        connection.opened.result().write_command(characteristic.obj.value_handle, bytes(data))
 
     async def start_notify(
         self, characteristic: BleakGATTCharacteristic, callback: NotifyCallback, **kwargs: Any
@@ -261,7 +261,9 @@ class _Client(BaseBleakClient):
             self._connection = None
             await connection.lost.wait()  # BlueZ answers Disconnect when the link is gone
             raise
-        self.services = _collection(connection.discover(), device, connection)
+        services = connection.discover()
+        _subscribe_service_changed(connection)
+        self.services = _collection(services, connection.opened.result().mtu_octets - 3)
         self._is_connected = True
         return True
 
@@ -270,8 +272,7 @@ class _Client(BaseBleakClient):
         if not self.is_connected or self._connection is None:
             raise BleakError("Not connected")
         connection = self._connection
-        async with self._bus_lock:
-            await asyncio.sleep(self._emulated.timing.dbus_s)
+        await asyncio.sleep(self._emulated.timing.dbus_s)
         if self._connection is not connection:
             raise EOFError  # dbus-fast, when the bus is closed under a call
         if not connection.alive:
@@ -326,12 +327,20 @@ class _Client(BaseBleakClient):
             self._disconnecting.set()
 
 
-def _collection(
-    services: tuple[Service, ...], device: DeviceObject, connection: Connection
-) -> BleakGATTServiceCollection:
-    octets = connection.opened.result().mtu_octets - 3
+def _subscribe_service_changed(connection: Connection) -> None:
+    for service in connection.services:
+        for characteristic in service.characteristics:
+            if characteristic.uuid == _SERVICE_CHANGED and characteristic.cccd_handle is not None:
+                # BlueZ does without when it is refused.
+                with contextlib.suppress(AttError):
+                    connection.opened.result().write_cccd(characteristic.cccd_handle, b"\x02\x00")
+
+
+def _collection(services: tuple[Service, ...], octets: int) -> BleakGATTServiceCollection:
     collection = BleakGATTServiceCollection()
     for service in services:
+        if service.uuid == _GENERIC_ACCESS:  # BlueZ keeps it for itself
+            continue
         listed = BleakGATTService(service, service.start_handle, normalize_uuid_16(service.uuid))
         collection.add_service(listed)
         for characteristic in service.characteristics:

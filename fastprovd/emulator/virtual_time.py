@@ -11,6 +11,7 @@ import selectors
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor
+from contextvars import Context
 from typing import Any, Final, TypeVar, TypeVarTuple, Unpack
 
 _T = TypeVar("_T")
@@ -94,13 +95,27 @@ class _VirtualSelector(selectors.BaseSelector):
         return events
 
 
+class _When(float):
+    """The time of a timer; of equal times the one that was asked for first comes first."""
+
+    __slots__ = ("order",)
+    order: int
+
+    def __lt__(self, other: float) -> bool:
+        if self == other and isinstance(other, _When):
+            return self.order < other.order
+        return float.__lt__(self, other)
+
+
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """An event loop on an emulated clock; real sockets, signals and threads work as usual.
 
     `speed` None: when nothing is ready the clock jumps to the next timer. A number: the same, but
     never faster than `speed` emulated seconds per real second; a machine that is too slow makes
     the clock lag, it distorts nothing. The clock stands while `run_in_executor` jobs are at work.
-    A program without sockets and threads runs the same way every time.
+    Timers for the same moment fire in the order in which they were set, which asyncio does not
+    promise and which matters here, where moments are exact. A program without sockets and threads
+    runs the same way every time.
 
     Raises:
         ValueError: `speed` is not positive.
@@ -108,6 +123,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def __init__(self, speed: float | None = None) -> None:
         self._virtual = _VirtualSelector(speed)
+        self._timers = 0
         super().__init__(self._virtual)
         if speed is not None and speed <= 0:
             self.close()
@@ -116,6 +132,19 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Return the emulated time in seconds, 0.0 when the loop was made."""
         return self._virtual.now
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[Unpack[_Ts]], object],
+        *args: *_Ts,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Call `callback` at `when`, emulated seconds."""
+        ordered = _When(when)
+        ordered.order = self._timers
+        self._timers += 1
+        return super().call_at(ordered, callback, *args, context=context)
 
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[Unpack[_Ts]], _T], *args: *_Ts

@@ -388,7 +388,6 @@ def test_a_hang_up_between_two_pieces_ends_the_pdu(run_virtual: Any) -> None:
         bench = BearerBench()
         bench.board.on_write = lambda _, __: bench.board.hang_up()
         async with linked(bench) as link:
-            bench.adapter.timing = BlueZTiming(dbus_s=0.04)  # more than a connection interval
             with pytest.raises(ConnectionLost):
                 await link.send(PROVISIONING, bytes(60))
         assert len(bench.board.written) == 1

@@ -23,12 +23,13 @@ from bleak.uuids import normalize_uuid_16
 
 from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
 from fastprovd.emulator.bluez_adapter import BlueZQuirks, EmulatedAdapter
-from fastprovd.emulator.peripheral import CONNECTION_TIMEOUT
+from fastprovd.emulator.peripheral import CONNECTION_TIMEOUT, Characteristic, Service
 from tests.support.fake_air import (
     CCCD,
     DATA_IN,
     DATA_OUT,
     NODE_IDENTITY,
+    PROVISIONING_SERVICE,
     PROXY_CCCD,
     UNPROVISIONED,
     FakeAir,
@@ -333,23 +334,43 @@ def test_300_writes_arrive_in_order(run_virtual: Any) -> None:
     run_virtual(main())
 
 
-def test_an_echo_takes_connection_events(run_virtual: Any) -> None:
-    """A write and the notification it causes take one to two connection intervals."""
+def test_notifications_arrive_in_order(run_virtual: Any) -> None:
+    """What the board says in one moment is not shuffled, and ends with stop_notify."""
 
     async def main() -> None:
         bench = Bench()
-        bench.board.on_write = lambda _, value: bench.board.notify(DATA_OUT, value)
-        answers: asyncio.Queue[bytes] = asyncio.Queue()
+        got: list[int] = []
         async with bench.connected() as client:
             started = now()
-            await client.start_notify(OUT, lambda _, value: answers.put_nowait(bytes(value)))
+            await client.start_notify(OUT, lambda _, value: got.append(value[0]))
             assert 0.02 <= now() - started <= 0.08
-            started = now()
-            await client.write_gatt_char(IN, b"ping", response=False)
-            assert await answers.get() == b"ping"
-            assert 0.03 <= now() - started <= 0.065
+            for index in range(100):
+                bench.board.notify(DATA_OUT, bytes([index]))
+            await asyncio.sleep(0.01)
+            assert got == list(range(100))
             await client.stop_notify(OUT)
-            assert bench.board.log[-1] == "cccd 0000"
+            bench.board.notify(DATA_OUT, b"\xff")
+            await asyncio.sleep(0.01)
+        assert got == list(range(100))
+        assert bench.board.log == ["connected", "cccd 0100", "cccd 0000", "disconnected"]
+
+    run_virtual(main())
+
+
+def test_service_changed_is_subscribed(run_virtual: Any) -> None:
+    """BlueZ asks for Service Changed by itself; it shows that service, but not Generic Access."""
+
+    async def main() -> None:
+        bench = Bench()
+        changed = Characteristic(0x2A05, 0x08, frozenset({"indicate"}), 0x09)
+        bench.board.services = (
+            Service(0x1800, 0x01, (Characteristic(0x2A00, 0x03, frozenset({"read"})),)),
+            Service(0x1801, 0x06, (changed,)),
+            PROVISIONING_SERVICE,
+        )
+        async with bench.connected() as client:
+            assert bench.board.log == ["connected", "cccd 0200"]
+            assert [listed.uuid[4:8] for listed in client.services] == ["1801", "1827"]
 
     run_virtual(main())
 
