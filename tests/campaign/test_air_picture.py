@@ -1,0 +1,106 @@
+"""What is remembered of the air."""
+
+from __future__ import annotations
+
+from fastprovd.campaign.air_picture import AirPicture
+from fastprovd.mesh.beacons import (
+    Advertisement,
+    NetworkIdentity,
+    NodeIdentity,
+    ServiceData,
+    UnprovisionedDevice,
+)
+from fastprovd.mesh.keys import NetKey
+
+NET_KEY = NetKey(bytes(range(16)))
+UUID = b"\xdd\xdd" + bytes(14)
+
+
+def _picture() -> AirPicture:
+    return AirPicture(b"\xdd\xdd", NET_KEY)
+
+
+def _heard(
+    data: ServiceData, now: float = 0.0, address: str = "AA", rssi: int = -50
+) -> Advertisement:
+    return Advertisement(address, data, rssi, now)
+
+
+def _identity(random: bytes, address: int = 5) -> Advertisement:
+    return _heard(NodeIdentity(NET_KEY.node_identity_hash(random, address), random))
+
+
+def test_boards_are_told_once_and_strangers_never() -> None:
+    """Only a new UUID with our prefix is returned; others are counted."""
+    picture = _picture()
+    assert picture.receive(_heard(UnprovisionedDevice(UUID))) is not None
+    assert picture.receive(_heard(UnprovisionedDevice(UUID), 1.0)) is None
+    assert picture.receive(_heard(UnprovisionedDevice(bytes(16)))) is None
+    assert len(picture.boards) == len(picture.strangers) == 1
+
+
+def test_unprovisioned_are_those_heard_lately() -> None:
+    """A board that was silent for longer than asked counts as gone."""
+    picture = _picture()
+    picture.receive(_heard(UnprovisionedDevice(UUID), 1.0))
+    assert len(picture.unprovisioned(3.0, 2.0)) == 1
+    assert picture.unprovisioned(3.1, 2.0) == []
+
+
+def test_strongest_board_is_the_loudest_not_passed_over() -> None:
+    """The best RSSI ever heard decides."""
+    picture = _picture()
+    other = b"\xdd\xdd" + bytes(13) + b"\x01"
+    picture.receive(_heard(UnprovisionedDevice(UUID), rssi=-70))
+    picture.receive(_heard(UnprovisionedDevice(other), address="BB", rssi=-60))
+    picture.receive(_heard(UnprovisionedDevice(UUID), rssi=-40))
+    strongest = picture.strongest(set(), 0.0, 1.0)
+    assert strongest is not None
+    assert strongest.uuid == UUID
+    second = picture.strongest({UUID}, 0.0, 1.0)
+    assert second is not None
+    assert second.device_address == "BB"
+    assert picture.strongest({UUID, other}, 0.0, 1.0) is None
+
+
+def test_node_identity_from_before_the_start_is_stale() -> None:
+    """After `mark_stale` a Random heard before proves nothing, a new one does."""
+    picture = _picture()
+    old, new = _identity(b"a" * 8), _identity(b"b" * 8)
+    picture.receive(old)
+    assert picture.is_identity(old, 5)
+    picture.mark_stale()
+    assert not picture.is_identity(old, 5)
+    assert picture.is_identity(new, 5)
+    picture.receive(new)
+    assert picture.is_identity(new, 5)
+
+
+def test_identity_of_another_node_or_network_is_not_ours() -> None:
+    """The hash ties the identity to the address and the NetKey."""
+    picture = _picture()
+    assert not picture.is_identity(_identity(b"a" * 8, address=6), 5)
+    foreign = NodeIdentity(NetKey(bytes(16)).node_identity_hash(b"a" * 8, 5), b"a" * 8)
+    assert not picture.is_identity(_heard(foreign), 5)
+    assert not picture.is_identity(_heard(NetworkIdentity(NET_KEY.network_id)), 5)
+
+
+def test_proxies_are_those_of_our_network_heard_lately() -> None:
+    """Network ID of other networks is ignored."""
+    picture = _picture()
+    ours = _heard(NetworkIdentity(NET_KEY.network_id), 1.0)
+    picture.receive(ours)
+    picture.receive(_heard(NetworkIdentity(bytes(8)), 1.0, "BB"))
+    assert picture.is_network(ours)
+    assert picture.proxies(2.0, 1.5) == ["AA"]
+    assert picture.proxies(3.0, 1.5) == []
+
+
+def test_board_is_found_by_its_device_address() -> None:
+    """UUID and device address of an unprovisioned board stay tied."""
+    picture = _picture()
+    picture.receive(_heard(UnprovisionedDevice(UUID)))
+    board = picture.board_at("AA")
+    assert board is not None
+    assert board.uuid == UUID
+    assert picture.board_at("BB") is None

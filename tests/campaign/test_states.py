@@ -1,0 +1,56 @@
+"""The table of states."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastprovd.campaign.states import TRANSITIONS, WAITS, Trigger, next_state
+from fastprovd.errors import LocalProtocolError
+from fastprovd.records import RunState
+
+
+def test_every_state_but_the_ends_can_be_left_and_reached() -> None:
+    """No state is a dead end or an island; the ends have no way out."""
+    for state in RunState:
+        ways_out = [row for row in TRANSITIONS if row[0] is state]
+        assert bool(ways_out) is not state.is_end
+    reached = set(TRANSITIONS.values()) | {RunState.SCANNING}
+    assert reached == set(RunState)
+
+
+@pytest.mark.parametrize("state", [state for state in RunState if not state.is_end])
+def test_a_run_can_end_from_everywhere(state: RunState) -> None:
+    """Stop, interruption and deadline have a row in each state, and each leads to an end."""
+    assert next_state(state, Trigger.STOP) is RunState.STOPPED
+    assert next_state(state, Trigger.INTERRUPT) is RunState.INTERRUPTED
+    assert next_state(state, Trigger.BROKEN) is RunState.FAILED
+    assert next_state(state, Trigger.DEADLINE).is_end
+
+
+def test_the_straight_way_is_in_the_table() -> None:
+    """A run without incidents passes through every working state to done."""
+    state = RunState.SCANNING
+    for trigger in (
+        Trigger.BOARDS_HEARD,
+        Trigger.LINK_OPEN,
+        Trigger.NODE_MADE,
+        Trigger.STARTED,
+        Trigger.PRIMARY_BACK,
+        Trigger.SETTLED,
+        Trigger.ALL_PROVEN,
+    ):
+        state = next_state(state, trigger)
+    assert state is RunState.DONE
+
+
+def test_unknown_row_is_our_bug() -> None:
+    """What the table does not have is refused by name."""
+    with pytest.raises(LocalProtocolError, match="scanning knows no ALL_PROVEN"):
+        next_state(RunState.SCANNING, Trigger.ALL_PROVEN)
+
+
+def test_every_wait_has_an_end_and_a_reason() -> None:
+    """Each time limit is positive and explained."""
+    for name, wait in WAITS.items():
+        assert wait.seconds > 0, name
+        assert len(wait.reason) > 20, name

@@ -1,0 +1,69 @@
+"""The end of a run: who is missing, and why."""
+
+from __future__ import annotations
+
+from fastprovd.campaign.air_picture import HeardBoard
+from fastprovd.campaign.verdict import (
+    SILENT,
+    SILENT_PRIMARY,
+    UNPROVISIONED,
+    missing_boards,
+    summary,
+    target,
+)
+from fastprovd.records import MissingBoard, Node, NodeRole
+
+PRIMARY = Node(2, "r", NodeRole.PRIMARY_PROVISIONER, proven=True, device_uuid=b"p" * 16)
+
+
+def _node(address: int, *, proven: bool) -> Node:
+    return Node(address, "r", listed=True, proven=proven)
+
+
+def test_all_proven_leaves_nobody_missing() -> None:
+    """As many proven nodes as boards heard and announced: nobody is missing."""
+    nodes = [PRIMARY, _node(3, proven=True)]
+    assert missing_boards(nodes, [], 2, 2) == ()
+    assert missing_boards(nodes, [], None, 2) == ()
+
+
+def test_stale_advertisement_of_a_proven_board_is_no_missing_board() -> None:
+    """With every board accounted for, one that still seems unprovisioned is a stale report."""
+    nodes = [PRIMARY, _node(3, proven=True)]
+    assert missing_boards(nodes, [HeardBoard(b"x" * 16, "AA", -50, 0.0)], 2, 2) == ()
+
+
+def test_silent_nodes_are_named_by_address() -> None:
+    """A node that is listed and silent keeps the run from being done, whatever the count."""
+    nodes = [PRIMARY, _node(3, proven=True), _node(4, proven=False)]
+    assert missing_boards(nodes, [], None, 2) == (MissingBoard(SILENT, 4),)
+    silent_primary = Node(2, "r", NodeRole.PRIMARY_PROVISIONER)
+    assert missing_boards([silent_primary], [], None, 1)[0].reason == SILENT_PRIMARY
+
+
+def test_boards_left_on_the_air_are_named_by_uuid() -> None:
+    """A board that still advertises 0x1827 is missing by its UUID."""
+    left = HeardBoard(b"x" * 16, "AA", -50, 0.0)
+    assert missing_boards([PRIMARY], [left], None, 2) == (
+        MissingBoard(UNPROVISIONED, None, b"x" * 16, "AA"),
+    )
+
+
+def test_boards_without_a_trace_are_counted() -> None:
+    """Each board that was announced and never heard is one entry, and says so."""
+    missing = missing_boards([PRIMARY], [], 3, 1)
+    assert len(missing) == 2
+    assert "expected 3 boards, heard 1" in missing[0].reason
+    (unfound,) = missing_boards([PRIMARY], [], None, 2)
+    assert "heard 2 boards" in unfound.reason
+
+
+def test_summary_names_addresses() -> None:
+    """The reason of a partial run is one sentence with what is known."""
+    assert summary([MissingBoard(SILENT, 0x12)], 20) == "1 of 20 boards can not be proven: 0x0012"
+    assert summary([MissingBoard(SILENT)], 20) == "1 of 20 boards can not be proven"
+
+
+def test_target_is_what_was_announced_or_heard() -> None:
+    """More boards heard than announced raise the target."""
+    assert (target(None, 4), target(5, 4), target(3, 4)) == (4, 5, 4)
