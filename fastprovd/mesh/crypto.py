@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import ECB
 from cryptography.hazmat.primitives.cmac import CMAC
 
-from fastprovd.errors import DecodeError
+from fastprovd.errors import DecodeError, LocalProtocolError
 
+BLOCK_OCTETS = 16
 PUBLIC_KEY_OCTETS = 64
 _COORDINATE_OCTETS = 32
 
@@ -30,7 +31,10 @@ class BlockCipher:
         self._update = Cipher(AES(key), ECB()).encryptor().update  # noqa: S305 - e() is one block
 
     def encrypt(self, block: bytes) -> bytes:
-        """Return e(key, block); `block` has 16 octets."""
+        """Return e(key, block); raises LocalProtocolError unless `block` has 16 octets."""
+        # The encryptor would keep part of a block for the next call, which is another PDU's.
+        if len(block) != BLOCK_OCTETS:
+            raise LocalProtocolError(f"e() takes a block of 16 octets, got {len(block)}")
         return self._update(block)
 
 

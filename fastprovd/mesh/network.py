@@ -45,7 +45,7 @@ def encode_network_pdu(
     """Return the PDU encrypted and obfuscated.
 
     Raises:
-        LocalProtocolError: a field does not fit its width, or the PDU is over 29 octets.
+        LocalProtocolError: a field does not fit its width, or the PDU not into 14..29 octets.
     """
     if not (0 <= pdu.ttl <= MAX_TTL and 0 <= pdu.seq < 1 << 24 and pdu.ctl in (0, 1)):
         raise LocalProtocolError(f"CTL {pdu.ctl}, TTL {pdu.ttl} or SEQ {pdu.seq} does not fit")
@@ -58,10 +58,10 @@ def encode_network_pdu(
     encrypted = credentials.encrypt(
         nonce, pdu.dst.to_bytes(2, "big") + pdu.transport_pdu, ctl=pdu.ctl
     )
-    if len(encrypted) + _HEADER_END > MAX_OCTETS:
+    octets = _HEADER_END + len(encrypted)
+    if not MIN_OCTETS <= octets <= MAX_OCTETS:
         raise LocalProtocolError(
-            f"a Network PDU has at most {MAX_OCTETS} octets, this one "
-            f"{len(encrypted) + _HEADER_END}"
+            f"a Network PDU has {MIN_OCTETS}..{MAX_OCTETS} octets, this one {octets}"
         )
     pecb = credentials.pecb(pdu.iv_index, encrypted[:7])
     obfuscated = int.from_bytes(header, "big") ^ int.from_bytes(pecb, "big")

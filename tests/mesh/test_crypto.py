@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastprovd.errors import DecodeError
+from fastprovd.errors import DecodeError, LocalProtocolError
 from fastprovd.mesh import crypto
 from tests.support.data import vectors
 
@@ -101,6 +101,16 @@ def test_the_block_cipher_keeps_no_state() -> None:
     block = bytes.fromhex("00112233445566778899aabbccddeeff")
     for _ in range(3):
         assert cipher.encrypt(block).hex() == "69c4e0d86a7b0430d8cdb78070b4c55a"
+
+
+@pytest.mark.parametrize("octets", [0, 15, 17, 32])
+def test_block_cipher_takes_whole_blocks_only(octets: int) -> None:
+    """A wrong length is refused and does not shift the blocks after it."""
+    cipher = crypto.BlockCipher(bytes(range(16)))
+    before = cipher.encrypt(bytes(16))
+    with pytest.raises(LocalProtocolError):
+        cipher.encrypt(bytes(octets))
+    assert cipher.encrypt(bytes(16)) == before
 
 
 @given(st.binary(max_size=40), st.sampled_from([4, 8]))

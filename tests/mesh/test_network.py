@@ -147,6 +147,15 @@ def test_pdu_that_does_not_fit_is_our_bug(change: dict[str, Any]) -> None:
         encode_network_pdu(pdu, NET_KEY)
 
 
+def test_key_survives_a_pdu_that_is_too_short() -> None:
+    """A refused PDU leaves nothing behind in the key: the next one opens as before."""
+    sound = NetworkPdu(0, 3, 1, 1, 2, bytes(8))
+    before = encode_network_pdu(sound, NET_KEY)
+    with pytest.raises(LocalProtocolError):
+        encode_network_pdu(NetworkPdu(0, 3, 1, 1, 2, b""), NET_KEY)
+    assert encode_network_pdu(sound, NET_KEY) == before
+
+
 def test_relayed_pdu_has_one_ttl_less() -> None:
     """A relay changes the TTL and nothing else."""
     pdu = NetworkPdu(0, 5, 1, 2, 3, b"12345678")
