@@ -17,7 +17,7 @@ from fastprovd.errors import LocalProtocolError
 from fastprovd.mesh.models.fast_provisioning import InfoSet
 from fastprovd.mesh.models.registry import decode_message
 from fastprovd.records import AddressRange
-from tests.support.data import RECORDING_NAMES
+from tests.support.data import RECORDING_NAMES, recording
 from tests.support.listener import listen
 
 
@@ -105,6 +105,7 @@ def test_recorded_child_ranges_are_predicted() -> None:
 def _recorded_shares(name: str) -> list[tuple[Share, list[Share]]]:
     handed_out: list[Share] = []
     roots: list[Share] = []
+    top = int(recording(name).header["top_unicast"], 16)
     for heard in listen(name).messages.values():
         if heard.payload is None or not heard.payload.startswith(b"\xc0\xe5\x02"):
             continue
@@ -118,7 +119,10 @@ def _recorded_shares(name: str) -> list[tuple[Share, list[Share]]]:
             and message.unicast_min < message.unicast_max
         ):
             share = Share(message.unicast_min, message.unicast_max)
-            (roots if message.makes_primary else handed_out).append(share)
+            if message.makes_primary:
+                roots.append(share)
+            elif heard.src != top:
+                handed_out.append(share)
     return [(root, [s for s in handed_out if root.first <= s.first <= root.last]) for root in roots]
 
 
