@@ -7,11 +7,15 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import pytest
+from hypothesis import settings
 
 from fastprovd.emulator import virtual_time
 
 T = TypeVar("T")
 RunVirtual = Callable[[Coroutine[Any, Any, T]], T]
+
+# For long runs: `pytest --hypothesis-profile=fuzz`.
+settings.register_profile("fuzz", max_examples=20_000, deadline=None)
 
 # Emulated seconds: no test means to take a day, so a deadlock fails at once instead of hanging.
 LIMIT_S = 86_400.0
