@@ -18,18 +18,21 @@ REPORT_INTERVAL_S: Final = 0.1
 class QueuedPdu:
     """A PDU in the queue; `transmit` is told the times of its transmissions when its turn comes.
 
-    `cancelled` takes it out without air time. The callbacks run at the begin and end of its slot.
+    `cancelled` takes it out without air time. The callbacks run at the begin and end of its slot,
+    which lasts `slot_s`.
     """
 
-    __slots__ = ("cancelled", "ended", "queued", "started", "transmit")
+    __slots__ = ("cancelled", "ended", "queued", "slot_s", "started", "transmit")
 
     def __init__(
         self,
         transmit: Callable[[list[float]], None],
         started: Callable[[], None] | None = None,
         ended: Callable[[], None] | None = None,
+        slot_s: float = firmware.SLOT_S,
     ) -> None:
         self.transmit = transmit
+        self.slot_s = slot_s
         self.started = started
         self.ended = ended
         self.cancelled = False
@@ -85,7 +88,7 @@ class AdvertisingQueue:
                 continue
             self._current = pdu
             begin = self._loop.time()
-            end = begin + firmware.SLOT_S
+            end = begin + pdu.slot_s
             self._timer = self._loop.call_at(end, self._slot_ended)
             if was_idle:
                 self._changed()

@@ -221,13 +221,17 @@ class Board:
         frame: MeshFrame,
         started: Callable[[], None] | None = None,
         ended: Callable[[], None] | None = None,
+        slot_s: float = firmware.SLOT_S,
     ) -> bool:
         """Queue a Network PDU; False when no buffer is free."""
         if self._is_silent:
             return False
         return self.queue.put(
             QueuedPdu(
-                lambda times: self.air.send_mesh(self, frame, times), started=started, ended=ended
+                lambda times: self.air.send_mesh(self, frame, times),
+                started=started,
+                ended=ended,
+                slot_s=slot_s,
             )
         )
 

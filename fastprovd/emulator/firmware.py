@@ -28,6 +28,8 @@ FAST_ADVERTISING_S: Final = 60.0
 NODE_IDENTITY_S: Final = 60.0
 # One queued PDU: 3 x (20 + 10) ms. The recordings show 87 to 92 ms from one to the next.
 SLOT_S: Final = 0.090
+# A segment that went to GATT first is repeated on the air once, without retransmissions.
+REPEATED_FROM_GATT_SLOT_S: Final = 0.030
 # The controller begins this long after it is told to, then adds 0 to 10 ms to each 20 ms.
 FIRST_TRANSMISSION_S: Final = (0.002, 0.009)
 TRANSMISSION_INTERVAL_S: Final = 0.020

@@ -60,6 +60,8 @@ class MeshNode:
         self._timer: asyncio.TimerHandle | None = None
         self._segments_queued = 0
         self._subscriptions: list[int] = []
+        # The last segmented message that went to a proxy client: destination and SeqZero.
+        self._gatt_transfer: tuple[int, int] | None = None
         network.members |= self._bit
 
     def stop(self) -> None:
@@ -115,18 +117,25 @@ class MeshNode:
         self._schedule()
 
     def _hand_over(self, out: OutgoingPdu, started: Callable[[], None] | None) -> None:
+        transport = out.pdu.transport_pdu
+        is_segment = not out.pdu.ctl and bool(transport[0] & 0x80)
+        seq_zero = int.from_bytes(transport[1:3], "big") >> 2 & 0x1FFF
+        transfer = (out.pdu.dst, seq_zero) if is_segment else None
         if self.proxy.forward(out.raw, out.pdu.dst):
+            self._gatt_transfer = transfer or self._gatt_transfer
             if started is not None:
                 started()
             return
-        is_segment = not out.pdu.ctl and bool(out.pdu.transport_pdu[0] & 0x80)
         ended = None
-        if is_segment:
+        slot_s = firmware.SLOT_S
+        if transfer is not None:
             self._segments_queued += 1
             ended = self._segment_ended(out.pdu)
+            if transfer == self._gatt_transfer:
+                slot_s = firmware.REPEATED_FROM_GATT_SLOT_S
         frame = self.network.frame(out.raw, out.pdu)
         frame.flood.heard |= self._bit
-        queued = self._board.queue_mesh(frame, started=started, ended=ended)
+        queued = self._board.queue_mesh(frame, started=started, ended=ended, slot_s=slot_s)
         if not queued and is_segment:
             self._segments_queued -= 1
 
