@@ -147,6 +147,13 @@ def test_pdu_that_does_not_fit_is_our_bug(change: dict[str, Any]) -> None:
         encode_network_pdu(pdu, NET_KEY)
 
 
+def test_there_is_no_iv_index_before_0() -> None:
+    """With IV Index 0 a PDU with IVI 1 can not be ours."""
+    raw = encode_network_pdu(NetworkPdu(0, 3, 1, 1, 2, bytes(8), 1), NET_KEY)
+    assert decode_network_pdu(raw, [NET_KEY], IvIndex(1)) is not None
+    assert decode_network_pdu(raw, [NET_KEY], IvIndex(0)) is None
+
+
 def test_key_survives_a_pdu_that_is_too_short() -> None:
     """A refused PDU leaves nothing behind in the key: the next one opens as before."""
     sound = NetworkPdu(0, 3, 1, 1, 2, bytes(8))

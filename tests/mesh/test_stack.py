@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -22,7 +22,11 @@ from fastprovd.mesh.events import (
 )
 from fastprovd.mesh.iv_index import IvIndex
 from fastprovd.mesh.keys import AppKey, DevKey, NetKey
-from fastprovd.mesh.lower_transport import SegmentedAccess, SegmentHeader
+from fastprovd.mesh.lower_transport import (
+    SegmentAcknowledgment,
+    SegmentedAccess,
+    SegmentHeader,
+)
 from fastprovd.mesh.models.fast_provisioning import NodeAddrStatus
 from fastprovd.mesh.models.generic_onoff import OnOffGet, OnOffStatus
 from fastprovd.mesh.network import NetworkPdu
@@ -186,6 +190,49 @@ def test_unanswered_transfer_fails_by_name() -> None:
     assert isinstance(failed, TransferFailed)
     assert (failed.transfer_id, failed.dst) == (number, TOP)
     assert len(wire.sent[BOARD]) == SegmentationTimers().rounds * 11
+
+
+@pytest.mark.parametrize(
+    ("src", "seq_zero", "obo", "completes"),
+    [(TOP, 0, 0, True), (0x0006, 0, 1, True), (0x0006, 0, 0, False), (TOP, 1, 0, False)],
+    ids=["receiver", "friend on its behalf", "stranger", "other message"],
+)
+def test_acknowledgment_must_be_of_the_receiver_and_the_message(
+    src: int, seq_zero: int, obo: int, completes: bool
+) -> None:
+    """Only the receiver, or its friend on its behalf, completes a transfer."""
+    board = _stack(BOARD)
+    number = board.send(encode_message(LONG), dst=TOP, key=APP_KEY, ttl=0, now=0.0)
+    ack = SegmentAcknowledgment(seq_zero, (1 << 11) - 1, obo)
+    events = board.receive(NetworkPdu(1, 3, 9, src, BOARD, ack.encode(), 5), 0.0)
+    assert events == ([TransferCompleted(number, TOP)] if completes else [])
+
+
+def test_slow_bearer_starts_the_wait_for_an_acknowledgment() -> None:
+    """A segment that left late is awaited from then; other PDUs and transfers change nothing."""
+    board = _stack(BOARD)
+    board.send(encode_message(LONG), dst=TOP, key=APP_KEY, ttl=0, now=0.0)
+    segment = board.pdus_to_send()[-1].pdu
+    board.send(encode_message(OnOffStatus(True)), dst=TOP, key=APP_KEY, now=0.0)
+    (unsegmented,) = board.pdus_to_send()
+    before = board.next_deadline()
+    board.segment_left(unsegmented.pdu, 5.0)
+    board.segment_left(replace(segment, dst=GROUP), 5.0)
+    board.segment_left(replace(segment, transport_pdu=b"\x80\xff\xff\xff"), 5.0)
+    assert board.next_deadline() == before
+    board.segment_left(segment, 5.0)
+    assert board.next_deadline() == 5.0 + SegmentationTimers().retransmit_s(0)
+
+
+def test_segments_for_a_group_are_dropped_silently_when_full() -> None:
+    """Nobody is refused who asked for no acknowledgment."""
+    top = _stack(TOP)
+    top.groups.add(GROUP)
+    for address in range(0x10, 0x10 + MAX_INCOMING_TRANSFERS + 1):
+        sender = _stack(address)
+        sender.send(encode_message(LONG), dst=GROUP, key=APP_KEY, now=0.0)
+        assert top.receive(sender.pdus_to_send()[0].pdu, 0.0) == []
+    assert top.pdus_to_send() == []
 
 
 def test_group_message_needs_no_acknowledgment() -> None:
