@@ -153,7 +153,7 @@ class BleakBearer:
             link = GattLink(device_address, service)
             client = self._client(device_address, link)
             try:
-                await self._open(device_address, client, link)
+                value_octets = await self._open(device_address, client, link)
             except BLEAK_ERRORS as error:
                 diagnosis = diagnose(error)
                 log.debug(
@@ -176,17 +176,18 @@ class BleakBearer:
                     device_address=device_address,
                     service=f"0x{service.uuid:04x}",
                     attempts=attempt,
-                    value_octets=link.value_octets,
+                    value_octets=value_octets,
                     elapsed_s=round(loop.time() - started_s, 3),
                 )
                 return link, client
         raise LocalProtocolError("a bearer needs at least one connection attempt")
 
-    async def _open(self, device_address: str, client: BleakClient, link: GattLink) -> None:
+    async def _open(self, device_address: str, client: BleakClient, link: GattLink) -> int:
         try:
             async with asyncio.timeout(2 * self._connect_timeout_s + _BLEAK_MARGIN_S):
                 await client.connect()
             await link.start(client)
+            return link.value_octets
         except BaseException:
             self._hang_up(device_address, client)
             raise

@@ -54,8 +54,7 @@ class GattLink:
         self.dropped = 0
         self._device_address = device_address
         self._service = service
-        self._client: BleakClient | None = None
-        self._data_in: BleakGATTCharacteristic | None = None
+        self._gatt: tuple[BleakClient, BleakGATTCharacteristic] | None = None  # with Data In
         self._reassembler = Reassembler()
         self._received: deque[tuple[ProxyPduType, bytes]] = deque()
         self._arrived = asyncio.Event()
@@ -66,14 +65,13 @@ class GattLink:
     @property
     def is_connected(self) -> bool:
         """Whether the link was up when last heard of."""
-        return self._client is not None and self._lost is None
+        return self._gatt is not None and self._lost is None
 
     @property
     def value_octets(self) -> int:
         """How many octets one write takes; BlueZ may tell more after the first exchange."""
-        if self._data_in is None:
-            return MIN_VALUE_OCTETS
-        return max(MIN_VALUE_OCTETS, self._data_in.max_write_without_response_size)
+        _, data_in = self._check()
+        return max(MIN_VALUE_OCTETS, data_in.max_write_without_response_size)
 
     async def start(self, client: BleakClient) -> None:
         """Find the characteristics and enable notifications, before anything is written.
@@ -93,8 +91,7 @@ class GattLink:
                 f"{self._device_address} must offer service 0x{self._service.uuid:04x}, it offers "
                 f"{offered}; look again for it"
             )
-        self._data_in = data_in
-        self._client = client
+        self._gatt = client, data_in
         try:
             async with asyncio.timeout(NOTIFY_TIMEOUT_S):
                 await client.start_notify(data_out, self._on_value)
@@ -150,9 +147,10 @@ class GattLink:
             self._log.debug("link_lost")
         self.lose("the link was lost")
 
-    def _check(self) -> None:
-        if self._lost is not None or self._client is None:
+    def _check(self) -> tuple[BleakClient, BleakGATTCharacteristic]:
+        if self._gatt is None or self._lost is not None:
             raise ConnectionLost(f"{self._device_address}: {self._lost or 'not connected'}")
+        return self._gatt
 
     async def _write_all(self, pdu_type: ProxyPduType, payload: bytes) -> None:
         for value in segment(pdu_type, payload, self.value_octets):
@@ -160,12 +158,10 @@ class GattLink:
         self._log.debug("proxy_pdu_sent", type=pdu_type.name, octets=len(payload))
 
     async def _write(self, value: bytes) -> None:
-        self._check()
-        if self._client is None or self._data_in is None:
-            return
+        client, data_in = self._check()
         try:
             async with asyncio.timeout(WRITE_TIMEOUT_S):
-                await self._client.write_gatt_char(self._data_in, value, response=False)
+                await client.write_gatt_char(data_in, value, response=False)
         except BLEAK_ERRORS as error:
             self._log.debug("write_failed", error=describe(error))
             self.lose(f"a write failed ({describe(error)})")

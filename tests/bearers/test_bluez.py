@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from dbus_fast import Variant
 
-from fastprovd.bearers.bluez import adapter_name
+from fastprovd.bearers.bluez import adapter_name, find_adapter
 from fastprovd.errors import BluetoothUnavailable
 
 OBJECTS = {
@@ -28,3 +30,10 @@ def test_a_missing_adapter_is_named_with_those_there_are() -> None:
         adapter_name(OBJECTS, "24:0A:C4:5E:00:01")
     with pytest.raises(BluetoothUnavailable, match="none"):
         adapter_name({}, "24:0A:C4:5E:00:01")
+
+
+def test_without_a_bus_bluetooth_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without D-Bus is told so in one sentence."""
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus")
+    with pytest.raises(BluetoothUnavailable, match="could not be asked"):
+        asyncio.run(find_adapter("00:1A:7D:DA:71:13"))

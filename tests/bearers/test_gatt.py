@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 from bleak.exc import BleakDBusError
+from structlog.testing import capture_logs
 
 from fastprovd.bearers import gatt
+from fastprovd.bearers.adapter import BleakBearer
+from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
 from fastprovd.emulator.connection import BlueZTiming
 from fastprovd.errors import (
     BearerError,
@@ -425,7 +428,8 @@ def test_odd_write_errors_are_connection_lost(
     async def main() -> None:
         bench = BearerBench()
         async with linked(bench) as link:
-            link._client = OddClient(error)  # type: ignore[assignment]
+            assert link._gatt is not None
+            link._gatt = OddClient(error), link._gatt[1]  # type: ignore[assignment]
             started = now()
             with pytest.raises(ConnectionLost, match="a write failed"):
                 await link.send(PROVISIONING, b"x")
@@ -615,5 +619,32 @@ def test_power_off_under_a_link(run_virtual: Any) -> None:
             with pytest.raises(BluetoothUnavailable, match="power on"):
                 async with bearer.provisioning_link(address):
                     pytest.fail("the link opened")
+
+    run_virtual(main())
+
+
+def test_a_disconnect_that_fails_is_logged(run_virtual: Any) -> None:
+    """A BlueZ that refuses to hang up ends no context and no bearer."""
+
+    async def main() -> None:
+        bench = BearerBench()
+        backend = client_backend(bench.adapter)
+
+        async def disconnect(client: Any) -> None:
+            await backend.disconnect(client)
+            raise EOFError
+
+        stubborn = type("Stubborn", (backend,), {"disconnect": disconnect})
+        bearer = BleakBearer(
+            scanner_backend=scanner_backend(bench.adapter), client_backend=stubborn
+        )
+        with capture_logs() as logs:
+            async with bearer, bearer.provisioning_link(bench.board.address):
+                pass
+        assert [
+            (entry["log_level"], entry["error"])
+            for entry in logs
+            if entry["event"] == "disconnect_failed"
+        ] == [("warning", "EOFError")]
 
     run_virtual(main())
