@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-CLOSE_TIMEOUT_S: Final = 1.0
+CLOSE_TIMEOUT_S: Final = 0.5
 """How long a clean disconnect may take: it only writes one packet into a local buffer."""
 
 _MAX_WAITING_REQUESTS: Final = 100  # what arrives beyond is dropped by aiomqtt with a warning

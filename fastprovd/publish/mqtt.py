@@ -50,10 +50,10 @@ BACK_OFF_BASE_S: Final = 0.5
 BACK_OFF_CAP_S: Final = 60.0
 _ATTEMPTS_TO_CAP: Final = 7  # 0.5 s doubled seven times is past the cap
 
-DRAIN_TIMEOUT_S: Final = 2.0
-"""How long a stop may spend on what still waits; with what follows it stays below 5 s."""
-
-OFFLINE_TIMEOUT_S: Final = 1.0
+# The parts of a stop; together, and with CLOSE_TIMEOUT_S, below 5 s when the broker is silent.
+IN_FLIGHT_TIMEOUT_S: Final = 1.0  # twice at most: at the stop, and when draining ends
+DRAIN_TIMEOUT_S: Final = 1.5
+OFFLINE_TIMEOUT_S: Final = 0.5
 
 MAX_IN_MEMORY: Final = 1_000  # a writer that hangs this long hangs for good
 WRITE_RETRY_S: Final = 5.0  # a full disk does not empty itself at once
@@ -224,7 +224,7 @@ class MqttPublisher:
         counters = {"event_seq": self._seq, "nodes_revision": self._revision}
         try:
             writing = asyncio.to_thread(self._outbox.put_all, list(batch.values()), counters)
-            await finish(writing, DRAIN_TIMEOUT_S)
+            await finish(writing, IN_FLIGHT_TIMEOUT_S)
         except StoreError as error:
             report = log.debug if quiet else log.error
             report("outbox_not_written", reason=str(error))
@@ -288,7 +288,7 @@ class MqttPublisher:
     async def _drain(self, client: Client) -> None:
         while entries := await asyncio.to_thread(self._outbox.peek, BATCH):
             # What is in flight is waited for, or it would be published a second time.
-            await finish(self._send(client, entries), DRAIN_TIMEOUT_S)
+            await finish(self._send(client, entries), IN_FLIGHT_TIMEOUT_S)
 
     async def _send(self, client: Client, entries: Sequence[Entry]) -> None:
         results = await asyncio.gather(
@@ -327,12 +327,12 @@ class MqttPublisher:
                 await self._write()
                 await self._drain(client)
         except (aiomqtt.MqttError, StoreError, TimeoutError) as error:
-            log.warning("mqtt_left_with_messages_waiting", reason=str(error))
+            log.warning("mqtt_left_with_messages_waiting", reason=repr(error))
         try:
             async with asyncio.timeout(OFFLINE_TIMEOUT_S):
                 await client.publish_acknowledged(state_message(self._topics, None))
         except (aiomqtt.MqttError, TimeoutError) as error:
-            log.warning("mqtt_offline_not_published", reason=str(error))
+            log.warning("mqtt_offline_not_published", reason=repr(error))
 
     def _note_failure(self, error: BaseException) -> None:
         if self._protocol == "5" and is_unsupported_protocol(error):

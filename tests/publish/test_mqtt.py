@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from paho.mqtt.properties import Properties
 from structlog.testing import capture_logs
 
 from fastprovd.clock import SystemClock
+from fastprovd.errors import StoreError
 from fastprovd.publish import mqtt
 from fastprovd.publish.broker import LocalBroker
 from fastprovd.publish.client import BrokerSettings
 from fastprovd.publish.messages import Request, Response
-from fastprovd.publish.mqtt import BACK_OFF_CAP_S, MqttPublisher
+from fastprovd.publish.mqtt import BACK_OFF_CAP_S, MAX_IN_MEMORY, MqttPublisher
 from fastprovd.publish.outbox import Outbox
 from fastprovd.records import RunState
 from tests.conftest import RunVirtual
@@ -307,6 +309,7 @@ async def test_a_stop_with_a_silent_broker_ends_in_time(
     mosquitto: Mosquitto, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A broker that acknowledges nothing delays the stop by the limits only; nothing is lost."""
+    monkeypatch.setattr(mqtt, "IN_FLIGHT_TIMEOUT_S", 0.2)
     monkeypatch.setattr(mqtt, "DRAIN_TIMEOUT_S", 0.2)
     monkeypatch.setattr(mqtt, "OFFLINE_TIMEOUT_S", 0.1)
     async with Gate(mosquitto.port) as gate:
@@ -604,3 +607,100 @@ def test_pauses_double_up_to_the_cap(run_virtual: RunVirtual[Any], outbox: Outbo
     levels = [entry["log_level"] for entry in logs if entry["event"] == "mqtt_disconnected"]
     assert levels[0] == "warning"
     assert set(levels[1:]) == {"debug"}
+
+
+async def test_stops_under_load_publish_nothing_twice(
+    mosquitto: Mosquitto, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Messages in flight at a stop are waited for: over many restarts each event comes once."""
+    monkeypatch.setattr(mqtt, "DRAIN_TIMEOUT_S", 0.02)
+    async with reader(mosquitto.port) as found:
+        told = 0
+        for _ in range(5):
+            async with running(a_publisher(outbox, settings(mosquitto.port))) as publisher:
+                for _ in range(300):
+                    publisher.event("warning", {}, None)
+                told += 300
+                seen = len(found.seqs())
+                await found.until(lambda seen=seen: len(found.seqs()) > seen + 10)
+        async with running(a_publisher(outbox, settings(mosquitto.port))):
+            await found.until(lambda: found.seqs()[-1] == told)
+    assert found.seqs() == list(range(1, told + 1))
+
+
+async def test_an_old_value_in_the_outbox_does_not_follow_the_new_one(
+    mosquitto: Mosquitto, outbox: Outbox
+) -> None:
+    """What an earlier process left of a retained topic is superseded by the birth."""
+    outbox.put("fastprovd/gw1/bridge/info", b'{"version":"0.9"}', retain=True)
+    async with (
+        reader(mosquitto.port) as found,
+        running(a_publisher(outbox, settings(mosquitto.port))) as publisher,
+    ):
+        publisher.event("warning", {}, None)
+        await found.until(lambda: found.seqs() == [1])
+    assert [info["version"] for info in found.all("bridge/info")] == ["1.0.0"]
+
+
+async def test_new_facts_about_the_gateway_are_published(
+    mosquitto: Mosquitto, outbox: Outbox
+) -> None:
+    """info_changed replaces bridge/info."""
+    async with (
+        reader(mosquitto.port) as found,
+        running(a_publisher(outbox, settings(mosquitto.port))) as publisher,
+    ):
+        publisher.info_changed(replace(INFO, iv_index=1))
+        await found.until(lambda: len(found.all("bridge/info")) == 2)
+    assert [info["network"]["iv_index"] for info in found.all("bridge/info")] == [None, 1]
+
+
+async def test_a_disk_that_is_full_for_a_while_loses_nothing(
+    mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the outbox can not be written messages stay in memory, with one error in the log."""
+
+    class FullOutbox(Outbox):
+        is_full = False
+        refused = 0
+
+        def put_all(self, *arguments: Any) -> None:
+            if self.is_full:
+                self.refused += 1
+                raise StoreError("database or disk is full")
+            super().put_all(*arguments)
+
+    monkeypatch.setattr(mqtt, "WRITE_RETRY_S", 0.01)
+    outbox = FullOutbox(tmp_path / "full.db")
+    with capture_logs() as logs:
+        async with (
+            reader(mosquitto.port) as found,
+            running(a_publisher(outbox, settings(mosquitto.port))) as publisher,
+        ):
+            outbox.is_full = True
+            for _ in range(5):
+                publisher.event("warning", {}, None)
+            await eventually(lambda: outbox.refused >= 3)
+            publisher.event("warning", {}, None)
+            outbox.is_full = False
+            await found.until(lambda: found.seqs() == [1, 2, 3, 4, 5, 6])
+    outbox.close()
+    levels = [entry["log_level"] for entry in logs if entry["event"] == "outbox_not_written"]
+    assert levels[0] == "error"
+    assert set(levels[1:]) == {"debug"}
+
+
+async def test_memory_is_bounded(mosquitto: Mosquitto, outbox: Outbox) -> None:
+    """Too much told before anything can be written drops the oldest events, visibly."""
+    publisher = a_publisher(outbox, settings(mosquitto.port))
+    publisher.run_changed(a_run(known=4))
+    for _ in range(MAX_IN_MEMORY + 500):
+        publisher.event("warning", {}, None)
+    with capture_logs():
+        async with reader(mosquitto.port) as found, running(publisher):
+            await found.until(lambda: found.last("bridge/event"))
+            await found.until(lambda: found.last("bridge/event")["type"] == "outbox_dropped")
+    lost = found.last("bridge/event")["data"]["count"]
+    assert lost >= 500
+    assert found.seqs() == list(range(lost + 1, MAX_IN_MEMORY + 502))
+    assert found.last("bridge/run")["provisioned"] == 4
