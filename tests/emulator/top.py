@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from fastprovd.emulator.air import Air
 from fastprovd.emulator.peripheral import PeripheralLink, Report
+from fastprovd.errors import DecodeError
 from fastprovd.mesh.access import Message, UnknownMessage, encode_message
 from fastprovd.mesh.beacons import NodeIdentity, decode_service_data
 from fastprovd.mesh.crypto import EcdhKeyPair
@@ -75,7 +76,10 @@ class Top:
     def notified(self, value_handle: int, value: bytes) -> None:
         now = self.loop.time()
         self.notified_values.append((now, value_handle, value))
-        complete = self._reassembler.receive(value, now)
+        try:
+            complete = self._reassembler.receive(value, now)
+        except DecodeError:  # a board drops notifications that it has no room for
+            complete = None
         if complete is not None:
             pdu_type, payload = complete
             self.proxy_pdus.append((now, pdu_type, payload))
