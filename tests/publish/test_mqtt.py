@@ -473,17 +473,18 @@ async def test_wrong_credentials_are_said_once_and_tried_on(
     passwords = tmp_path / "passwords"
     passwords.write_text("")
     broker = make_mosquitto("allow_anonymous false", f"password_file {passwords}")
-    attempts: list[None] = []
+    attempts: list[float] = []
 
     def random_share() -> float:
-        attempts.append(None)
-        return 0.0
+        attempts.append(asyncio.get_running_loop().time())
+        return 0.002
 
     login = settings(broker.port, username="gateway", password="hunter2")  # noqa: S106 - invented
     with capture_logs() as logs:
         publisher = a_publisher(outbox, login, random_share=random_share)
         async with running(publisher, wait=False):
             await eventually(lambda: len(attempts) >= 3)
+    assert attempts[1] - attempts[0] >= 0.002 * BACK_OFF_CAP_S
     (error,) = [entry for entry in logs if entry["log_level"] == "error"]
     assert error["event"] == "mqtt_disconnected"
     assert "Not authorized" in error["reason"]
