@@ -17,6 +17,7 @@ from fastprovd.errors import DecodeError
 from fastprovd.mesh.access import MAX_PAYLOAD_OCTETS
 from fastprovd.mesh.events import Event, MessageReceived, MessageRejected
 from fastprovd.mesh.keys import AppKey, DevKey
+from fastprovd.mesh.lower_transport import SegmentedAccess, SegmentHeader
 from fastprovd.mesh.network import NetworkPdu
 from fastprovd.mesh.proxy import ProxyPduType, Reassembler
 from fastprovd.mesh.proxy_client import ProxyClient
@@ -260,3 +261,29 @@ def test_any_upper_pdu_gives_events_only(
     pdu = NetworkPdu(0, 3, 1, BOARD, TOP, bytes([head]) + upper)
     events = _client("single-alg0").stack.receive(pdu, 0.0)
     assert all(isinstance(event, MessageReceived | MessageRejected) for event in events)
+
+
+segments = st.builds(
+    SegmentedAccess,
+    akf=st.integers(0, 1),
+    aid=st.sampled_from([0, keys("single-alg0").app_key.aid]),
+    header=st.builds(
+        SegmentHeader,
+        seq_zero=st.integers(0, 4) | st.integers(0, 0x1FFF),
+        seg_o=st.integers(0, 2),
+        seg_n=st.integers(0, 2),
+        szmic=st.integers(0, 1),
+    ),
+    segment=st.binary(min_size=1, max_size=12) | st.just(bytes(12)),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 8) | st.integers(0, 0xFFFFFF), segments), max_size=8))
+def test_any_segments_give_events_only(sent: list[tuple[int, SegmentedAccess]]) -> None:
+    """Segments that contradict each other, themselves or their SEQ break nothing."""
+    client = _client("single-alg0")
+    for seq, lower in sent:
+        pdu = NetworkPdu(0, 3, seq, BOARD, TOP, lower.encode())
+        assert all(isinstance(event, Event) for event in client.stack.receive(pdu, 0.0))
+    _feed(client, [], 0.0)
