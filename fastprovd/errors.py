@@ -142,5 +142,29 @@ class AddressesTaken(StoreError):
     """Unicast addresses are asked for that were handed out before."""
 
 
+class RunInProgress(FastprovdError):
+    """A run is going on, so nothing else may use the mesh."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"run {run_id} is going on; stop it first")
+        self.run_id = run_id
+
+
+class RunsRefused(FastprovdError):
+    """This process starts no run on request, or not any more."""
+
+
+class NoRun(FastprovdError):
+    """There is no run that it could be about."""
+
+
+class UnknownNode(FastprovdError):
+    """No run has made this node."""
+
+    def __init__(self, address: int) -> None:
+        super().__init__(f"no node 0x{address:04x} is known")
+        self.address = address
+
+
 class BrokerUnavailable(FastprovdError):
     """No MQTT broker can be started on this machine."""

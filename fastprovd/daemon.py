@@ -1,0 +1,249 @@
+"""The service: a gateway that takes requests and publishes until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final
+
+import structlog
+
+from fastprovd import __version__
+from fastprovd.campaign.ports import Audience
+from fastprovd.campaign.run import Campaign
+from fastprovd.clock import Clock, SystemClock
+from fastprovd.config import Config, MqttConfig, read_password
+from fastprovd.errors import ConfigError, FastprovdError, RunsRefused, StoreError
+from fastprovd.gateway import Gateway, Radio, open_gateway
+from fastprovd.publish.client import BrokerSettings
+from fastprovd.publish.messages import GatewayInfo
+from fastprovd.publish.mqtt import MqttPublisher
+from fastprovd.publish.outbox import Outbox
+from fastprovd.records import Node, Run
+from fastprovd.requests import RequestHandler
+from fastprovd.sd_notify import Notifier
+
+log = structlog.get_logger(__name__)
+
+OUTBOX_NAME: Final = "outbox.db"
+# A loop that is this late, or a database that takes this long, does not do its work any more.
+_RESPONSIVE_S: Final = 5.0
+
+
+async def run_daemon(
+    config: Config,
+    *,
+    radio: Radio | None = None,
+    clock: Clock | None = None,
+    notifier: Notifier | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then end the run, say goodbye and keep all counters.
+
+    Ready as soon as configuration and state database are: neither a missing adapter nor a missing
+    broker keeps it from starting, or ends it.
+
+    Raises:
+        ConfigError: password or certificates can not be read.
+        StoreError: the state directory can not be used as it is.
+    """
+    clock, notifier = clock or SystemClock(), notifier or Notifier()
+    stop = asyncio.Event()
+    with on_signals(stop.set):
+        async with open_gateway(config, radio=radio, clock=clock) as gateway:
+            runs = Runs(gateway)
+            async with publisher_for(gateway, runs, clock) as publisher:
+                gateway.audiences.members.append(_StatusLine(notifier))
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(_feed_watchdog(gateway, notifier, clock))]
+                    if publisher is not None:
+                        tasks.append(group.create_task(publisher.run(), name="mqtt_publisher"))
+                    runs.begin(group)
+                    notifier.ready()
+                    log.info("daemon_ready", version=__version__, gateway_id=config.gateway.id)
+                    await stop.wait()
+                    log.info("daemon_stopping")
+                    notifier.stopping()
+                    await runs.end()
+                    for task in tasks:
+                        task.cancel()
+    log.info("daemon_stopped")
+
+
+class Runs:
+    """The runs that requests start, one at a time; none before `begin` and after `end`."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._group: asyncio.TaskGroup | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, group: asyncio.TaskGroup) -> None:
+        """Let runs be started; `group` owns their tasks."""
+        self._group = group
+
+    def start(self, overrides: Mapping[str, Any]) -> Run:
+        """Start a run and return it; raises RunInProgress, RunsRefused."""
+        settings = self._gateway.settings(**overrides)
+        if self._group is None:
+            raise RunsRefused("this process starts no run on request")
+        campaign = self._gateway.prepare_run(settings)
+        run = campaign.run
+        self._task = self._group.create_task(self._execute(campaign), name=f"run[{run.run_id}]")
+        return run
+
+    async def end(self) -> None:
+        """Interrupt the run that is going on, if any."""
+        self._group = None
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _execute(self, campaign: Campaign) -> None:
+        try:
+            await self._gateway.execute(campaign)
+        except FastprovdError as error:  # a full disk, for one: the next run may do better
+            log.error("run_not_kept", run_id=campaign.run.run_id, reason=str(error))
+
+
+class _StatusLine:
+    """What `systemctl status` shows; an audience."""
+
+    def __init__(self, notifier: Notifier) -> None:
+        self._notifier = notifier
+
+    def run_changed(self, run: Run) -> None:
+        of = "" if run.expected is None else f" of {run.expected}"
+        self._notifier.status(f"{run.run_id}: {run.state}, {run.known}{of} addresses known")
+
+    def node_changed(self, node: Node) -> None:
+        pass
+
+    def nodes_changed(self, nodes: object, run: Run) -> None:
+        pass
+
+    def event(self, kind: str, data: Mapping[str, Any], run_id: str | None) -> None:
+        pass
+
+
+async def _feed_watchdog(gateway: Gateway, notifier: Notifier, clock: Clock) -> None:
+    """Feed systemd's watchdog as long as the loop is on time and the database answers."""
+    interval_s = notifier.watchdog_interval_s
+    while interval_s is not None:
+        due = clock.monotonic() + interval_s
+        await asyncio.sleep(interval_s)
+        late_s = clock.monotonic() - due
+        try:
+            async with asyncio.timeout(_RESPONSIVE_S):
+                await gateway.check_store()
+        except (StoreError, TimeoutError) as error:
+            log.error("watchdog_not_fed", reason=f"the database does not answer: {error}")
+            continue
+        if late_s > _RESPONSIVE_S:
+            log.error("watchdog_not_fed", reason=f"the event loop was {late_s:.1f} s late")
+            continue
+        notifier.watchdog()
+
+
+@contextmanager
+def on_signals(call: Callable[[], object]) -> Iterator[None]:
+    """Call back at SIGTERM and SIGINT instead of ending the process."""
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, call)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+@asynccontextmanager
+async def publisher_for(
+    gateway: Gateway, runs: Runs, clock: Clock
+) -> AsyncIterator[MqttPublisher | None]:
+    """Make the publisher, told of the last run, and let it hear of everything; its task is yours.
+
+    `None` when the configuration says so.
+
+    Raises:
+        ConfigError: password or certificates can not be read.
+        StoreError: the outbox can not be opened.
+    """
+    config = gateway.config
+    if not config.mqtt.enabled:
+        log.warning("mqtt_disabled", advice="set [mqtt] enabled to publish and to take requests")
+        yield None
+        return
+    settings = broker_settings(config)
+    outbox = await asyncio.to_thread(Outbox, config.state.directory / OUTBOX_NAME)
+    try:
+        handler = RequestHandler(gateway, runs.start)
+        info = gateway_info(gateway, clock)
+        publisher = MqttPublisher(settings, outbox, handler.answer, info, clock)
+        run, nodes = await gateway.last_run()
+        if run is not None:
+            publisher.run_changed(run)
+            publisher.nodes_changed(nodes, run)
+        audience: Audience = publisher
+        gateway.audiences.members.append(audience)
+        yield publisher
+        gateway.audiences.members.remove(audience)
+    finally:
+        outbox.close()
+
+
+def broker_settings(config: Config) -> BrokerSettings:
+    """Return where the broker is and how to speak to it; raises ConfigError."""
+    mqtt = config.mqtt
+    return BrokerSettings(
+        mqtt.host,
+        mqtt.port,
+        config.gateway.id,
+        mqtt.protocol,
+        mqtt.username or None,
+        read_password(mqtt),
+        _tls_context(mqtt),
+        mqtt.base_topic,
+        mqtt.keepalive_s,
+        mqtt.timeout_s,
+    )
+
+
+def gateway_info(gateway: Gateway, clock: Clock) -> GatewayInfo:
+    """Return the public facts for `bridge/info`."""
+    config, network = gateway.config, gateway.network
+    adapter = config.bluetooth.adapter
+    return GatewayInfo(
+        version=__version__,
+        gateway_id=config.gateway.id,
+        started=clock.utc_now(),
+        adapter=adapter if adapter and ":" not in adapter else None,
+        adapter_address=adapter if ":" in adapter else None,
+        mesh_uuid=network.mesh_uuid,
+        network_id=network.net_key.network_id,
+        net_key_index=network.net_key.index,
+        app_key_index=network.app_key.index,
+        iv_index=network.iv_index.value,
+        provisioner_address=network.address,
+        unicast_min=config.mesh.unicast_min,
+        unicast_max=config.mesh.unicast_max,
+    )
+
+
+def _tls_context(mqtt: MqttConfig) -> ssl.SSLContext | None:
+    if not mqtt.tls.enabled:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=mqtt.tls.ca)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError([f"mqtt.tls.ca: {mqtt.tls.ca}: {error}"]) from error
+    if mqtt.tls.cert is not None:
+        try:
+            context.load_cert_chain(mqtt.tls.cert, mqtt.tls.key)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError([f"mqtt.tls.cert: {mqtt.tls.cert}: {error}"]) from error
+    return context

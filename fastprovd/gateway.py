@@ -1,0 +1,376 @@
+"""The mesh side of one process: store, stack and radio joined; one run at a time.
+
+`run`, `provision`, `onoff` and `demo` are made of the same parts here; mypy checks that bearers
+and store fit the ports of the campaign.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Final, Protocol
+
+import structlog
+
+from fastprovd.bearers.adapter import BleakBearer
+from fastprovd.campaign import control
+from fastprovd.campaign.planner import SAFE_LIST_ENTRIES
+from fastprovd.campaign.ports import Audience, Bearer
+from fastprovd.campaign.proxy_session import ProxySession, TopProvisioner
+from fastprovd.campaign.run import Campaign
+from fastprovd.campaign.run_log import RunLog
+from fastprovd.campaign.settings import RunSettings
+from fastprovd.campaign.states import Trigger
+from fastprovd.campaign.verdict import target
+from fastprovd.clock import Clock, SystemClock
+from fastprovd.config import Config
+from fastprovd.errors import BearerError, NoRun, RunInProgress, UnknownNode
+from fastprovd.mesh.addresses import is_unicast
+from fastprovd.mesh.proxy_client import ProxyClient
+from fastprovd.mesh.replay import ReplayProtectionList
+from fastprovd.mesh.sequence import SequenceNumbers
+from fastprovd.mesh.stack import Stack
+from fastprovd.records import Network, Node, Run
+from fastprovd.store.state import StateStore
+
+log = structlog.get_logger(__name__)
+
+# A restart of bluetoothd takes 0.6 to 2.2 s; an adapter that is away longer fails the run.
+_ADAPTER_PAUSES_S: Final = (1.0, 2.0)
+_TIDS: Final = 256
+
+
+class Radio(Bearer, Protocol):
+    """A Bearer that is open while its context lasts; it may be entered again afterwards."""
+
+    async def __aenter__(self) -> object:
+        """Open it; raises BluetoothUnavailable."""
+        ...
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it, all links hung up."""
+        ...
+
+
+class Audiences:
+    """Tells everybody in `members` what happens; meets the Audience port."""
+
+    def __init__(self) -> None:
+        self.members: list[Audience] = []
+
+    def run_changed(self, run: Run) -> None:
+        """The run moved on."""
+        for member in self.members:
+            member.run_changed(run)
+
+    def node_changed(self, node: Node) -> None:
+        """A node became known, or more is known about it."""
+        for member in self.members:
+            member.node_changed(node)
+
+    def nodes_changed(self, nodes: Sequence[Node], run: Run) -> None:
+        """The address list, whole."""
+        for member in self.members:
+            member.nodes_changed(nodes, run)
+
+    def event(self, kind: str, data: Mapping[str, Any], run_id: str | None) -> None:
+        """Something happened."""
+        for member in self.members:
+            member.event(kind, data, run_id)
+
+
+class Gateway:
+    """Our network, and the only way to its boards; use it through `open_gateway`.
+
+    A run has the radio to itself. Requests outside of a run wait for each other and open a link
+    of their own, so that nothing is held while nothing is asked.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        store: StateStore,
+        network: Network,
+        *,
+        radio: Radio,
+        clock: Clock,
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        self.config = config
+        self.network = network
+        self.audiences = Audiences()
+        self._store = store
+        self._radio = radio
+        self._clock = clock
+        self._entropy = entropy
+        stack = Stack(
+            address=network.address,
+            net_keys=[network.net_key],
+            iv_index=network.iv_index,
+            sequence=SequenceNumbers(),
+            replay=ReplayProtectionList(heard=store.replay_list()),
+        )
+        stack.app_keys[network.app_key.index] = network.app_key
+        self._top = TopProvisioner(ProxyClient(stack), store)
+        self._run_ids = {run.run_id for run in store.runs()}
+        self._tid = entropy(1)[0]
+        self._campaign: Campaign | None = None
+        self._radio_use = asyncio.Lock()
+
+    # Runs
+
+    @property
+    def current_run(self) -> Run | None:
+        """The run that is going on."""
+        return None if self._campaign is None else self._campaign.run
+
+    def settings(self, **overrides: Any) -> RunSettings:
+        """Return the configured settings of a run; an override that is `None` changes nothing."""
+        mesh, run = self.config.mesh, self.config.run
+        settings = RunSettings(
+            expected=run.expected,
+            match=mesh.match,
+            group=mesh.group,
+            unicast_min=mesh.unicast_min,
+            unicast_max=mesh.unicast_max,
+            scan_s=run.scan_timeout_s,
+            primary_return_s=run.proxy_timeout_s,
+            settle_s=run.settle_s,
+            run_s=run.run_timeout_s,
+        )
+        given = {name: value for name, value in overrides.items() if value is not None}
+        return replace(settings, **given)
+
+    def prepare_run(self, settings: RunSettings) -> Campaign:
+        """Make the next run, which from now on is the current one; then `execute` it.
+
+        Raises:
+            RunInProgress: there is one.
+        """
+        self._check_no_run()
+        self._campaign = Campaign(
+            self._new_run_id(),
+            settings,
+            bearer=self._radio,
+            store=self._store,
+            audience=self.audiences,
+            clock=self._clock,
+            entropy=self._entropy,
+            top=self._top,
+            app_key=self.network.app_key,
+        )
+        return self._campaign
+
+    async def execute(self, campaign: Campaign) -> Run:
+        """Drive the prepared run to its end, however it ends; raises StoreError."""
+        try:
+            async with self._radio_use:
+                problem = await self._adapter_problem()
+                if problem is not None:
+                    return await self._fail(campaign.run, problem)
+                async with self._radio:
+                    run = await campaign.execute()
+                await self._save_replay_list()
+                return run
+        finally:
+            self._campaign = None
+
+    def stop_run(self) -> Run:
+        """Ask the current run to end as stopped; raises NoRun."""
+        if self._campaign is None:
+            raise NoRun("no run is going on")
+        self._campaign.stop()
+        return self._campaign.run
+
+    def _check_no_run(self) -> None:
+        if self._campaign is not None:
+            raise RunInProgress(self._campaign.run.run_id)
+
+    def _new_run_id(self) -> str:
+        stem = self._clock.utc_now().strftime("r-%Y%m%d-%H%M%S")
+        run_id, number = stem, 1
+        while run_id in self._run_ids:
+            number += 1
+            run_id = f"{stem}-{number}"
+        self._run_ids.add(run_id)
+        return run_id
+
+    async def _adapter_problem(self) -> str | None:
+        for pause_s in (*_ADAPTER_PAUSES_S, None):
+            try:
+                async with self._radio, self._radio.scan():
+                    return None
+            except BearerError as error:
+                if pause_s is None:
+                    return str(error)
+                log.info("adapter_not_usable", reason=str(error), pause_s=pause_s)
+            await asyncio.sleep(pause_s)
+        return None
+
+    async def _fail(self, run: Run, reason: str) -> Run:
+        run_log = RunLog(run, self._store, self.audiences, self._clock)
+        run_log.event("run_started", expected=run.expected)
+        await run_log.move(Trigger.NOTHING_HEARD, reason=reason)
+        run_log.event("run_finished", state=run_log.run.state.value, reason=reason)
+        return run_log.run
+
+    # What is known
+
+    async def last_run(self) -> tuple[Run | None, list[Node]]:
+        """Return the newest run and the nodes it made."""
+        runs = await asyncio.to_thread(self._store.runs)
+        if not runs:
+            return None, []
+        nodes = await asyncio.to_thread(self._store.nodes)
+        return runs[0], [node for node in nodes if node.run_id == runs[0].run_id]
+
+    async def node(self, address: int) -> Node:
+        """Return a node by its address; raises UnknownNode."""
+        for node in await asyncio.to_thread(self._store.nodes):
+            if node.address == address:
+                return node
+        raise UnknownNode(address)
+
+    # The mesh outside of a run; all raise RunInProgress, BearerError classes, ResponseTimeout
+
+    async def get_onoff(self, address: int) -> Node:
+        """Ask a node for its state, return what is known of it now; raises UnknownNode too."""
+        node = await self.node(address)
+        async with self._session() as session:
+            onoff = await control.get_onoff(session, self.network.app_key, address)
+        return await self._answered(node, onoff)
+
+    async def set_onoff(self, address: int, onoff: bool) -> Node | None:
+        """Switch a node, which confirms it, or a group, which does not; raises UnknownNode too.
+
+        See `control.set_onoff` for what it does to boards that provision others.
+        """
+        node = await self.node(address) if is_unicast(address) else None
+        self._tid = (self._tid + 1) % _TIDS
+        tid = self._tid
+        async with self._session() as session:
+            present = await control.set_onoff(session, self.network.app_key, address, onoff, tid)
+        if node is None or present is None:
+            return None
+        return await self._answered(node, present)
+
+    async def refresh_nodes(self) -> tuple[Run, list[Node], bool]:
+        """Ask the Primary Provisioner of the last run for its list, and keep what is new.
+
+        Returns the run, its nodes, and whether the Primary was asked: a list that may be long is
+        not read, since that kills boards. Raises NoRun too.
+        """
+        run, nodes = await self.last_run()
+        if run is None or run.primary is None:
+            raise NoRun("no run has made a Primary Provisioner yet")
+        known = {node.address: node for node in nodes}
+        if max(target(run.expected, run.heard), len(nodes)) > SAFE_LIST_ENTRIES:
+            return run, nodes, False
+        primary = known[run.primary]
+        async with self._session(primary.device_address) as session:
+            listed = await control.get_node_list(session, self.network.app_key, run.primary)
+        now = self._clock.utc_now()
+        for address in filter(is_unicast, listed):
+            if address not in known:
+                known[address] = Node(address, run.run_id, listed=True, first_seen=now)
+        nodes = sorted(known.values(), key=lambda node: node.address)
+        await asyncio.to_thread(self._store.save_nodes, nodes)
+        self.audiences.nodes_changed(nodes, run)
+        return run, nodes, True
+
+    @asynccontextmanager
+    async def _session(self, device_address: str | None = None) -> AsyncIterator[ProxySession]:
+        nodes = [node.address for node in await asyncio.to_thread(self._store.nodes)]
+        self._check_no_run()
+        async with self._radio_use:
+            self._check_no_run()  # one may have been prepared while we waited for our turn
+            async with (
+                self._radio,
+                control.network_session(
+                    self._radio, self._top, self._clock, nodes=nodes, device_address=device_address
+                ) as session,
+            ):
+                yield session
+            await self._save_replay_list()
+
+    async def _answered(self, node: Node, onoff: bool) -> Node:
+        node = replace(node, proven=True, onoff=onoff, last_seen=self._clock.utc_now())
+        await asyncio.to_thread(self._store.save_nodes, [node])
+        self.audiences.node_changed(node)
+        return node
+
+    # The end
+
+    async def _save_replay_list(self) -> None:
+        entries = self._top.client.stack.replay.entries()
+        await asyncio.to_thread(self._store.save_replay_list, entries)
+
+    async def check_store(self) -> None:
+        """Ask the database something; raises StoreError."""
+        await asyncio.to_thread(self._store.run, "")
+
+    async def close(self) -> None:
+        """Keep the replay list and give back the SEQ that were reserved and not used."""
+        await self._save_replay_list()
+        next_seq = self._top.client.stack.sequence.next
+        if next_seq is not None:
+            await asyncio.to_thread(self._store.release_seq, next_seq)
+
+
+def bluetooth(config: Config) -> Radio:
+    """Return the adapter that the configuration names; nothing is opened yet."""
+    return BleakBearer(
+        config.bluetooth.adapter,
+        connect_timeout_s=config.run.connect_timeout_s,
+        connect_attempts=config.run.connect_attempts,
+    )
+
+
+@asynccontextmanager
+async def open_gateway(
+    config: Config,
+    *,
+    radio: Radio | None = None,
+    clock: Clock | None = None,
+    entropy: Callable[[int], bytes] = secrets.token_bytes,
+) -> AsyncIterator[Gateway]:
+    """Open the state directory and join the parts; runs of an earlier process are interrupted.
+
+    Raises:
+        StoreError: the state directory can not be used as it is.
+    """
+    clock = clock or SystemClock()
+    mesh = config.mesh
+    store = await asyncio.to_thread(StateStore, config.state.directory, entropy)
+    try:
+        network = await asyncio.to_thread(
+            store.network,
+            address=mesh.provisioner_address,
+            net_key_index=mesh.net_key_index,
+            app_key_index=mesh.app_key_index,
+        )
+        for run in await asyncio.to_thread(store.interrupt_runs, clock.utc_now()):
+            log.warning("run_interrupted", run_id=run.run_id)
+        gateway = Gateway(
+            config,
+            store,
+            network,
+            radio=radio or bluetooth(config),
+            clock=clock,
+            entropy=entropy,
+        )
+        try:
+            yield gateway
+        finally:
+            await gateway.close()
+    finally:
+        store.close()

@@ -1,0 +1,168 @@
+"""Requests that come over MQTT, executed; every refusal has a code of the closed list."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from fastprovd.checking import Problem, check_mapping, setting
+from fastprovd.errors import (
+    BearerError,
+    BluetoothUnavailable,
+    FastprovdError,
+    NoRun,
+    ResponseTimeout,
+    RunInProgress,
+    RunsRefused,
+    SeqSpaceExhausted,
+    UnknownNode,
+)
+from fastprovd.gateway import Gateway
+from fastprovd.mesh import addresses
+from fastprovd.mesh.addresses import format_address
+from fastprovd.publish.messages import ErrorCode, Request, Response, node_to_json
+from fastprovd.records import Run
+
+T = TypeVar("T")
+
+StartRun = Callable[[Mapping[str, Any]], Run]
+"""Start a run with these overrides of its settings; raises RunInProgress, RunsRefused."""
+
+# The first class that fits names the code.
+_CODES: tuple[tuple[type[FastprovdError], ErrorCode], ...] = (
+    (RunInProgress, ErrorCode.BUSY),
+    (RunsRefused, ErrorCode.BUSY),
+    (NoRun, ErrorCode.NO_RUN),
+    (UnknownNode, ErrorCode.UNKNOWN_NODE),
+    (BluetoothUnavailable, ErrorCode.ADAPTER_UNAVAILABLE),
+    (BearerError, ErrorCode.CONNECT_FAILED),
+    (ResponseTimeout, ErrorCode.NODE_UNREACHABLE),
+    (SeqSpaceExhausted, ErrorCode.SEQ_EXHAUSTED),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunStartData:
+    """`run/start`; what is absent or `null` is taken from the configuration."""
+
+    expected: int | None = setting(None, low=1, high=addresses.UNICAST_MAX)
+    match: bytes | None = setting(None, low=2, high=16)
+    group: int | None = setting(
+        None, low=addresses.GROUP_MIN, high=addresses.GROUP_MAX_DYNAMIC, hexadecimal=True
+    )
+    timeout_s: float | None = setting(None, low=30, high=86400)
+
+
+@dataclass(frozen=True, slots=True)
+class NoData:
+    """`run/stop` and `nodes/get`: there is nothing to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeGetData:
+    """`node/get`: a node's unicast address."""
+
+    addr: int = setting(low=addresses.UNICAST_MIN, high=addresses.UNICAST_MAX, hexadecimal=True)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSetData:
+    """`node/set`: a node's unicast address or a group address, and what it shall do."""
+
+    addr: int = setting(
+        low=addresses.UNICAST_MIN, high=addresses.GROUP_MAX_DYNAMIC, hexadecimal=True
+    )
+    state: Literal["ON", "OFF"] = setting()
+
+
+class _InvalidRequest(Exception):
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("; ".join(f"{p.path or 'data'}: {p.message}" for p in problems))
+        self.problems = problems
+
+
+class RequestHandler:
+    """Answers well-formed requests; it neither repeats nor remembers any."""
+
+    def __init__(self, gateway: Gateway, start_run: StartRun) -> None:
+        self._gateway = gateway
+        self._start_run = start_run
+        self._commands: dict[str, Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]] = {
+            "run/start": self._run_start,
+            "run/stop": self._run_stop,
+            "nodes/get": self._nodes_get,
+            "node/get": self._node_get,
+            "node/set": self._node_set,
+        }
+
+    async def answer(self, request: Request) -> Response:
+        """Execute a request; raises only what nobody expected."""
+        try:
+            return Response(await self._commands[request.command](request.data))
+        except _InvalidRequest as error:
+            return Response(
+                {"errors": [{"path": p.path, "message": p.message} for p in error.problems]},
+                ErrorCode.INVALID_REQUEST,
+                str(error),
+            )
+        except FastprovdError as error:
+            code = next((code for cls, code in _CODES if isinstance(error, cls)), None)
+            if code is None:
+                raise
+            if not isinstance(error, RunInProgress):
+                return Response({}, code, str(error))
+            if request.command == "run/start":
+                code = ErrorCode.RUN_IN_PROGRESS
+            return Response({"run_id": error.run_id}, code, str(error))
+
+    async def _run_start(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        wanted = _checked(RunStartData, data)
+        run = self._start_run(
+            {
+                "expected": wanted.expected,
+                "match": wanted.match,
+                "group": wanted.group,
+                "run_s": wanted.timeout_s,
+            }
+        )
+        return {"run_id": run.run_id, "state": run.state.value}
+
+    async def _run_stop(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        _checked(NoData, data)
+        run = self._gateway.stop_run()
+        return {"run_id": run.run_id, "state": run.state.value}
+
+    async def _nodes_get(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        _checked(NoData, data)
+        run, nodes, asked = await self._gateway.refresh_nodes()
+        return {
+            "run_id": run.run_id,
+            "source": "primary_provisioner" if asked else "stored",
+            "count": len(nodes),
+            "addresses": [format_address(node.address) for node in nodes],
+            "nodes": [node_to_json(node) for node in nodes],
+        }
+
+    async def _node_get(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        node = await self._gateway.get_onoff(_checked(NodeGetData, data).addr)
+        return node_to_json(node)
+
+    async def _node_set(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        wanted = _checked(NodeSetData, data)
+        if addresses.is_virtual(wanted.addr):
+            raise _InvalidRequest(
+                [Problem("addr", "expected the address of a node or a group, got a virtual one")]
+            )
+        node = await self._gateway.set_onoff(wanted.addr, wanted.state == "ON")
+        shown = {"addr": format_address(wanted.addr), "state": wanted.state}
+        if node is not None:
+            shown["state"] = "ON" if node.onoff else "OFF"
+        return shown | {"acknowledged": node is not None}
+
+
+def _checked(cls: type[T], data: Mapping[str, Any]) -> T:
+    value, problems = check_mapping(cls, data)
+    if value is None:
+        raise _InvalidRequest(problems)
+    return value
