@@ -12,17 +12,19 @@ from typing import Any, Final
 import structlog
 
 from fastprovd import __version__
+from fastprovd.audiences import SilentAudience
 from fastprovd.campaign.ports import Audience
 from fastprovd.campaign.run import Campaign
+from fastprovd.campaign.tasks import background
 from fastprovd.clock import Clock, SystemClock
 from fastprovd.config import Config, MqttConfig, read_password
-from fastprovd.errors import ConfigError, FastprovdError, RunsRefused, StoreError
+from fastprovd.errors import ConfigError, FastprovdError, RunInProgress, RunsRefused, StoreError
 from fastprovd.gateway import Gateway, Radio, open_gateway
 from fastprovd.publish.client import BrokerSettings
 from fastprovd.publish.messages import GatewayInfo
 from fastprovd.publish.mqtt import MqttPublisher
 from fastprovd.publish.outbox import Outbox
-from fastprovd.records import Node, Run
+from fastprovd.records import Run
 from fastprovd.requests import RequestHandler
 from fastprovd.sd_notify import Notifier
 
@@ -88,6 +90,9 @@ class Runs:
         """Start a run and return it; raises RunInProgress, RunsRefused."""
         settings = self._gateway.settings(**overrides)
         if self._group is None:
+            current = self._gateway.current_run
+            if current is not None:
+                raise RunInProgress(current.run_id)
             raise RunsRefused("this process starts no run on request")
         campaign = self._gateway.prepare_run(settings)
         run = campaign.run
@@ -108,24 +113,16 @@ class Runs:
             log.error("run_not_kept", run_id=campaign.run.run_id, reason=str(error))
 
 
-class _StatusLine:
-    """What `systemctl status` shows; an audience."""
+class _StatusLine(SilentAudience):
+    """What `systemctl status` shows."""
 
     def __init__(self, notifier: Notifier) -> None:
         self._notifier = notifier
 
     def run_changed(self, run: Run) -> None:
+        """Show the run as it stands."""
         of = "" if run.expected is None else f" of {run.expected}"
         self._notifier.status(f"{run.run_id}: {run.state}, {run.known}{of} addresses known")
-
-    def node_changed(self, node: Node) -> None:
-        pass
-
-    def nodes_changed(self, nodes: object, run: Run) -> None:
-        pass
-
-    def event(self, kind: str, data: Mapping[str, Any], run_id: str | None) -> None:
-        pass
 
 
 async def _feed_watchdog(gateway: Gateway, notifier: Notifier, clock: Clock) -> None:
@@ -194,6 +191,17 @@ async def publisher_for(
         gateway.audiences.members.remove(audience)
     finally:
         outbox.close()
+
+
+@asynccontextmanager
+async def published(gateway: Gateway, clock: Clock) -> AsyncIterator[None]:
+    """Publish while the context lasts, and answer requests, but start no run; raises as above."""
+    async with publisher_for(gateway, Runs(gateway), clock) as publisher:
+        if publisher is None:
+            yield
+            return
+        async with background(publisher.run(), "mqtt_publisher"):
+            yield
 
 
 def broker_settings(config: Config) -> BrokerSettings:

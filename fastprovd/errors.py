@@ -168,3 +168,7 @@ class UnknownNode(FastprovdError):
 
 class BrokerUnavailable(FastprovdError):
     """No MQTT broker can be started on this machine."""
+
+
+class BrokerMismatch(FastprovdError):
+    """The broker does not have what was published."""

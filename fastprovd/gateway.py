@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from types import TracebackType
@@ -16,10 +16,11 @@ from typing import Any, Final, Protocol
 
 import structlog
 
+from fastprovd.audiences import Audiences
 from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.campaign import control
 from fastprovd.campaign.planner import SAFE_LIST_ENTRIES
-from fastprovd.campaign.ports import Audience, Bearer
+from fastprovd.campaign.ports import Bearer
 from fastprovd.campaign.proxy_session import ProxySession, TopProvisioner
 from fastprovd.campaign.run import Campaign
 from fastprovd.campaign.run_log import RunLog
@@ -59,33 +60,6 @@ class Radio(Bearer, Protocol):
     ) -> None:
         """Close it, all links hung up."""
         ...
-
-
-class Audiences:
-    """Tells everybody in `members` what happens; meets the Audience port."""
-
-    def __init__(self) -> None:
-        self.members: list[Audience] = []
-
-    def run_changed(self, run: Run) -> None:
-        """The run moved on."""
-        for member in self.members:
-            member.run_changed(run)
-
-    def node_changed(self, node: Node) -> None:
-        """A node became known, or more is known about it."""
-        for member in self.members:
-            member.node_changed(node)
-
-    def nodes_changed(self, nodes: Sequence[Node], run: Run) -> None:
-        """The address list, whole."""
-        for member in self.members:
-            member.nodes_changed(nodes, run)
-
-    def event(self, kind: str, data: Mapping[str, Any], run_id: str | None) -> None:
-        """Something happened."""
-        for member in self.members:
-            member.event(kind, data, run_id)
 
 
 class Gateway:

@@ -12,8 +12,7 @@ import structlog
 
 from fastprovd.campaign.ports import Bearer
 from fastprovd.campaign.proxy_session import ProxySession, TopProvisioner, proxy_session
-from fastprovd.campaign.roll_call import TTL
-from fastprovd.campaign.states import WAITS, Wait
+from fastprovd.campaign.states import Wait
 from fastprovd.clock import Clock
 from fastprovd.errors import BearerError, DeviceNotFound, LocalProtocolError
 from fastprovd.mesh.addresses import format_address, is_unicast
@@ -29,6 +28,8 @@ CONTROL_WAITS: Final[Mapping[str, Wait]] = MappingProxyType(
         "proxy": Wait(
             12.0, "a node advertises every 0.5 s; BlueZ may withhold an unchanged one for 10.24 s"
         ),
+        "answer": Wait(2.0, "a node answers within 0.3 s, and within 2 s while others are busy"),
+        "list": Wait(3.0, "a list of 50 addresses takes 0.14 s, its last repetition 2 s"),
         "repetition": Wait(
             0.3, "three transmissions of a PDU take 0.1 s; the next must meet another moment"
         ),
@@ -37,6 +38,8 @@ CONTROL_WAITS: Final[Mapping[str, Wait]] = MappingProxyType(
 # Proxies to try before a request fails; a board may have left the air just after it was heard.
 _PROXIES_TRIED: Final = 3
 _ATTEMPTS: Final = 4
+# A node whose relay is off does not forward below 3; 7 reaches behind relays too.
+_TTL: Final = 7
 # Nobody acknowledges a group message, and the boards of the demo send each only once.
 _REPETITIONS: Final = 3
 
@@ -69,8 +72,8 @@ async def get_onoff(session: ProxySession, app_key: AppKey, address: int) -> boo
         OnOffGet(),
         dst=address,
         key=app_key,
-        ttl=TTL,
-        timeout_s=WAITS["answer"].seconds,
+        ttl=_TTL,
+        timeout_s=CONTROL_WAITS["answer"].seconds,
         attempts=_ATTEMPTS,
     )
     return status.present
@@ -93,8 +96,8 @@ async def set_onoff(
             OnOffSet(onoff, tid),
             dst=address,
             key=app_key,
-            ttl=TTL,
-            timeout_s=WAITS["answer"].seconds,
+            ttl=_TTL,
+            timeout_s=CONTROL_WAITS["answer"].seconds,
             attempts=_ATTEMPTS,
         )
         return status.present
@@ -103,7 +106,7 @@ async def set_onoff(
         if repetition:
             await asyncio.sleep(CONTROL_WAITS["repetition"].seconds)
         session.check()
-        await session.send(message, dst=address, key=app_key, ttl=TTL)
+        await session.send(message, dst=address, key=app_key, ttl=_TTL)
     # The last one must leave the adapter before the link may go.
     await asyncio.sleep(CONTROL_WAITS["repetition"].seconds)
     return None
@@ -123,7 +126,7 @@ async def get_node_list(session: ProxySession, app_key: AppKey, primary: int) ->
         dst=primary,
         key=app_key,
         ttl=0,
-        timeout_s=WAITS["list"].seconds,
+        timeout_s=CONTROL_WAITS["list"].seconds,
         attempts=_ATTEMPTS,
     )
     return status.addresses

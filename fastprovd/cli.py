@@ -1,0 +1,350 @@
+"""The command line: subcommands, sentences on standard error, exit codes of sysexits.h."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import secrets
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from pathlib import Path
+from typing import Final, NoReturn
+from urllib.parse import urlsplit
+
+from fastprovd import __version__, config_text, logs
+from fastprovd.config import DEFAULT_PATH, Config, load
+from fastprovd.errors import (
+    AccessError,
+    BearerError,
+    BrokerMismatch,
+    BrokerUnavailable,
+    ConfigError,
+    CorruptStore,
+    SchemaTooNew,
+    StoreError,
+    StoreInUse,
+    UnknownNode,
+)
+from fastprovd.mesh.addresses import GROUP_MAX_DYNAMIC, is_group, is_unicast, parse_address
+from fastprovd.records import RunState
+
+
+class Exit(IntEnum):
+    """Exit codes, as in sysexits.h; `MEANINGS` says when."""
+
+    OK = 0
+    USAGE = 64
+    DATA = 65
+    UNAVAILABLE = 69
+    INTERNAL = 70
+    CANT_CREATE = 73
+    IO = 74
+    TRY_AGAIN = 75
+    CONFIG = 78
+
+
+MEANINGS: Final = {
+    Exit.OK: "success; for a run: done, every board is proven",
+    Exit.USAGE: "the command line is wrong, or names a node that is not known",
+    Exit.DATA: "the state directory is damaged, or was written by a newer fastprovd",
+    Exit.UNAVAILABLE: "no adapter, broker or answer; for a run: it failed",
+    Exit.INTERNAL: "a fault of fastprovd itself; --debug shows where",
+    Exit.CANT_CREATE: "a file or directory can not be made",
+    Exit.IO: "the state can not be read or written",
+    Exit.TRY_AGAIN: "the run ended partial, stopped or interrupted; or another fastprovd is at it",
+    Exit.CONFIG: "the configuration is wrong",
+}
+RUN_EXITS: Final = {
+    RunState.DONE: Exit.OK,
+    RunState.PARTIAL: Exit.TRY_AGAIN,
+    RunState.STOPPED: Exit.TRY_AGAIN,
+    RunState.INTERRUPTED: Exit.TRY_AGAIN,
+    RunState.FAILED: Exit.UNAVAILABLE,
+}
+# The first class that fits names the exit.
+_ERROR_EXITS: Final[tuple[tuple[type[Exception], Exit], ...]] = (
+    (ConfigError, Exit.CONFIG),
+    (UnknownNode, Exit.USAGE),
+    (StoreInUse, Exit.TRY_AGAIN),
+    (SchemaTooNew, Exit.DATA),
+    (CorruptStore, Exit.DATA),
+    (StoreError, Exit.IO),
+    (BearerError, Exit.UNAVAILABLE),
+    (AccessError, Exit.UNAVAILABLE),
+    (BrokerUnavailable, Exit.UNAVAILABLE),
+    (BrokerMismatch, Exit.UNAVAILABLE),
+    (PermissionError, Exit.CANT_CREATE),
+    (OSError, Exit.IO),
+)
+_MAX_BOARDS: Final = 300
+_MAX_SPEED: Final = 1000.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except KeyboardInterrupt:
+        return Exit.TRY_AGAIN
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; Python would complain once more at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.OK
+    except Exception as error:  # noqa: BLE001 - the edge of the program
+        return _report(error, options.debug)
+
+
+def _report(error: Exception, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    for cls, code in _ERROR_EXITS:
+        if isinstance(error, cls):
+            for line in str(error).splitlines():
+                print(f"fastprovd: {line}", file=sys.stderr)
+            return code
+    what = f"internal error: {type(error).__name__}"
+    advice = "" if debug else "; run the same command with --debug to see where"
+    print(f"fastprovd: {what}{advice}", file=sys.stderr)
+    return Exit.INTERNAL
+
+
+# Commands; what they need is imported by each, so that --help is quick
+
+
+def _run(options: argparse.Namespace) -> int:
+    from fastprovd.daemon import run_daemon
+
+    config = load(options.config)
+    logs.configure("debug" if options.debug else config.log.level, config.log.format)
+    asyncio.run(run_daemon(config))
+    return Exit.OK
+
+
+def _scan(options: argparse.Namespace) -> int:
+    from fastprovd.foreground import scan
+
+    config = _foreground(options)
+    asyncio.run(scan(config, options.seconds, sys.stdout))
+    return Exit.OK
+
+
+def _provision(options: argparse.Namespace) -> int:
+    from fastprovd.foreground import provision
+    from fastprovd.progress import reporting
+
+    config = _foreground(options)
+    with reporting(sys.stdout, as_json=options.json) as reporter:
+        run = asyncio.run(provision(config, options.expected, reporter))
+    return RUN_EXITS[run.state]
+
+
+def _nodes(options: argparse.Namespace) -> int:
+    from fastprovd.foreground import list_nodes
+
+    list_nodes(_foreground(options), sys.stdout, as_json=options.json)
+    return Exit.OK
+
+
+def _onoff(options: argparse.Namespace) -> int:
+    from fastprovd.foreground import set_onoff
+
+    config = _foreground(options)
+    asyncio.run(set_onoff(config, options.address, options.state == "on", sys.stdout))
+    return Exit.OK
+
+
+def _check_config(options: argparse.Namespace) -> int:
+    from fastprovd.daemon import broker_settings
+
+    config = load(options.config)
+    broker_settings(config)
+    print(config_text.format_effective(config), end="")
+    return Exit.OK
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from fastprovd.demo import HOSTS, DemoOptions, run_demo
+
+    logs.configure("debug" if options.debug else "error", "console")
+    seed = secrets.randbelow(10_000) if options.seed is None else options.seed
+    demo = DemoOptions(
+        boards=options.boards,
+        seed=seed,
+        speed=options.speed,
+        broker=options.broker,
+        host=HOSTS[options.host],
+        flaws=options.flaws == "on",
+    )
+    return RUN_EXITS[run_demo(demo, sys.stdout, as_json=options.json).state]
+
+
+def _foreground(options: argparse.Namespace) -> Config:
+    logs.configure("debug" if options.debug else "warning", "console")
+    return load(options.config)
+
+
+# The parser
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(Exit.USAGE, f"fastprovd: {message}; see {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = _Parser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show debug log and tracebacks")
+    configured = _Parser(add_help=False)
+    configured.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help=f"configuration file (default: {DEFAULT_PATH} if it exists)",
+    )
+    json_lines = _Parser(add_help=False)
+    json_lines.add_argument("--json", action="store_true", help="print one JSON object per line")
+
+    parser = _Parser(
+        prog="fastprovd",
+        description="Top Provisioner for Espressif's ESP-BLE-MESH fast provisioning demo.",
+        epilog=_exit_table(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"fastprovd {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+
+    def add(
+        name: str,
+        command: Callable[[argparse.Namespace], int],
+        text: str,
+        *parents: _Parser,
+    ) -> argparse.ArgumentParser:
+        made = commands.add_parser(
+            name, help=text, description=f"{text}.", parents=[common, *parents]
+        )
+        made.set_defaults(command=command)
+        return made
+
+    add("run", _run, "serve as a daemon; runs are started over MQTT", configured)
+    scan = add("scan", _scan, "tell what is on the air", configured)
+    scan.add_argument(
+        "--seconds", type=_number(0.1, 3600), default=5.0, metavar="S", help="default: 5"
+    )
+    provision = add("provision", _provision, "do one run in the foreground", configured, json_lines)
+    provision.add_argument(
+        "--expected",
+        type=_count(32767),
+        required=True,
+        metavar="N",
+        help="number of boards, the Primary Provisioner too",
+    )
+    add("nodes", _nodes, "list the nodes that are known", configured, json_lines)
+    onoff = add("onoff", _onoff, "switch a node, or a group of nodes", configured)
+    onoff.add_argument(
+        "address",
+        type=_address,
+        metavar="ADDR|GROUP",
+        help="such as 0x0006, or 0xc000 for all; a board that never got a message of this kind "
+        "stops provisioning others 10 s later",
+    )
+    onoff.add_argument("state", choices=("on", "off"))
+    add("check-config", _check_config, "check the configuration and show it", configured)
+    _add_demo_options(add("demo", _demo, "provision virtual boards before your eyes", json_lines))
+    return parser
+
+
+def _add_demo_options(demo: argparse.ArgumentParser) -> None:
+    demo.add_argument(
+        "--boards",
+        type=_count(_MAX_BOARDS),
+        default=20,
+        metavar="N",
+        help=f"number of boards, the Primary Provisioner too, 1..{_MAX_BOARDS} (default: 20)",
+    )
+    demo.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same boards")
+    demo.add_argument(
+        "--speed",
+        type=_number(0.1, _MAX_SPEED),
+        default=5.0,
+        metavar="X",
+        help="times real time; 1 is real time (default: 5)",
+    )
+    demo.add_argument(
+        "--broker",
+        type=_broker,
+        metavar="URL",
+        help="such as mqtt://localhost:1883 (default: start one for the demo)",
+    )
+    demo.add_argument(
+        "--host",
+        choices=("bluedroid", "nimble"),
+        default="bluedroid",
+        help="Bluetooth host of the boards' firmware (default: bluedroid)",
+    )
+    demo.add_argument(
+        "--flaws",
+        choices=("on", "off"),
+        default="off",
+        help="let the boards have the faults of real firmware (default: off)",
+    )
+
+
+def _exit_table() -> str:
+    lines = [f"  {code.value:>3}  {meaning}" for code, meaning in MEANINGS.items()]
+    return "\n".join(["exit codes:", *lines])
+
+
+def _count(most: int) -> Callable[[str], int]:
+    def count(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"expected 1..{most}, got {text!r}")
+        return int(text)
+
+    return count
+
+
+def _number(least: float, most: float) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"expected {least:g}..{most:g}, got {text!r}")
+        return value
+
+    return number
+
+
+def _address(text: str) -> int:
+    try:
+        address = parse_address(text)
+    except ValueError:
+        address = 0
+    if not is_unicast(address) and not (is_group(address) and address <= GROUP_MAX_DYNAMIC):
+        raise argparse.ArgumentTypeError(
+            f"expected a node 0x0001..0x7fff or a group 0xc000..0xfeff, got {text!r}"
+        )
+    return address
+
+
+def _broker(text: str) -> tuple[str, int]:
+    url = urlsplit(text)
+    try:
+        port = url.port
+    except ValueError:
+        port = 0
+    if (
+        url.scheme != "mqtt"
+        or not url.hostname
+        or port == 0
+        or url.username is not None
+        or url.path not in ("", "/")
+        or url.query
+    ):
+        raise argparse.ArgumentTypeError(f"expected mqtt://HOST or mqtt://HOST:PORT, got {text!r}")
+    return url.hostname, port or 1883

@@ -1,0 +1,142 @@
+"""What the command line does itself, without a daemon: one run, a look at the air, single nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, TextIO
+
+from fastprovd.campaign.ports import Bearer
+from fastprovd.campaign.settings import RunSettings
+from fastprovd.campaign.tasks import background
+from fastprovd.clock import SystemClock
+from fastprovd.config import Config
+from fastprovd.console import Reporter, node_lines, write_line
+from fastprovd.daemon import on_signals, published
+from fastprovd.gateway import Gateway, Radio, bluetooth, open_gateway
+from fastprovd.mesh.addresses import format_address
+from fastprovd.mesh.beacons import Advertisement, NetworkIdentity, UnprovisionedDevice
+from fastprovd.publish.messages import node_to_json
+from fastprovd.records import Node, Run
+from fastprovd.store.database import DATABASE_NAME
+from fastprovd.store.state import StateStore
+
+_TICK_S: Final = 0.5  # of the loop's clock; a person sees four of them in a second of the demo
+
+
+@asynccontextmanager
+async def open_published(
+    config: Config, *, radio: Radio | None = None, **more: Any
+) -> AsyncIterator[Gateway]:
+    """Open the gateway and publish what it does; raises ConfigError, StoreError."""
+    clock = SystemClock()
+    async with (
+        open_gateway(config, radio=radio, clock=clock, **more) as gateway,
+        published(gateway, clock),
+    ):
+        yield gateway
+
+
+async def one_run(
+    gateway: Gateway, settings: RunSettings, reporter: Reporter
+) -> tuple[Run, list[Node]]:
+    """Drive one run to its end and return it with its nodes; SIGINT and SIGTERM stop it.
+
+    Raises:
+        StoreError: the state can not be kept.
+    """
+    campaign = gateway.prepare_run(settings)
+    gateway.audiences.members.append(reporter)
+    with on_signals(campaign.stop):
+        async with background(_tick(reporter), "tick"):
+            run = await gateway.execute(campaign)
+    _, nodes = await gateway.last_run()
+    return run, nodes
+
+
+async def provision(config: Config, expected: int, reporter: Reporter) -> Run:
+    """Do one run with the configured adapter; raises ConfigError, StoreError."""
+    async with open_published(config) as gateway:
+        run, nodes = await one_run(gateway, gateway.settings(expected=expected), reporter)
+        reporter.finished(run, nodes)
+        return run
+
+
+async def set_onoff(config: Config, address: int, onoff: bool, stream: TextIO) -> None:
+    """Switch a node or a group; raises BearerError, ResponseTimeout, UnknownNode, StoreError."""
+    async with open_gateway(config) as gateway:
+        node = await gateway.set_onoff(address, onoff)
+    if node is None:
+        told = "sent; a group confirms nothing"
+    else:
+        told = f"confirmed: it is {'on' if node.onoff else 'off'}"
+    write_line(stream, f"{format_address(address)} {told}")
+
+
+def list_nodes(config: Config, stream: TextIO, *, as_json: bool) -> None:
+    """Write every node that is known; raises StoreError."""
+    nodes: Sequence[Node] = ()
+    if (config.state.directory / DATABASE_NAME).exists():
+        with StateStore(config.state.directory) as store:
+            nodes = store.nodes()
+    if as_json:
+        for node in nodes:
+            write_line(stream, json.dumps(node_to_json(node)))
+    elif nodes:
+        for line in node_lines(nodes):
+            write_line(stream, line)
+    else:
+        write_line(stream, f"No node is known in {config.state.directory}.")
+
+
+async def scan(config: Config, seconds: float, stream: TextIO, radio: Radio | None = None) -> None:
+    """Listen and write what is on the air; raises BluetoothUnavailable."""
+    radio = radio or bluetooth(config)
+    heard: dict[str, Advertisement] = {}
+    async with radio:
+        await _listen(radio, seconds, heard)
+    boards, strangers, proxies = [], [], []
+    for advertisement in heard.values():
+        data = advertisement.data
+        if not isinstance(data, UnprovisionedDevice):
+            shown = (
+                f"Network ID {data.network_id.hex()}"
+                if isinstance(data, NetworkIdentity)
+                else "Node Identity"
+            )
+            proxies.append(_line(advertisement, shown))
+        elif data.uuid.startswith(config.mesh.match):
+            boards.append(_line(advertisement, data.uuid.hex()))
+        else:
+            strangers.append(_line(advertisement, data.uuid.hex()))
+    match = config.mesh.match.hex()
+    for title, lines in (
+        (f"boards to provision (UUID {match}...)", boards),
+        ("other unprovisioned devices", strangers),
+        ("proxies of mesh networks", proxies),
+    ):
+        write_line(stream, f"{len(lines)} {title}")
+        for line in lines:
+            write_line(stream, line)
+
+
+async def _listen(radio: Bearer, seconds: float, heard: dict[str, Advertisement]) -> None:
+    async with radio.scan() as scanning:
+        try:
+            async with asyncio.timeout(seconds):
+                async for advertisement in scanning:
+                    heard[advertisement.device_address] = advertisement
+        except TimeoutError:
+            return
+
+
+def _line(advertisement: Advertisement, shown: str) -> str:
+    return f"  {advertisement.device_address}  {advertisement.rssi_dbm:4} dBm  {shown}"
+
+
+async def _tick(reporter: Reporter) -> None:
+    while True:
+        await asyncio.sleep(_TICK_S)
+        reporter.tick()
