@@ -89,6 +89,7 @@ class Board:
         self._proxy_was_announced = True
         self._fast_until = 0.0
         self._identity_until = 0.0
+        self._misadvertises = False
         self._false_proxy_until = 0.0
         self._stray_until = 0.0
         self._listens_to_beacons = False
@@ -404,6 +405,9 @@ class Board:
             if self._node is not None:
                 self._node.proxy.close(link)
             self.air.record(self, Happening.DISCONNECTED)
+            if self._misadvertises:
+                self._misadvertises = False
+                self._misadvertise()
             self._update_advertising()
 
     def open_pb_gatt(self, link: Link) -> None:
@@ -449,8 +453,7 @@ class Board:
         for link in links:
             delay = self.random.uniform(*self.host.hang_up_s)
             link.hang_up(delay, drop_pending=swallowed)
-        if had_identity and links:
-            self._misadvertise()
+        self._misadvertises = had_identity and bool(links)
         self._update_advertising()
 
     def _misadvertise(self) -> None:

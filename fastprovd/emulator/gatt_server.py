@@ -205,8 +205,7 @@ class Link:
     def _pump(self) -> None:
         self._pump_timer = None
         interval = firmware.CONNECTION_INTERVAL_S
-        # Rounded up a little: an event's own time must not count as the event before.
-        event = int((self._loop.time() - self._opened_at + 1e-6) / interval)
+        event = int((self._loop.time() - self._opened_at) / interval)
         if event != self._event:
             self._event = event
             self._sent_in_event = 0
@@ -217,7 +216,7 @@ class Link:
             if not self.is_open:
                 return
         if self._pending:
-            at = self._opened_at + (event + 1) * interval
+            at = self._opened_at + (event + 1) * interval + firmware.BOARD_TURN_S
             self._pump_timer = self._loop.call_at(at, self._pump)
             return
         self._limit = self._draw_limit()

@@ -62,6 +62,7 @@ class MeshNode:
         self._subscriptions: list[int] = []
         # The last segmented message that went to a proxy client: destination and SeqZero.
         self._gatt_transfer: tuple[int, int] | None = None
+        self._forwarding_until = 0.0
         network.members |= self._bit
 
     def stop(self) -> None:
@@ -121,7 +122,8 @@ class MeshNode:
         is_segment = not out.pdu.ctl and bool(transport[0] & 0x80)
         seq_zero = int.from_bytes(transport[1:3], "big") >> 2 & 0x1FFF
         transfer = (out.pdu.dst, seq_zero) if is_segment else None
-        if self.proxy.forward(out.raw, out.pdu.dst):
+        self.proxy.forward(out.raw, out.pdu.dst)
+        if self.proxy.is_client(out.pdu.dst):
             self._gatt_transfer = transfer or self._gatt_transfer
             if started is not None:
                 started()
@@ -166,7 +168,7 @@ class MeshNode:
                 return
         # With the relay off only what is not tagged for relaying is lost one hop earlier (FP 7).
         if pdu.ttl >= (2 if self.relay else 3):
-            self._pass_on(pdu, to_air=self.relay)
+            self._pass_on(pdu, from_air=True, to_air=self.relay)
 
     def receive_from_gatt(self, pdu: NetworkPdu) -> None:
         """Take a Network PDU of a proxy client."""
@@ -177,7 +179,7 @@ class MeshNode:
             if pdu.dst == self.address:
                 return
         if pdu.ttl >= 3:
-            self._pass_on(pdu, to_air=True)
+            self._pass_on(pdu, from_air=False, to_air=True)
 
     def _is_local(self, dst: int) -> bool:
         return dst == self.address or dst in self.stack.groups or dst == addresses.ALL_NODES
@@ -187,10 +189,18 @@ class MeshNode:
             self._received(event)
         self.flush()
 
-    def _pass_on(self, pdu: NetworkPdu, *, to_air: bool) -> None:
+    def _pass_on(self, pdu: NetworkPdu, *, from_air: bool, to_air: bool) -> None:
         relayed = pdu.relayed()
         raw = encode_network_pdu(relayed, self.network.net_key)
-        if self.proxy.forward(raw, relayed.dst) and addresses.is_unicast(relayed.dst):
+        if from_air and self.proxy.passes(relayed.dst):
+            now = self._board.now()
+            self._forwarding_until = max(now, self._forwarding_until) + firmware.FORWARD_S
+            self._board.later(
+                self._forwarding_until - now, lambda: self.proxy.forward(raw, relayed.dst)
+            )
+        elif not from_air:
+            self.proxy.forward(raw, relayed.dst)
+        if self.proxy.is_client(relayed.dst):
             return
         if to_air:
             frame = self.network.frame(raw, relayed)

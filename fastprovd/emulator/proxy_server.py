@@ -84,14 +84,19 @@ class ProxyServer:
         """Forget a link."""
         self._filters.pop(link, None)
 
-    def forward(self, raw: bytes, dst: int) -> bool:
-        """Send a Network PDU to the clients it is for; tell whether it is for them alone."""
-        consumed = False
+    def forward(self, raw: bytes, dst: int) -> None:
+        """Send a Network PDU to the clients whose filter lets it through."""
         for link, address_filter in tuple(self._filters.items()):
             if address_filter.passes(dst):
                 link.send_proxy_pdu(ProxyPduType.NETWORK_PDU, raw)
-                consumed = consumed or address_filter.is_client(dst)
-        return consumed
+
+    def passes(self, dst: int) -> bool:
+        """Whether any client would get a PDU for `dst`."""
+        return any(address_filter.passes(dst) for address_filter in self._filters.values())
+
+    def is_client(self, dst: int) -> bool:
+        """Whether `dst` is a client's own address: its PDUs go to no other bearer."""
+        return any(address_filter.is_client(dst) for address_filter in self._filters.values())
 
     def receive(self, link: Link, pdu_type: ProxyPduType, payload: bytes) -> None:
         """Take a Proxy PDU of a client; without an open filter its address is not learnt."""
