@@ -163,7 +163,11 @@ class RunConfig:
         30.0, "How long to wait for the first board that matches.", low=1, high=3600
     )
     connect_timeout_s: float = setting(
-        15.0, "Limit of one attempt to connect; a good one takes a second.", low=1, high=60
+        5.0,
+        "Limit of one attempt to connect: a good one takes a second, and to a board that just left "
+        "the air it never ends.",
+        low=1,
+        high=60,
     )
     connect_attempts: int = setting(
         3, "Attempts to connect before the board counts as unreachable.", low=1, high=20

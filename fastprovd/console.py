@@ -11,7 +11,7 @@ from fastprovd.audiences import SilentAudience
 from fastprovd.campaign.ports import Audience
 from fastprovd.campaign.verdict import target
 from fastprovd.mesh.addresses import format_address
-from fastprovd.publish.messages import missing_to_json, run_to_json
+from fastprovd.publish.messages import run_to_json
 from fastprovd.records import Node, NodeRole, ParentSource, Run, RunState
 
 PHASES: Final[Mapping[RunState, str]] = MappingProxyType(
@@ -36,6 +36,15 @@ ROLES: Final[Mapping[NodeRole, str]] = MappingProxyType(
         NodeRole.TEMPORARY_PROVISIONER: "Temporary Provisioner",
         NodeRole.NODE: "node",
     }
+)
+_TOLD_AT_THE_END: Final = (
+    "proven",
+    "elapsed_s",
+    "t_provisioned_s",
+    "t_known_s",
+    "t_proven_s",
+    "missing",
+    "reason",
 )
 # Between two lines that only count on; a change of phase is told at once.
 _COUNTING_S: Final = 3.0
@@ -83,6 +92,7 @@ class JsonLines(SilentAudience):
 
     def finished(self, run: Run, nodes: Sequence[Node], **more: Any) -> None:
         """Tell the end; `expected` is how many boards the run had to prove."""
+        told = run_to_json(run)
         self.write(
             "run_finished",
             {
@@ -90,13 +100,7 @@ class JsonLines(SilentAudience):
                 "state": run.state.value,
                 "expected": target(run.expected, run.heard),
                 "addresses": [format_address(node.address) for node in nodes],
-                "proven": run.proven,
-                "elapsed_s": run.elapsed_s,
-                "t_provisioned_s": run.t_provisioned_s,
-                "t_known_s": run.t_known_s,
-                "t_proven_s": run.t_proven_s,
-                "missing": [missing_to_json(board) for board in run.missing],
-                "reason": run.reason,
+                **{name: told[name] for name in _TOLD_AT_THE_END},
                 **more,
             },
         )
@@ -147,7 +151,7 @@ def progress_text(run: Run) -> str:
 
 
 def summary_lines(run: Run, nodes: Sequence[Node]) -> Iterator[str]:
-    """Yield the end in words: why, if not all is well, the clocks, tree and table of nodes, who is missing."""
+    """Yield the end in words: the reason, the clocks, tree and table of nodes, who is missing."""
     total = target(run.expected, run.heard)
     yield ""
     if run.reason is not None:

@@ -56,17 +56,21 @@ async def one_run(
     return run, nodes
 
 
-async def provision(config: Config, expected: int, reporter: Reporter) -> Run:
+async def provision(
+    config: Config, expected: int, reporter: Reporter, radio: Radio | None = None
+) -> Run:
     """Do one run with the configured adapter; raises ConfigError, StoreError."""
-    async with open_published(config) as gateway:
+    async with open_published(config, radio=radio) as gateway:
         run, nodes = await one_run(gateway, gateway.settings(expected=expected), reporter)
         reporter.finished(run, nodes)
         return run
 
 
-async def set_onoff(config: Config, address: int, onoff: bool, stream: TextIO) -> None:
+async def set_onoff(
+    config: Config, address: int, onoff: bool, stream: TextIO, radio: Radio | None = None
+) -> None:
     """Switch a node or a group; raises BearerError, ResponseTimeout, UnknownNode, StoreError."""
-    async with open_gateway(config) as gateway:
+    async with open_gateway(config, radio=radio) as gateway:
         node = await gateway.set_onoff(address, onoff)
     if node is None:
         told = "sent; a group confirms nothing"

@@ -148,6 +148,7 @@ class Gateway:
         """Drive the prepared run to its end, however it ends; raises StoreError."""
         try:
             async with self._radio_use:
+                self.audiences.run_changed(campaign.run)
                 problem = await self._adapter_problem()
                 if problem is not None:
                     return await self._fail(campaign.run, problem)
@@ -218,6 +219,7 @@ class Gateway:
 
     async def get_onoff(self, address: int) -> Node:
         """Ask a node for its state, return what is known of it now; raises UnknownNode too."""
+        self._check_no_run()
         node = await self.node(address)
         async with self._session() as session:
             onoff = await control.get_onoff(session, self.network.app_key, address)
@@ -228,6 +230,7 @@ class Gateway:
 
         See `control.set_onoff` for what it does to boards that provision others.
         """
+        self._check_no_run()
         node = await self.node(address) if is_unicast(address) else None
         self._tid = (self._tid + 1) % _TIDS
         tid = self._tid
@@ -243,6 +246,7 @@ class Gateway:
         Returns the run, its nodes, and whether the Primary was asked: a list that may be long is
         not read, since that kills boards. Raises NoRun too.
         """
+        self._check_no_run()
         run, nodes = await self.last_run()
         if run is None or run.primary is None:
             raise NoRun("no run has made a Primary Provisioner yet")

@@ -83,15 +83,23 @@ def _progress(stream: TextIO) -> Progress:
     from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
     from rich.text import Text
 
+    class Bar(BarColumn):
+        """A bar, and nothing beside the phase."""
+
+        def render(self, task: Task) -> Any:
+            return Text() if task.total is None else super().render(task)
+
     class Count(ProgressColumn):
-        """`12/20`, and nothing behind the phase."""
+        """`12/20`, and nothing beside the phase."""
 
         def render(self, task: Task) -> Text:
-            return Text("" if task.total is None else f"{task.completed:.0f}/{task.total:.0f}")
+            if task.total is None:
+                return Text()
+            return Text(f"{task.completed:.0f}/{task.total:.0f}")
 
     return Progress(
         TextColumn("{task.description:<20}", markup=False),
-        BarColumn(_BAR_COLUMNS),
+        Bar(_BAR_COLUMNS),
         Count(),
         console=Console(file=stream),
     )
