@@ -1,0 +1,222 @@
+"""The gateway over emulated boards, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastprovd.clock import SystemClock
+from fastprovd.errors import NoRun, RunInProgress, UnknownNode
+from fastprovd.gateway import Gateway, open_gateway
+from fastprovd.records import Run, RunState
+from fastprovd.store.state import StateStore
+from tests.conftest import RunVirtual
+from tests.support.emulated import World, config, entropy, world
+
+
+async def run_once(gateway: Gateway, expected: int) -> Run:
+    return await gateway.execute(gateway.prepare_run(gateway.settings(expected=expected)))
+
+
+def open_world(scene: World, tmp_path: Path) -> Any:
+    return open_gateway(config(tmp_path), radio=scene.radio, entropy=entropy())
+
+
+def test_a_run_is_driven_and_kept(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """A run ends as done, its nodes and its end are in the store."""
+
+    async def main() -> None:
+        async with open_world(world(3), tmp_path) as gateway:
+            run = await run_once(gateway, 3)
+            assert run.state is RunState.DONE
+            assert gateway.current_run is None
+            last, nodes = await gateway.last_run()
+            assert last == run
+            assert len(nodes) == 3
+            assert all(node.proven for node in nodes)
+            assert re.fullmatch(r"r-\d{8}-\d{6}", run.run_id)
+
+    run_virtual(main())
+
+
+def test_a_clean_stop_gives_back_seq_and_keeps_the_replay_list(
+    run_virtual: RunVirtual[Any], tmp_path: Path
+) -> None:
+    """The next start goes on with the very next SEQ, and knows what it heard."""
+
+    async def main() -> None:
+        async with open_world(world(2), tmp_path) as gateway:
+            await run_once(gateway, 2)
+            sequence = gateway._top.client.stack.sequence
+            next_seq = sequence.next
+            heard = gateway._top.client.stack.replay.entries()
+        with StateStore(tmp_path / "state") as store:
+            assert store.reserve_seq_block(16).start == next_seq
+            assert sorted(store.replay_list()) == sorted(heard)
+            assert heard
+
+    run_virtual(main())
+
+
+def test_one_run_at_a_time(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """While a run is prepared or going on, neither a run nor a request may begin."""
+
+    async def main() -> None:
+        async with open_world(world(1), tmp_path) as gateway:
+            campaign = gateway.prepare_run(gateway.settings(expected=1))
+            others: list[Coroutine[Any, Any, Any]] = [
+                gateway.get_onoff(2),
+                gateway.set_onoff(0xC000, True),
+                gateway.refresh_nodes(),
+            ]
+            with pytest.raises(RunInProgress):
+                gateway.prepare_run(gateway.settings())
+            for other in others:
+                with pytest.raises(RunInProgress) as refused:
+                    await other
+                assert refused.value.run_id == campaign.run.run_id
+            assert (await gateway.execute(campaign)).state is RunState.DONE
+
+    run_virtual(main())
+
+
+def test_run_ids_differ_within_a_second(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """Two runs that start in the same second have two names, also across a restart."""
+
+    class StoppedClock(SystemClock):
+        def utc_now(self) -> Any:
+            return start
+
+    start = SystemClock().utc_now()
+
+    async def main() -> None:
+        names = set()
+        for _ in range(2):
+            scene = world(1)
+            scene.adapter.power(False)
+            async with open_gateway(
+                config(tmp_path), radio=scene.radio, clock=StoppedClock()
+            ) as gateway:
+                for _ in range(2):
+                    names.add((await run_once(gateway, 1)).run_id)
+        assert len(names) == 4
+
+    run_virtual(main())
+
+
+def test_without_an_adapter_the_run_fails_and_the_next_one_works(
+    run_virtual: RunVirtual[Any], tmp_path: Path
+) -> None:
+    """A missing adapter is the reason of a failed run; nothing else is lost."""
+
+    async def main() -> None:
+        scene = world(2)
+        async with open_world(scene, tmp_path) as gateway:
+            scene.adapter.power(False)
+            run = await run_once(gateway, 2)
+            assert run.state is RunState.FAILED
+            assert run.reason is not None
+            assert "switch it on" in run.reason
+            last, nodes = await gateway.last_run()
+            assert (last, nodes) == (run, [])
+            scene.adapter.power(True)
+            assert (await run_once(gateway, 2)).state is RunState.DONE
+
+    run_virtual(main())
+
+
+def test_an_adapter_that_comes_back_in_time_is_waited_for(
+    run_virtual: RunVirtual[Any], tmp_path: Path
+) -> None:
+    """A restart of bluetoothd at the start of a run does not fail it."""
+
+    async def main() -> None:
+        scene = world(1)
+        async with open_world(scene, tmp_path) as gateway:
+            scene.adapter.power(False)
+            asyncio.get_running_loop().call_later(2.0, scene.adapter.power, True)
+            assert (await run_once(gateway, 1)).state is RunState.DONE
+
+    run_virtual(main())
+
+
+def test_a_stopped_run(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """`stop_run` ends the run as stopped; without a run it is refused."""
+
+    async def main() -> None:
+        async with open_world(world(2), tmp_path) as gateway:
+            with pytest.raises(NoRun):
+                gateway.stop_run()
+            campaign = gateway.prepare_run(gateway.settings(expected=2))
+            asyncio.get_running_loop().call_later(8.0, gateway.stop_run)
+            assert (await gateway.execute(campaign)).state is RunState.STOPPED
+
+    run_virtual(main())
+
+
+def test_an_earlier_process_left_a_run(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """A run without an end is interrupted at the next start."""
+
+    async def main() -> None:
+        async with open_world(world(1), tmp_path) as gateway:
+            await run_once(gateway, 1)
+        with StateStore(tmp_path / "state") as store:
+            (run,) = store.runs()
+            store.save_run(replace(run, state=RunState.PROVISIONING, finished=None))
+        async with open_world(world(1), tmp_path) as gateway:
+            last, _ = await gateway.last_run()
+            assert last is not None
+            assert last.state is RunState.INTERRUPTED
+
+    run_virtual(main())
+
+
+def test_switching_nodes(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """A node confirms its state, a group takes it, and a node that is asked tells it."""
+
+    async def main() -> None:
+        scene = world(3)
+        async with open_world(scene, tmp_path) as gateway:
+            await run_once(gateway, 3)
+            _, nodes = await gateway.last_run()
+            one, *others = [node.address for node in nodes]
+            switched = await gateway.set_onoff(one, True)
+            assert switched is not None
+            assert switched.onoff
+            assert [scene.board(a).onoff for a in (one, *others)] == [True, False, False]
+            assert await gateway.set_onoff(0xC000, True) is None
+            assert all(scene.board(a).onoff for a in (one, *others))
+            assert (await gateway.get_onoff(others[0])).onoff
+            assert (await gateway.node(others[0])).onoff
+            with pytest.raises(UnknownNode):
+                await gateway.get_onoff(0x7000)
+
+    run_virtual(main())
+
+
+def test_refreshing_the_nodes(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """The Primary's list brings in a late joiner; a list that may be long is not read."""
+
+    async def main() -> None:
+        scene = world(3)
+        async with open_world(scene, tmp_path) as gateway:
+            with pytest.raises(NoRun):
+                await gateway.refresh_nodes()
+            await run_once(gateway, 3)
+            late = scene.air.add_board("24:0A:C4:5E:01:00")
+            await asyncio.sleep(30.0)
+            assert late.unicast_address is not None
+            run, nodes, asked = await gateway.refresh_nodes()
+            assert asked
+            assert late.unicast_address in {node.address for node in nodes}
+            assert (await gateway.last_run())[1] == nodes
+            await asyncio.to_thread(gateway._store.save_run, replace(run, heard=41))
+            assert (await gateway.refresh_nodes())[2] is False
+
+    run_virtual(main())
