@@ -1,0 +1,157 @@
+"""The air: who hears whom, loss, delay, and that the seed decides everything."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fastprovd.emulator.air import Air, Reach
+from fastprovd.emulator.hosts import Flaws, Host
+from fastprovd.emulator.timeline import Happening
+from fastprovd.errors import LocalProtocolError
+from tests.conftest import RunVirtual
+from tests.emulator.top import Top, address_of
+
+
+def test_a_bd_addr_is_taken_once(run_virtual: RunVirtual[None]) -> None:
+    """Two boards with one address are refused; boards keep the order they came in."""
+
+    async def main() -> None:
+        air = Air()
+        first = air.add_board(address_of(1), power_on=False)
+        second = air.add_board(address_of(2), host=Host.NIMBLE)
+        with pytest.raises(LocalProtocolError):
+            air.add_board(address_of(1))
+        assert air.boards == (first, second)
+        assert air.board(address_of(2)) is second
+        assert (first.is_powered, second.is_powered) == (False, True)
+        assert air.board_with_uuid(second.uuid) is second
+
+    run_virtual(main())
+
+
+def test_an_adapter_hears_only_what_is_in_reach(run_virtual: RunVirtual[None]) -> None:
+    """No reach: no report; half the events lost: about half the reports."""
+
+    async def main(reach: Reach | None) -> int:
+        air = Air(1)
+        board = air.add_board(address_of(1), host=Host.NIMBLE)
+        air.set_reach("hci0", board.device_address, reach)
+        await asyncio.sleep(3.1)
+        reports: list[object] = []
+        air.adapter().observe(reports.append)
+        await asyncio.sleep(20.0)
+        return len(reports)
+
+    whole = run_virtual(main(Reach()))
+    assert run_virtual(main(None)) == 0
+    assert whole > 150
+    assert run_virtual(main(Reach(loss=0.5))) == pytest.approx(whole / 2, rel=0.25)
+
+
+def test_loss_is_per_transmission(run_virtual: RunVirtual[None]) -> None:
+    """With 90 % loss a Network PDU of four transmissions is heard about every third time."""
+
+    async def main() -> float:
+        air = Air(1, reach=Reach(loss=0.9))
+        sender, receiver = (air.add_board(address_of(n)) for n in (1, 2))
+        hits = sum(
+            air._first_heard(sender, receiver, [0.0, 0.02, 0.04, 0.06]) is not None
+            for _ in range(2000)
+        )
+        return hits / 2000
+
+    assert run_virtual(main()) == pytest.approx(1 - 0.9**4, abs=0.04)
+
+
+def test_delay_is_added(run_virtual: RunVirtual[None]) -> None:
+    """A receiver hears a transmission `delay_s` later."""
+
+    async def main() -> None:
+        air = Air(1, reach=Reach(delay_s=0.5))
+        sender, receiver = (air.add_board(address_of(n)) for n in (1, 2))
+        assert air._first_heard(sender, receiver, [1.0, 1.1]) == 1.5
+
+    run_virtual(main())
+
+
+def test_a_run_works_with_delay(run_virtual: RunVirtual[None]) -> None:
+    """Boards that hear each other 50 ms late still form a network."""
+
+    async def main() -> None:
+        air = Air(1, reach=Reach(delay_s=0.05))
+        for number in range(1, 4):
+            air.add_board(address_of(number), flaws=Flaws.none())
+        top = Top(air)
+        await top.prepare()
+        await top.start(count=1)
+        await asyncio.sleep(40.0)
+        assert all(board.has_app_key for board in air.boards)
+
+    run_virtual(main())
+
+
+def test_nobody_listening_costs_nothing(run_virtual: RunVirtual[None]) -> None:
+    """Boards that advertise unheard set no timers but their beacon's."""
+
+    async def main() -> None:
+        air = Air(1)
+        for number in range(1, 21):
+            air.add_board(address_of(number))
+        await asyncio.sleep(10.0)
+        calls = 0
+        call_at = air.loop.call_at
+
+        def counting(when, callback, *args, context=None):  # type: ignore[no-untyped-def]
+            nonlocal calls
+            calls += 1
+            return call_at(when, callback, *args, context=context)
+
+        air.loop.call_at = counting  # type: ignore[method-assign]
+        await asyncio.sleep(10.0)
+        assert calls <= 20 * 2 * 4 + 5
+
+    run_virtual(main())
+
+
+def test_rssi_is_fixed_per_adapter_and_board(run_virtual: RunVirtual[None]) -> None:
+    """The same seed gives the same RSSI, between -89 and -40 dBm, different per board."""
+
+    async def main(seed: int) -> list[int]:
+        air = Air(seed)
+        return [air.adapter().rssi_dbm(address_of(number)) for number in range(20)]
+
+    values = run_virtual(main(1))
+    assert values == run_virtual(main(1))
+    assert values != run_virtual(main(2))
+    assert all(-90 < value <= -40 for value in values)
+    assert len(set(values)) > 5
+
+
+def test_the_timeline_tells_the_truth(run_virtual: RunVirtual[None]) -> None:
+    """Entries come in order of time and name board, happening and address."""
+
+    async def main() -> None:
+        air = Air(1)
+        board = air.add_board(address_of(1), flaws=Flaws.none())
+        top = Top(air)
+        await top.prepare()
+        await top.start(count=1)
+        what = [entry.what for entry in air.timeline]
+        assert what == [
+            Happening.POWERED_ON,
+            Happening.ON_AIR,
+            Happening.CONNECTED,
+            Happening.PROVISIONED,
+            Happening.APP_KEY_STORED,
+            Happening.RUN_STARTED,
+            Happening.PROXY_OFF,
+            Happening.DISCONNECTED,
+        ]
+        times = [entry.time_s for entry in air.timeline]
+        assert times == sorted(times)
+        provisioned = air.timeline[3]
+        assert (provisioned.device_address, provisioned.address) == (board.device_address, 5)
+
+    run_virtual(main())

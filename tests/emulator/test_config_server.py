@@ -1,0 +1,155 @@
+"""Configuration Server and Generic OnOff Server of the boards."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fastprovd.emulator.air import Air
+from fastprovd.emulator.hosts import Flaws
+from fastprovd.mesh.access import Message, encode_message
+from fastprovd.mesh.keys import AppKey
+from fastprovd.mesh.models.configuration import (
+    AppKeyAdd,
+    AppKeyStatus,
+    CompositionDataGet,
+    FoundationStatus,
+)
+from fastprovd.mesh.models.configuration_states import (
+    NodeIdentityGet,
+    NodeIdentityStatus,
+    SigModelSubscriptionGet,
+    SigModelSubscriptionList,
+)
+from fastprovd.mesh.models.generic_onoff import OnOffGet, OnOffSet, OnOffStatus
+from tests.conftest import RunVirtual
+from tests.emulator.top import Top, address_of, payload_of
+
+
+async def prepared() -> Top:
+    air = Air(1)
+    air.add_board(address_of(1), flaws=Flaws.none())
+    top = Top(air)
+    await top.prepare()
+    await asyncio.sleep(0.1)
+    return top
+
+
+async def ask(top: Top, message: Message) -> object:
+    answer = await top.request(message, dst=5, key=top.stack.dev_keys[5])
+    assert answer[0].ttl == 7
+    return answer[0].message
+
+
+def test_app_key_add_has_the_measured_statuses(run_virtual: RunVirtual[None]) -> None:
+    """Same key 00, other key 06, unknown NetKey 04, second index 00, table full 05."""
+
+    async def main() -> None:
+        top = await prepared()
+        other = bytes(16)
+        cases = [
+            (AppKey(top.app_key.octets), 0x00),
+            (AppKey(other), 0x06),
+            (AppKey(other, 1, 1), 0x04),
+            (AppKey(other, 1), 0x00),
+            (AppKey(other, 2), 0x00),
+            (AppKey(other, 3), 0x05),
+        ]
+        for key, status in cases:
+            expected = AppKeyStatus(FoundationStatus(status), key.bound_net_key_index, key.index)
+            assert await ask(top, AppKeyAdd(key)) == expected
+
+    run_virtual(main())
+
+
+def test_app_traffic_before_the_bind_is_dropped(run_virtual: RunVirtual[None]) -> None:
+    """The AppKey is usable some milliseconds after its Status was made."""
+
+    async def main() -> None:
+        air = Air(1)
+        board = air.add_board(address_of(1))
+        top = Top(air)
+        await top.connect(await top.find_unprovisioned())
+        dev_key = await top.provision(5)
+        node = board._node
+        assert node is not None
+        add, get = AppKeyAdd(top.app_key), OnOffGet()
+        for message, key in ((add, dev_key), (get, top.app_key)):
+            top.stack.send(encode_message(message), dst=5, key=key, ttl=7, now=top.loop.time())
+        node.proxy.open(board._links[0], is_fresh=False)
+        before = node.stack.sequence.next
+        for out in top.stack.pdus_to_send():
+            node.receive_from_gatt(out.pdu)
+        sent = (node.stack.sequence.next or 0) - (before or 0)
+        assert sent == 2  # Segment Ack and AppKey Status, no OnOff Status
+
+    run_virtual(main())
+
+
+def test_composition_is_page_0_whatever_is_asked(run_virtual: RunVirtual[None]) -> None:
+    """28 octets as measured, for other page numbers too."""
+
+    async def main() -> None:
+        top = await prepared()
+        for page in (0, 1, 255):
+            answer = await ask(top, CompositionDataGet(page))
+            assert payload_of(answer).hex() == (  # type: ignore[arg-type]
+                "0200e502000000003c00030000000302000001000010e5020100e5020000"
+            )
+
+    run_virtual(main())
+
+
+def test_states_that_do_not_exist(run_virtual: RunVirtual[None]) -> None:
+    """An unknown NetKey, element or model is named in the status."""
+
+    async def main() -> None:
+        top = await prepared()
+        assert await ask(top, NodeIdentityGet(1)) == NodeIdentityStatus(
+            FoundationStatus.INVALID_NET_KEY_INDEX, 1, 0
+        )
+        assert await ask(top, SigModelSubscriptionGet(6, 0x1000)) == SigModelSubscriptionList(
+            FoundationStatus.INVALID_ADDRESS, 6, 0x1000, ()
+        )
+        assert await ask(top, SigModelSubscriptionGet(5, 0x1001)) == SigModelSubscriptionList(
+            FoundationStatus.INVALID_MODEL, 5, 0x1001, ()
+        )
+
+    run_virtual(main())
+
+
+def test_a_repeated_set_changes_nothing(run_virtual: RunVirtual[None]) -> None:
+    """The same TID within 6 s is a repeat and still answered; later it is a new Set."""
+
+    async def main() -> None:
+        top = await prepared()
+
+        async def say(message: Message) -> object:
+            return (await top.request(message, dst=5))[0].message
+
+        assert await say(OnOffSet(True, 1)) == OnOffStatus(True)
+        assert await say(OnOffSet(False, 1)) == OnOffStatus(True)
+        assert await say(OnOffSet(False, 2)) == OnOffStatus(False)
+        await asyncio.sleep(6.1)
+        assert await say(OnOffSet(True, 2)) == OnOffStatus(True)
+        assert await say(OnOffGet()) == OnOffStatus(True)
+
+    run_virtual(main())
+
+
+def test_what_is_not_understood_is_not_answered(run_virtual: RunVirtual[None]) -> None:
+    """Unknown opcodes and malformed messages are dropped without a word."""
+
+    async def main() -> None:
+        top = await prepared()
+        for payload in ("8099", "800801ff", "00"):
+            with pytest.raises(TimeoutError):
+                await top.request(
+                    bytes.fromhex(payload), dst=5, key=top.stack.dev_keys[5], timeout_s=0.5
+                )
+        with pytest.raises(TimeoutError):
+            await top.request(bytes.fromhex("820405"), dst=5, timeout_s=0.5)
+        await top.request(OnOffGet(), dst=5)
+
+    run_virtual(main())
