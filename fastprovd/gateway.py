@@ -154,10 +154,13 @@ class Gateway:
                     return await self._fail(campaign.run, problem)
                 async with self._radio:
                     run = await campaign.execute()
+                    # The next may be asked for now; it waits until all links are hung up.
+                    self._campaign = None
                 await self._save_replay_list()
                 return run
         finally:
-            self._campaign = None
+            if self._campaign is campaign:
+                self._campaign = None
 
     def stop_run(self) -> Run:
         """Ask the current run to end as stopped; raises NoRun."""

@@ -39,12 +39,14 @@ def world(boards: int, seed: int = 1) -> World:
     return World(air, adapter, BleakBearer("", scanner_backend(adapter), client_backend(adapter)))
 
 
-def config(directory: Path, *, expected: int | None = None, **mqtt: Any) -> Config:
+def config(
+    directory: Path, *, expected: int | None = None, scan_timeout_s: float = 30.0, **mqtt: Any
+) -> Config:
     """Return a configuration; without MQTT unless `mqtt` says something about it."""
     return Config(
         gateway=GatewayConfig(id="gw1"),
         mqtt=MqttConfig(enabled=bool(mqtt), **mqtt),
-        run=RunConfig(expected=expected),
+        run=RunConfig(expected=expected, scan_timeout_s=scan_timeout_s),
         state=StateConfig(directory / "state"),
     )
 

@@ -1,0 +1,290 @@
+"""The daemon as a whole: emulated boards, a real broker, real signals, emulated time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import aiomqtt
+import pytest
+
+from fastprovd.config import TlsConfig
+from fastprovd.daemon import broker_settings, run_daemon
+from fastprovd.emulator.virtual_time import IO_SPEED
+from fastprovd.errors import ConfigError
+from fastprovd.publish.broker import LOOPBACK, local_broker
+from fastprovd.records import RunState
+from fastprovd.sd_notify import Notifier
+from fastprovd.store.state import StateStore
+from tests.conftest import RunVirtual
+from tests.support.emulated import World, config, world
+
+# The loop's clock runs this much faster than the broker's.
+PATIENCE_S = 10.0 * IO_SPEED
+# A run that waits for a board which does not exist goes on until somebody ends it.
+FOREVER_S = 3 * PATIENCE_S
+
+
+class Operator:
+    """An MQTT client that asks and listens."""
+
+    def __init__(self, client: aiomqtt.Client) -> None:
+        self._client = client
+
+    async def until(self, topic: str, **fields: Any) -> dict[str, Any]:
+        """Return the next payload of `topic` that has these fields."""
+        async with asyncio.timeout(PATIENCE_S):
+            async for message in self._client.messages:
+                if message.topic.value == f"fastprovd/gw1/bridge/{topic}":
+                    content: dict[str, Any] = json.loads(message.payload)
+                    if fields.items() <= content.items():
+                        return content
+        raise AssertionError("the broker is gone")
+
+    async def ask(self, command: str, **data: Any) -> dict[str, Any]:
+        """Send a request and return its response."""
+        topic = f"fastprovd/gw1/bridge/request/{command}"
+        await self._client.publish(topic, json.dumps(data), qos=1)
+        return await self.until(f"response/{command}")
+
+
+@asynccontextmanager
+async def operator(port: int) -> AsyncIterator[Operator]:
+    async with aiomqtt.Client(LOOPBACK, port, timeout=PATIENCE_S) as client:
+        await client.subscribe("fastprovd/gw1/#", qos=1)
+        yield Operator(client)
+
+
+@asynccontextmanager
+async def daemon(
+    scene: World, tmp_path: Path, notifier: Notifier | None = None, **mqtt: Any
+) -> AsyncIterator[None]:
+    """Run the daemon beside the body, then stop it with SIGTERM."""
+    mqtt = {"timeout_s": PATIENCE_S, **mqtt} if mqtt else {}
+    task = asyncio.create_task(
+        run_daemon(
+            config(tmp_path, scan_timeout_s=FOREVER_S, **mqtt), radio=scene.radio, notifier=notifier
+        )
+    )
+    try:
+        yield
+        os.kill(os.getpid(), signal.SIGTERM)
+        await task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+@contextmanager
+def systemd(tmp_path: Path, watchdog_us: int = 0) -> Iterator[tuple[Notifier, socket.socket]]:
+    """Listen as systemd does."""
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(path)
+        listener.setblocking(False)
+        environ = {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": str(watchdog_us)}
+        yield Notifier(environ), listener
+
+
+def told(listener: socket.socket) -> list[str]:
+    """Return what systemd was told so far."""
+    messages = []
+    while True:
+        try:
+            messages.append(listener.recv(4096).decode())
+        except BlockingIOError:
+            return messages
+
+
+def test_a_run_over_mqtt(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """A request starts a run, its addresses reach the broker, then nodes can be switched."""
+
+    async def main() -> None:
+        scene = world(3)
+        async with (
+            local_broker() as broker,
+            operator(broker.port) as you,
+            daemon(scene, tmp_path, port=broker.port, protocol=broker.protocol),
+        ):
+            await you.until("run", state="idle")
+            answer = await you.ask("run/start", expected=3, transaction="a")
+            assert answer["status"] == "ok"
+            assert answer["transaction"] == "a"
+            run_id = answer["data"]["run_id"]
+            nodes = await you.until("nodes", run_id=run_id, complete=True)
+            assert nodes["addresses"][0] == "0x0002"
+            assert nodes["count"] == 3
+            one = nodes["addresses"][1]
+            switched = await you.ask("node/set", addr=one, state="ON")
+            assert switched["data"] == {"addr": one, "state": "ON", "acknowledged": True}
+            assert scene.board(int(one, 16)).onoff
+            listed = await you.ask("nodes/get")
+            assert listed["data"]["addresses"] == nodes["addresses"]
+            assert (await you.ask("run/stop"))["code"] == "no_run"
+
+    run_virtual(main())
+
+
+def test_sigterm_in_the_middle_of_a_run(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """The run ends as interrupted, the gateway says offline, no SEQ is wasted."""
+
+    async def main() -> None:
+        async with local_broker() as broker, operator(broker.port) as you:
+            mqtt = {"port": broker.port, "protocol": broker.protocol}
+            async with daemon(world(2), tmp_path, **mqtt):
+                await you.until("run", state="idle")
+                await you.ask("run/start", expected=2)
+                await you.until("run", state="done")
+                assert (await you.ask("run/start", expected=5))["status"] == "ok"
+                await you.until("run", state="scanning")
+            assert (await you.until("run", state="interrupted"))["reason"]
+            await you.until("state", state="offline")
+        with StateStore(tmp_path / "state") as store:
+            assert store.runs()[0].state is RunState.INTERRUPTED
+            # A clean stop knows the exact next number, which is no multiple of a block.
+            assert store.reserve_seq_block(256).start % 256 != 0
+
+    run_virtual(main())
+
+
+def test_a_restart_tells_what_was(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """A run that a killed daemon left is published as interrupted, with its nodes."""
+
+    async def main() -> None:
+        async with local_broker() as broker:
+            mqtt = {"port": broker.port, "protocol": broker.protocol}
+            async with operator(broker.port) as you, daemon(world(2), tmp_path, **mqtt):
+                await you.until("run", state="idle")
+                await you.ask("run/start", expected=2)
+                await you.until("run", state="done")
+            with StateStore(tmp_path / "state") as store:
+                (run,) = store.runs()
+                store.save_run(replace(run, state=RunState.PROVISIONING, finished=None))
+            async with operator(broker.port) as you, daemon(world(2), tmp_path, **mqtt):
+                assert (await you.until("run", state="interrupted"))["run_id"] == run.run_id
+
+    run_virtual(main())
+
+
+def test_while_a_run_goes_on(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """Another run is refused, the mesh is busy; `run/stop` ends the run as stopped."""
+
+    async def main() -> None:
+        async with (
+            local_broker() as broker,
+            operator(broker.port) as you,
+            daemon(world(1), tmp_path, port=broker.port, protocol=broker.protocol),
+        ):
+            await you.until("run", state="idle")
+            run_id = (await you.ask("run/start", expected=2))["data"]["run_id"]
+            again = await you.ask("run/start")
+            assert (again["code"], again["data"]) == ("run_in_progress", {"run_id": run_id})
+            for command, data in (
+                ("node/get", {"addr": "0x0003"}),
+                ("node/set", {"addr": "0xc000", "state": "ON"}),
+                ("nodes/get", {}),
+            ):
+                answer = await you.ask(command, **data)
+                assert (answer["code"], answer["data"]) == ("busy", {"run_id": run_id})
+            assert (await you.ask("run/stop"))["data"]["run_id"] == run_id
+            await you.until("run", state="stopped", run_id=run_id)
+
+    run_virtual(main())
+
+
+def test_no_adapter(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """A run without an adapter fails with its reason, and the daemon answers on."""
+
+    async def main() -> None:
+        scene = world(1)
+        scene.adapter.power(False)
+        async with (
+            local_broker() as broker,
+            operator(broker.port) as you,
+            daemon(scene, tmp_path, port=broker.port, protocol=broker.protocol),
+        ):
+            await you.until("run", state="idle")
+            await you.ask("run/start", expected=1)
+            assert "switch it on" in (await you.until("run", state="failed"))["reason"]
+            answer = await you.ask("node/set", addr="0xc000", state="ON")
+            assert answer["code"] == "adapter_unavailable"
+
+    run_virtual(main())
+
+
+def test_no_broker(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """Without a broker the daemon is ready all the same, and ends cleanly."""
+
+    async def main() -> None:
+        with socket.socket() as nobody, systemd(tmp_path) as (notifier, listener):
+            nobody.bind((LOOPBACK, 0))
+            port = nobody.getsockname()[1]
+            async with daemon(world(1), tmp_path, notifier, port=port):
+                await asyncio.sleep(30.0)
+                assert told(listener) == ["READY=1"]
+            assert told(listener) == ["STOPPING=1"]
+
+    run_virtual(main())
+
+
+def test_the_watchdog_is_fed(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """Twice in each period systemd hears that loop and database are well."""
+
+    async def main() -> None:
+        with systemd(tmp_path, watchdog_us=30_000_000) as (notifier, listener):
+            async with daemon(world(1), tmp_path, notifier):
+                await asyncio.sleep(61.0)
+                assert told(listener) == ["READY=1", *["WATCHDOG=1"] * 4]
+
+    run_virtual(main())
+
+
+def test_a_late_loop_does_not_feed_the_watchdog(
+    run_virtual: RunVirtual[Any], tmp_path: Path
+) -> None:
+    """A loop that something held up for longer than 5 s is not called well."""
+
+    async def main() -> None:
+        with systemd(tmp_path, watchdog_us=30_000_000) as (notifier, listener):
+            async with daemon(world(1), tmp_path, notifier):
+                await asyncio.sleep(14.0)
+                asyncio.get_running_loop()._virtual.now += 10.0  # type: ignore[attr-defined]
+                await asyncio.sleep(2.0)
+                assert told(listener) == ["READY=1"]
+                await asyncio.sleep(16.0)
+                assert told(listener) == ["WATCHDOG=1"]
+
+    run_virtual(main())
+
+
+def test_what_can_not_be_read_is_a_mistake_in_the_configuration(tmp_path: Path) -> None:
+    """Certificates and the password file are named when they can not be read."""
+    missing = tmp_path / "missing.pem"
+    base = config(tmp_path, port=8883)
+    for tls in (TlsConfig(True, ca=missing), TlsConfig(True, cert=missing, key=missing)):
+        with pytest.raises(ConfigError, match=r"missing\.pem"):
+            broker_settings(replace(base, mqtt=replace(base.mqtt, tls=tls)))
+    secret = replace(base.mqtt, username="me", password_file=tmp_path / "secret")
+    with pytest.raises(ConfigError, match="password_file"):
+        broker_settings(replace(base, mqtt=secret))
+
+
+def test_broker_settings(tmp_path: Path) -> None:
+    """What is configured is what the client gets; the password is its file's first line."""
+    (tmp_path / "secret").write_text("hush\n")
+    base = config(
+        tmp_path, host="broker", port=8883, username="me", password_file=tmp_path / "secret"
+    )
+    settings = broker_settings(replace(base, mqtt=replace(base.mqtt, tls=TlsConfig(True))))
+    assert (settings.host, settings.port, settings.gateway_id) == ("broker", 8883, "gw1")
+    assert (settings.username, settings.password) == ("me", "hush")
+    assert settings.tls_context is not None
+    assert broker_settings(base).tls_context is None
