@@ -72,7 +72,7 @@ def test_app_traffic_before_the_bind_is_dropped(run_virtual: RunVirtual[None]) -
         top = Top(air)
         await top.connect(await top.find_unprovisioned())
         dev_key = await top.provision(5)
-        node = board._node
+        node = board.node
         assert node is not None
         add, get = AppKeyAdd(top.app_key), OnOffGet()
         for message, key in ((add, dev_key), (get, top.app_key)):

@@ -136,7 +136,7 @@ def test_a_61st_source_is_ignored(run_virtual: RunVirtual[None]) -> None:
         top = Top(air)
         await top.prepare()
         await asyncio.sleep(0.1)
-        assert board._node is not None
+        assert board.node is not None
         for source in range(0x0100, 0x0100 + 61):
             tap = Top(air, adapter=f"tap{source}")
             tap.stack.address = source
@@ -144,8 +144,8 @@ def test_a_61st_source_is_ignored(run_virtual: RunVirtual[None]) -> None:
                 bytes.fromhex("8201"), dst=5, key=top.app_key, ttl=0, now=air.loop.time()
             )
             for out in tap.stack.pdus_to_send():
-                board._node.receive_from_gatt(out.pdu)
-        known = {src for src, _, _ in board._node.stack.replay.entries()}
+                board.node.receive_from_gatt(out.pdu)
+        known = {src for src, _, _ in board.node.stack.replay.entries()}
         assert len(known) == 60
         assert 0x0100 + 60 not in known
         await top.request(OnOffGet(), dst=5)
@@ -181,10 +181,10 @@ def test_the_network_cache_forgets_after_60(run_virtual: RunVirtual[None]) -> No
     async def main() -> None:
         air, top, primary = await network()
         child = next(board for board in air.boards if board is not primary)
-        assert child._node is not None
+        assert child.node is not None
         pdus = [NetworkPdu(0, 7, seq, 0x0700, 0x0701, bytes(8)) for seq in range(61)]
         frames = [
-            child._node.network.frame(encode_network_pdu(pdu, top.net_key), pdu) for pdu in pdus
+            child.node.network.frame(encode_network_pdu(pdu, top.net_key), pdu) for pdu in pdus
         ]
         for frame in frames[:60]:
             air._deliver_mesh(primary, frame)

@@ -129,8 +129,8 @@ def test_invite_to_complete_takes_as_long_as_measured(
         dev_key = await top.provision(5)
         assert board.unicast_address == 5
         assert board.parent is None
-        assert board._node is not None
-        assert board._node.stack.dev_keys[5].octets == dev_key.octets
+        assert board.node is not None
+        assert board.node.stack.dev_keys[5].octets == dev_key.octets
         return top.loop.time() - begun
 
     times = [run_virtual(main(seed)) for seed in range(10)]
