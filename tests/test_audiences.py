@@ -1,0 +1,44 @@
+"""Audiences made of others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from fastprovd.audiences import Audiences, SilentAudience
+from fastprovd.records import Node, Run, RunState
+
+RUN = Run("r-1", RunState.SCANNING, datetime(2026, 11, 22, tzinfo=UTC))
+NODE = Node(6, "r-1")
+
+
+class Ears(SilentAudience):
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+
+    def run_changed(self, run: Run) -> None:
+        self.heard.append(run)
+
+    def node_changed(self, node: Node) -> None:
+        self.heard.append(node)
+
+    def nodes_changed(self, nodes: Sequence[Node], run: Run) -> None:
+        self.heard.append((nodes, run))
+
+    def event(self, kind: str, data: Mapping[str, Any], run_id: str | None) -> None:
+        self.heard.append((kind, data, run_id))
+
+
+def test_everybody_hears_everything() -> None:
+    """Each member is told each thing once, in order; a silent one does not mind."""
+    audiences, ears = Audiences(), (Ears(), Ears())
+    audiences.members += [ears[0], SilentAudience(), ears[1]]
+    audiences.run_changed(RUN)
+    audiences.node_changed(NODE)
+    audiences.nodes_changed([NODE], RUN)
+    audiences.event("warning", {"reason": "x"}, "r-1")
+    expected = [RUN, NODE, ([NODE], RUN), ("warning", {"reason": "x"}, "r-1")]
+    assert [one.heard for one in ears] == [expected, expected]

@@ -1,0 +1,230 @@
+"""The command line: exit codes and sentences."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from fastprovd import __version__, cli
+from fastprovd.cli import MEANINGS, RUN_EXITS, Exit, main
+from fastprovd.errors import (
+    BluetoothUnavailable,
+    BrokerMismatch,
+    ConfigError,
+    CorruptStore,
+    LocalProtocolError,
+    ResponseTimeout,
+    SchemaTooNew,
+    StoreError,
+    StoreInUse,
+    UnknownNode,
+)
+from fastprovd.records import RunState
+from fastprovd.store.state import StateStore
+
+
+@pytest.fixture(autouse=True)
+def restored_logging() -> Iterator[None]:
+    """Leave structlog and logging as they were; a command configures both."""
+    root, ours = logging.getLogger(), logging.getLogger("fastprovd")
+    before = (root.handlers[:], root.level, ours.level)
+    yield
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+    ours.setLevel(before[2])
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    """A sound configuration whose state directory lies beside it."""
+    path = tmp_path / "fastprovd.toml"
+    path.write_text(f'[state]\ndirectory = "{tmp_path / "state"}"\n[mqtt]\nenabled = false\n')
+    return path
+
+
+def fastprovd(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the program as its users do."""
+    return subprocess.run(
+        [sys.executable, "-m", "fastprovd", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def usage_error(*arguments: str) -> int:
+    """Return the code with which the parser leaves."""
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert isinstance(left.value.code, int)
+    return left.value.code
+
+
+def test_version() -> None:
+    """The program tells its version and succeeds."""
+    done = fastprovd("--version")
+    assert (done.returncode, done.stdout) == (0, f"fastprovd {__version__}\n")
+
+
+def test_help_has_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every exit code is in the one table that --help shows."""
+    assert usage_error("--help") == 0
+    shown = capsys.readouterr().out
+    assert set(MEANINGS) == set(Exit)
+    for code, meaning in MEANINGS.items():
+        assert f"{code.value}  {meaning}" in shown
+
+
+def test_only_done_is_success() -> None:
+    """Each end of a run has an exit code, and only `done` is 0."""
+    assert set(RUN_EXITS) == {state for state in RunState if state.is_end}
+    assert [state for state, code in RUN_EXITS.items() if code is Exit.OK] == [RunState.DONE]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("fly",),
+        ("provision",),
+        ("provision", "--expected", "0"),
+        ("provision", "--expected", "many"),
+        ("demo", "--boards", "301"),
+        ("demo", "--speed", "0"),
+        ("demo", "--speed", "fast"),
+        ("demo", "--host", "zephyr"),
+        ("demo", "--broker", "http://localhost"),
+        ("demo", "--broker", "mqtt://me:secret@localhost"),
+        ("demo", "--broker", "mqtt://localhost:99999"),
+        ("onoff", "0x8000", "on"),
+        ("onoff", "0xffff", "on"),
+        ("onoff", "0x0006", "maybe"),
+        ("onoff", "kitchen", "on"),
+        ("scan", "--seconds", "-1"),
+    ],
+)
+def test_usage(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong command line is one sentence on standard error and exit code 64."""
+    assert usage_error(*arguments) == Exit.USAGE
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("fastprovd: ")
+    assert captured.err.count("\n") == 1
+
+
+def test_brokers() -> None:
+    """A broker is a URL, its port may be left out."""
+    assert cli._broker("mqtt://localhost") == ("localhost", 1883)
+    assert cli._broker("mqtt://10.0.0.1:1884/") == ("10.0.0.1", 1884)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError(["a: wrong", "b: wrong"]), 78),
+        (UnknownNode(6), 64),
+        (CorruptStore("damaged"), 65),
+        (SchemaTooNew("newer"), 65),
+        (StoreInUse("taken"), 75),
+        (StoreError("full"), 74),
+        (BluetoothUnavailable("no adapter"), 69),
+        (ResponseTimeout("silent"), 69),
+        (BrokerMismatch("other"), 69),
+        (PermissionError(13, "Permission denied"), 73),
+        (OSError(28, "No space left on device"), 74),
+    ],
+)
+def test_errors_are_sentences(
+    error: Exception,
+    code: int,
+    config_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """An error has its exit code and its own words, each line with our name."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("fastprovd.foreground.list_nodes", fail)
+    assert main(["nodes", "--config", str(config_file)]) == code
+    assert capsys.readouterr().err == "".join(
+        f"fastprovd: {line}\n" for line in str(error).splitlines()
+    )
+
+
+def test_a_fault_of_ours(
+    config_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bug is 70, in one sentence; its traceback is for those who ask."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise LocalProtocolError("a bug")
+
+    monkeypatch.setattr("fastprovd.foreground.list_nodes", fail)
+    assert main(["nodes", "--config", str(config_file)]) == Exit.INTERNAL
+    quiet = capsys.readouterr().err
+    assert "--debug" in quiet
+    assert "Traceback" not in quiet
+    assert main(["nodes", "--debug", "--config", str(config_file)]) == Exit.INTERNAL
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_check_config(config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sound configuration is shown with the place of each value."""
+    assert main(["check-config", "--config", str(config_file)]) == Exit.OK
+    assert f"# {config_file}:2" in capsys.readouterr().out
+
+
+def test_a_wrong_configuration(tmp_path: Path) -> None:
+    """Every mistake is told with its place, nothing on standard output, exit code 78."""
+    path = tmp_path / "wrong.toml"
+    path.write_text('[mqtt]\nport = 0\n[mehs]\n[log]\nlevel = "loud"\n')
+    done = fastprovd("check-config", "--config", str(path))
+    assert (done.returncode, done.stdout) == (Exit.CONFIG, "")
+    assert sorted(line.split(": ")[1] for line in done.stderr.splitlines()) == [
+        f"{path}:2",
+        f"{path}:3",
+        f"{path}:5",
+    ]
+    assert "mqtt.port" in done.stderr
+
+
+def test_no_adapter(config_file: Path) -> None:
+    """Without Bluetooth, `provision` tells a failed run as JSON, the log goes elsewhere."""
+    config_file.write_text(config_file.read_text() + '[bluetooth]\nadapter = "hci99"\n')
+    done = fastprovd("provision", "--expected", "3", "--json", "--config", str(config_file))
+    assert done.returncode == Exit.UNAVAILABLE
+    end = json.loads(done.stdout.splitlines()[-1])
+    assert (end["event"], end["state"], end["expected"]) == ("run_finished", "failed", 3)
+    assert end["reason"]
+    assert (end["addresses"], end["missing"], end["proven"]) == ([], [], 0)
+
+
+def test_two_at_once(config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A state directory that a daemon holds is a reason to try again."""
+    with StateStore(tmp_path / "state"):
+        assert main(["nodes", "--config", str(config_file)]) == Exit.TRY_AGAIN
+    assert "in use" in capsys.readouterr().err
+
+
+def test_an_unknown_node(config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Switching a node that no run has made is a mistake of the command line."""
+    assert main(["onoff", "0x0006", "on", "--config", str(config_file)]) == Exit.USAGE
+    assert capsys.readouterr().err == "fastprovd: no node 0x0006 is known\n"
+
+
+def test_demo(capsys: pytest.CaptureFixture[str]) -> None:
+    """`fastprovd demo --json` ends with status 0 when every board is done."""
+    assert main(["demo", "--boards", "2", "--speed", "100", "--seed", "7", "--json"]) == 0
+    end = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (end["state"], end["seed"], end["speed"]) == ("done", 7, 100.0)
