@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
+from typing import Final
 
 from fastprovd.mesh.beacons import (
     Advertisement,
@@ -11,6 +13,9 @@ from fastprovd.mesh.beacons import (
     UnprovisionedDevice,
 )
 from fastprovd.mesh.keys import NetKey
+
+# Network ID comes twice a second; this covers the seconds anybody asks about.
+_PROXY_REPORTS_KEPT: Final = 16
 
 
 @dataclass(slots=True)
@@ -31,7 +36,7 @@ class AirPicture:
         self._net_key = net_key
         self.boards: dict[bytes, HeardBoard] = {}
         self.strangers: set[bytes] = set()
-        self._proxies: dict[str, float] = {}
+        self._proxies: dict[str, deque[float]] = {}
         self._randoms: set[bytes] = set()
         self._stale: set[bytes] = set()
 
@@ -53,7 +58,8 @@ class AirPicture:
         elif isinstance(data, NodeIdentity):
             self._randoms.add(data.random)
         elif isinstance(data, NetworkIdentity) and data.matches(self._net_key):
-            self._proxies[advertisement.device_address] = now
+            address = advertisement.device_address
+            self._proxies.setdefault(address, deque(maxlen=_PROXY_REPORTS_KEPT)).append(now)
         return None
 
     def mark_stale(self) -> None:
@@ -82,9 +88,12 @@ class AirPicture:
         """Return the matching boards that advertised 0x1827 within the last `within_s` seconds."""
         return [b for b in self.boards.values() if now - b.last_seen_s <= within_s]
 
-    def proxies(self, now: float, within_s: float) -> list[str]:
-        """Return device addresses that advertised our Network ID within `within_s` seconds."""
-        return [address for address, seen in self._proxies.items() if now - seen <= within_s]
+    def proxies_since(self, begin_s: float) -> list[str]:
+        """Return device addresses that advertised our Network ID since then, most heard first."""
+        counts = {
+            address: sum(at >= begin_s for at in times) for address, times in self._proxies.items()
+        }
+        return sorted((a for a in counts if counts[a]), key=lambda a: (-counts[a], a))
 
     def board_at(self, device_address: str) -> HeardBoard | None:
         """Return the board that advertised 0x1827 from this device address."""

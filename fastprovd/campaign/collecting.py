@@ -62,6 +62,7 @@ class Collecting:
         self._search = AddressSearch(plan.share)
         self._overheard: asyncio.Queue[PduOverheard] = asyncio.Queue(maxsize=1000)
         self._last_news = clock.monotonic()
+        self._last_overheard = clock.monotonic()
 
     async def over_link(self, device_address: str) -> None:
         """Collect until nothing changes, then ask everybody.
@@ -88,12 +89,15 @@ class Collecting:
         """
         if not self._is_short():
             return
-        await self._watch.listen(WAITS["quiet_air"].seconds)
         placed = {node.device_address for node in self._log.nodes.values()}
-        proxies = self._picture.proxies(self._clock.monotonic(), WAITS["quiet_air"].seconds)
-        for device_address in proxies:
-            if device_address in placed:
+        begun = self._clock.monotonic()
+        await self._watch.listen(WAITS["quiet_air"].seconds)
+        for device_address in self._picture.proxies_since(begun):
+            if device_address in placed or not self._is_short():
                 continue
+            if self._clock.monotonic() - begun > WAITS["identify"].seconds:
+                log.warning("proxies_left_unidentified", reason=WAITS["identify"].reason)
+                return
             try:
                 await self._identify(device_address)
             except (BearerError, TimeoutError) as error:
@@ -108,6 +112,9 @@ class Collecting:
     def _target(self) -> int:
         return target(self._settings.expected, len(self._picture.boards))
 
+    def _are_known(self) -> bool:
+        return len(self._log.nodes) >= self._target()
+
     def _list_is_safe(self) -> bool:
         """Whether the list is short however many boards are in it that we do not know of."""
         free = self._picture.unprovisioned(self._clock.monotonic(), WAITS["board_quiet"].seconds)
@@ -115,7 +122,7 @@ class Collecting:
         return could_be_listed <= SAFE_LIST_ENTRIES
 
     async def _settle(self, session: ProxySession) -> None:
-        while len(self._log.nodes) < self._target():
+        while not self._are_known():
             if self._list_is_safe():
                 try:
                     status = await session.request(
@@ -130,7 +137,7 @@ class Collecting:
                 else:
                     await self._take_list(status.addresses)
             await self._take_overheard()
-            if len(self._log.nodes) >= self._target() or self._is_settled():
+            if self._are_known() or self._is_settled():
                 return
             await self._pause(session, WAITS["poll"].seconds)
 
@@ -160,6 +167,7 @@ class Collecting:
         self._log.publish_nodes()
 
     def _overhear(self, event: PduOverheard) -> None:
+        self._last_overheard = self._clock.monotonic()
         if not self._overheard.full():
             self._overheard.put_nowait(event)
 
@@ -198,12 +206,23 @@ class Collecting:
     # Proving
 
     async def _prove(self, session: ProxySession) -> None:
-        roll_call = RollCall(session, self._app_key, self._answered)
+        await self._calm_down(session)
+        roll_call = RollCall(session, self._app_key, self._answered, self._clock)
         await roll_call.prove(self._unproven())
-        if self._is_short():
-            await roll_call.search(self._search, lambda: not self._is_short())
+        if not self._are_known():
+            await roll_call.search(self._search, self._are_known)
             await self._take_overheard()
             await roll_call.prove(self._unproven())
+
+    async def _calm_down(self, session: ProxySession) -> None:
+        """Let the queues of the nodes run empty: a question now would only be one more."""
+        begun = self._clock.monotonic()
+        calm_s = WAITS["calm"].seconds
+        while self._clock.monotonic() - begun < WAITS["calm_at_last"].seconds:
+            quiet_s = self._clock.monotonic() - self._last_overheard
+            if quiet_s >= calm_s:
+                return
+            await self._pause(session, calm_s - quiet_s)
 
     def _unproven(self) -> list[int]:
         return [node.address for node in self._log.nodes.values() if not node.proven]
@@ -229,5 +248,5 @@ class Collecting:
                 device_address=device_address,
                 device_uuid=None if board is None else board.uuid,
             )
-            roll_call = RollCall(session, self._app_key, self._answered)
-            await roll_call.ask(address, 2)
+            roll_call = RollCall(session, self._app_key, self._answered, self._clock)
+            await roll_call.prove([address])

@@ -1,61 +1,109 @@
-"""Who answers: unicast Generic OnOff Get, a few at a time, over known and predicted addresses."""
+"""Who answers: unicast Generic OnOff Get, at a pace the mesh can bear."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from fastprovd.campaign.proxy_session import ProxySession
 from fastprovd.campaign.search import GAPS_BY_PASS, AddressSearch
 from fastprovd.campaign.states import WAITS
+from fastprovd.clock import Clock
 from fastprovd.errors import ResponseTimeout
 from fastprovd.mesh.keys import AppKey
 from fastprovd.mesh.models.generic_onoff import OnOffGet
 
-# Every answer takes two notifications of the Primary's dozen buffers, and each question 90 ms of
-# its advertising queue: four at a time keep it busy and leave it room.
+# Answers under way at once; each takes two notifications of the Primary's dozen buffers.
 CONCURRENCY: Final = 4
-# Below 3 the Primary does not forward (its relay is off); 7 reaches behind relays too.
-TTL: Final = 7
-KNOWN_ATTEMPTS: Final = 4
+# Below 3 the Primary does not forward (its relay is off). The first attempts stay near: what
+# arrives with TTL 1 is not relayed, so they can not be multiplied by nodes that are busy.
+TTL_BY_ATTEMPT: Final = (3, 3, 7, 7, 7)
 
 Answered = Callable[[int, bool], Awaitable[None]]
+
+
+class Pace:
+    """The time between two questions, in seconds.
+
+    Every node relays a question and its answer once, 90 ms each, so 0.19 s keep all queues level
+    whatever their number. Slow answers mean that queues are full of other traffic; missing ones
+    tell nothing, and slow us down by themselves.
+    """
+
+    SHORTEST: Final = 0.19
+    LONGEST: Final = 3.0
+    QUICK: Final = 0.5
+    SLOW: Final = 1.0
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._interval_s = self.SHORTEST
+        self._next = clock.monotonic()
+
+    async def wait(self) -> None:
+        """Wait for one's turn."""
+        now = self._clock.monotonic()
+        turn = max(now, self._next)
+        self._next = turn + self._interval_s
+        if turn > now:
+            await asyncio.sleep(turn - now)
+
+    def answered(self, after_s: float) -> None:
+        """An answer came: quick ones shorten the interval, slow ones lengthen it."""
+        if after_s < self.QUICK:
+            self._interval_s = max(self.SHORTEST, self._interval_s * 0.8)
+        elif after_s > self.SLOW:
+            self._interval_s = min(self.LONGEST, self._interval_s * 1.5)
 
 
 class RollCall:
     """Asks nodes one by one; `answered` is awaited with (address, present OnOff) for each."""
 
-    def __init__(self, session: ProxySession, app_key: AppKey, answered: Answered) -> None:
+    def __init__(
+        self, session: ProxySession, app_key: AppKey, answered: Answered, clock: Clock
+    ) -> None:
         self._session = session
         self._app_key = app_key
         self._answered = answered
+        self._clock = clock
+        self._pace = Pace(clock)
 
-    async def ask(self, address: int, attempts: int) -> bool:
-        """Return whether the node answered; raises ConnectionLost."""
+    async def ask(self, address: int, attempt: int) -> bool:
+        """Ask once; return whether the node answered; raises ConnectionLost."""
+        await self._pace.wait()
+        asked = self._clock.monotonic()
         try:
             status = await self._session.request(
                 OnOffGet(),
                 dst=address,
                 key=self._app_key,
-                ttl=TTL,
+                ttl=TTL_BY_ATTEMPT[attempt],
                 timeout_s=WAITS["answer"].seconds,
-                attempts=attempts,
             )
         except ResponseTimeout:
             return False
+        self._pace.answered(self._clock.monotonic() - asked)
         await self._answered(address, status.present)
         return True
 
     async def prove(self, addresses: Iterable[int]) -> None:
-        """Ask everyone in `addresses`; raises ConnectionLost."""
-        waiting = iter(sorted(addresses))
+        """Ask everyone in `addresses`, the silent ones again after all others.
 
-        async def one_after_another() -> None:
-            for address in waiting:
-                await self.ask(address, KNOWN_ATTEMPTS)
+        Raises:
+            ConnectionLost: the link went away.
+        """
+        silent = sorted(addresses)
+        for attempt in range(len(TTL_BY_ATTEMPT)):
+            waiting, silent = iter(silent), []
+            await _together(lambda: self._prove(waiting, attempt, silent))  # noqa: B023 - awaited
+            if not silent:
+                return
 
-        await _together(one_after_another)
+    async def _prove(self, waiting: Iterable[int], attempt: int, silent: list[int]) -> None:
+        for address in waiting:
+            if not await self.ask(address, attempt):
+                silent.append(address)
 
     async def search(self, search: AddressSearch, enough: Callable[[], bool]) -> None:
         """Look for nodes nobody listed, wider with each pass, until `enough`.
@@ -64,43 +112,53 @@ class RollCall:
             ConnectionLost: the link went away; what was found stays found.
         """
         for search_pass in range(len(GAPS_BY_PASS)):
-            await self._search_pass(search, search_pass, enough)
+            await _SearchPass(self, search, search_pass, enough).run()
             if enough():
                 return
 
-    async def _search_pass(
-        self, search: AddressSearch, search_pass: int, enough: Callable[[], bool]
+
+class _SearchPass:
+    """Workers that draw candidates; an answer may open further ones for those that wait."""
+
+    def __init__(
+        self,
+        roll_call: RollCall,
+        search: AddressSearch,
+        search_pass: int,
+        enough: Callable[[], bool],
     ) -> None:
-        asked: set[int] = set()
-        progress = asyncio.Condition()
-        under_way = 0
+        self._roll_call = roll_call
+        self._search = search
+        self._pass = search_pass
+        self._enough = enough
+        self._asked: set[int] = set()
+        self._under_way = 0
+        self._progress = asyncio.Condition()
 
-        def candidates() -> Iterator[int]:
-            return (a for a in search.candidates(search_pass) if a not in asked)
+    async def run(self) -> None:
+        await _together(self._seek)
 
-        async def seek() -> None:
-            nonlocal under_way
-            while not enough():
-                address = next(candidates(), None)
-                if address is None:
-                    if under_way == 0:
-                        return
-                    async with progress:  # an answer under way may open further candidates
-                        await progress.wait()
-                    continue
-                asked.add(address)
-                under_way += 1
-                try:
-                    if await self.ask(address, 1):
-                        search.found(address)
-                    else:
-                        search.tried(address, search_pass)
-                finally:
-                    under_way -= 1
-                    async with progress:
-                        progress.notify_all()
-
-        await _together(seek)
+    async def _seek(self) -> None:
+        while not self._enough():
+            candidates = self._search.candidates(self._pass)
+            address = next((a for a in candidates if a not in self._asked), None)
+            if address is None:
+                if self._under_way == 0:
+                    return
+                async with self._progress:
+                    await self._progress.wait()
+                continue
+            self._asked.add(address)
+            self._under_way += 1
+            try:
+                if await self._roll_call.ask(address, self._pass):
+                    self._search.found(address)
+                else:
+                    self._search.tried(address, self._pass)
+            finally:
+                self._under_way -= 1
+                async with self._progress:
+                    self._progress.notify_all()
 
 
 async def _together(worker: Callable[[], Awaitable[None]]) -> None:

@@ -153,17 +153,22 @@ class Campaign:
     async def _hear_boards(self) -> None:
         settle_s = WAITS["boards_settle"].seconds
         expected = self._settings.expected
-        begun = self._clock.monotonic()
-        while True:
-            known = len(self._picture.boards)
-            if expected is not None and known >= expected:
-                break
-            left = begun + self._settings.scan_s - self._clock.monotonic()
-            if left <= 0:
-                break
-            new = await self._watch.until(self._is_new_board, min(left, settle_s))
-            if new is None and known and expected is None:
-                break
+        last_new = self._clock.monotonic()
+
+        def is_enough(advertisement: Advertisement) -> bool:
+            # The board of this advertisement itself is not in the picture yet.
+            nonlocal last_new
+            data, known = advertisement.data, self._picture.boards
+            if (
+                isinstance(data, UnprovisionedDevice)
+                and data.uuid not in known
+                and data.uuid.startswith(self._settings.match)
+            ):
+                last_new = advertisement.seen_s
+                return len(known) + 1 == expected
+            return expected is None and bool(known) and advertisement.seen_s - last_new > settle_s
+
+        await self._watch.until(is_enough, self._settings.scan_s)
         if not self._picture.boards:
             others = len(self._picture.strangers)
             raise _End(
@@ -173,14 +178,6 @@ class Campaign:
                 "correct [mesh] match",
             )
         await self._log.move(Trigger.BOARDS_HEARD, heard=len(self._picture.boards))
-
-    def _is_new_board(self, advertisement: Advertisement) -> bool:
-        data = advertisement.data
-        return (
-            isinstance(data, UnprovisionedDevice)
-            and data.uuid.startswith(self._settings.match)
-            and data.uuid not in self._picture.boards
-        )
 
     # The Primary Provisioner
 

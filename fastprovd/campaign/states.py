@@ -121,6 +121,15 @@ WAITS: Final[Mapping[str, Wait]] = MappingProxyType(
         "quiet_air": Wait(
             3.0, "Network ID comes every 0.5 s; while nodes send nothing, no report is stale"
         ),
-        "answer": Wait(1.2, "a node answers within 0.3 s; the Primary sends 11 PDUs a second"),
+        "answer": Wait(
+            2.0, "a node answers within 0.3 s, and within 2 s while all others are busy"
+        ),
+        "calm": Wait(
+            1.0, "a mesh whose queues are not empty lets an overheard PDU through every 0.1 s"
+        ),
+        "calm_at_last": Wait(
+            20.0, "200 buffers of 90 ms each are empty after 18 s, whatever filled them"
+        ),
+        "identify": Wait(120.0, "a connection takes 3 s with its disconnect; 40 silent boards"),
     }
 )

@@ -92,8 +92,11 @@ def test_proxies_are_those_of_our_network_heard_lately() -> None:
     picture.receive(ours)
     picture.receive(_heard(NetworkIdentity(bytes(8)), 1.0, "BB"))
     assert picture.is_network(ours)
-    assert picture.proxies(2.0, 1.5) == ["AA"]
-    assert picture.proxies(3.0, 1.5) == []
+    assert picture.proxies_since(0.5) == ["AA"]
+    assert picture.proxies_since(1.5) == []
+    for _ in range(2):
+        picture.receive(_heard(NetworkIdentity(NET_KEY.network_id), 2.0, "CC"))
+    assert picture.proxies_since(0.5) == ["CC", "AA"]
 
 
 def test_board_is_found_by_its_device_address() -> None:

@@ -1,0 +1,131 @@
+"""A whole gateway in virtual time: boards, adapter, unmodified bleak, store, run."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastprovd.bearers.adapter import BleakBearer
+from fastprovd.campaign.proxy_session import TopProvisioner
+from fastprovd.campaign.run import Campaign
+from fastprovd.campaign.settings import RunSettings
+from fastprovd.clock import SystemClock
+from fastprovd.emulator.air import Air
+from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
+from fastprovd.emulator.bluez_adapter import EmulatedAdapter
+from fastprovd.emulator.board import Board
+from fastprovd.emulator.hosts import Flaws, Host
+from fastprovd.mesh.proxy_client import ProxyClient
+from fastprovd.mesh.replay import ReplayProtectionList
+from fastprovd.mesh.sequence import SequenceNumbers
+from fastprovd.mesh.stack import Stack
+from fastprovd.records import Node, Run
+from fastprovd.store.state import StateStore
+
+
+def device_address(number: int) -> str:
+    """Return the BD_ADDR of the n-th board."""
+    return f"24:0A:C4:5E:{number >> 8:02X}:{number & 0xFF:02X}"
+
+
+@dataclass
+class Listener:
+    """An audience that remembers."""
+
+    runs: list[Run] = field(default_factory=list)
+    nodes: dict[int, Node] = field(default_factory=dict)
+    address_list: list[Node] = field(default_factory=list)
+    events: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
+
+    def run_changed(self, run: Run) -> None:
+        """The run moved on."""
+        self.runs.append(run)
+
+    def node_changed(self, node: Node) -> None:
+        """A node became known."""
+        self.nodes[node.address] = node
+
+    def nodes_changed(self, nodes: Sequence[Node], run: Run) -> None:
+        """The address list."""
+        self.address_list = list(nodes)
+
+    def event(self, kind: str, data: Mapping[str, Any], run_id: str | None) -> None:
+        """Something happened."""
+        self.events.append((kind, data))
+
+
+@dataclass
+class Scene:
+    """What a test looks at."""
+
+    air: Air
+    adapter: EmulatedAdapter
+    bearer: BleakBearer
+    store: StateStore
+    top: TopProvisioner
+    listener: Listener
+    campaign: Campaign
+
+    def true_nodes(self) -> dict[int, Board]:
+        """Return every board that is a node, by its unicast address."""
+        return {
+            board.unicast_address: board
+            for board in self.air.boards
+            if board.unicast_address is not None
+        }
+
+    def without_app_key(self) -> set[int]:
+        """Return the addresses of nodes that the firmware left without AppKey."""
+        return {a for a, board in self.true_nodes().items() if not board.has_app_key}
+
+
+@asynccontextmanager
+async def scene(
+    boards: int,
+    seed: int,
+    *,
+    host: Host = Host.BLUEDROID,
+    flaws: Flaws | None = None,
+    settings: RunSettings | None = None,
+) -> AsyncIterator[Scene]:
+    """Set the scene; everything in it depends on the seed only."""
+    air = Air(seed)
+    for number in range(1, boards + 1):
+        air.add_board(device_address(number), host=host, flaws=flaws)
+    adapter = EmulatedAdapter(air.adapter(), seed=seed)
+    entropy = random.Random(f"{seed}/entropy").randbytes
+    with tempfile.TemporaryDirectory() as directory:
+        state = Path(directory) / "state"
+        state.mkdir(mode=0o700)
+        with StateStore(state, entropy) as store:
+            network = store.network()
+            stack = Stack(
+                address=network.address,
+                net_keys=[network.net_key],
+                iv_index=network.iv_index,
+                sequence=SequenceNumbers(),
+                replay=ReplayProtectionList(heard=store.replay_list()),
+            )
+            stack.app_keys[network.app_key.index] = network.app_key
+            top = TopProvisioner(ProxyClient(stack), store)
+            listener = Listener()
+            async with BleakBearer(
+                scanner_backend=scanner_backend(adapter), client_backend=client_backend(adapter)
+            ) as bearer:
+                campaign = Campaign(
+                    "r-test",
+                    settings or RunSettings(expected=boards),
+                    bearer=bearer,
+                    store=store,
+                    audience=listener,
+                    clock=SystemClock(),
+                    entropy=entropy,
+                    top=top,
+                    app_key=network.app_key,
+                )
+                yield Scene(air, adapter, bearer, store, top, listener, campaign)
