@@ -116,50 +116,6 @@ def test_an_unprovisioned_board_is_heard_as_measured(run_virtual: RunVirtual[Non
     run_virtual(main())
 
 
-def test_advertising_slows_down_after_60_s(run_virtual: RunVirtual[None]) -> None:
-    """20 ms for the first minute, 500 ms afterwards, for the 0x1827 as for the 0x1828."""
-
-    async def main() -> None:
-        air = Air(1)
-        board = air.add_board(address_of(1), flaws=Flaws.none())
-        await asyncio.sleep(3.1)
-        assert board.advertiser.current is not None
-        assert board.advertiser.current.interval_s == 0.020
-        await asyncio.sleep(61.0)
-        assert board.advertiser.current.interval_s == 0.500
-        top = Top(air)
-        await top.prepare()
-        top.disconnect()
-        await asyncio.sleep(1.0)
-        assert board.advertiser.current.interval_s == 0.020
-        assert len(board.advertiser.current.service_data) == 17
-        await asyncio.sleep(60.0)
-        assert board.advertiser.current.interval_s == 0.500
-        assert board.advertiser.current.service_data == b"\x00" + top.net_key.network_id
-
-    run_virtual(main())
-
-
-def test_each_restart_has_its_own_random(run_virtual: RunVirtual[None]) -> None:
-    """A queued PDU interrupts Node Identity; it goes on with another random."""
-
-    async def main() -> None:
-        air = Air(1)
-        board = air.add_board(address_of(1), flaws=Flaws.none())
-        top = Top(air)
-        await top.prepare()
-        seen = set()
-        for _ in range(5):
-            assert board.advertiser.current is not None
-            seen.add(board.advertiser.current.service_data)
-            board.queue.put(QueuedPdu(lambda times: None))
-            assert board.advertiser.current is None
-            await asyncio.sleep(0.1)
-        assert len(seen) == 5
-
-    run_virtual(main())
-
-
 def test_a_running_provisioner_is_hardly_heard(run_virtual: RunVirtual[None]) -> None:
     """With count 1 the proxy is on at 3 s, but the full queue leaves few connectable events."""
 

@@ -356,67 +356,6 @@ def test_bluedroid_leaves_boards_without_app_key(run_virtual: RunVirtual[Result]
     assert 1.5 <= mean[20] <= 4.5
 
 
-def test_bluedroid_advertises_a_false_proxy(run_virtual: RunVirtual[None]) -> None:
-    """In most runs a Node Identity without 0x1828 is up for 0.3 to 0.41 s after the disconnect."""
-
-    async def main(seed: int, host: Host, flaws: Flaws) -> tuple[int, ...] | None:
-        air = Air(seed)
-        air.add_board(address_of(1), host=host, flaws=flaws)
-        top = Top(air)
-        await top.prepare()
-        await top.start(count=100)
-        try:
-            await top.connect(await top.find_proxy(5, 0.6), 1.0)
-        except TimeoutError:
-            return None
-        return top.services()
-
-    found = [run_virtual(main(seed, Host.BLUEDROID, Flaws())) for seed in range(20)]
-    assert {PROXY in services for services in found if services is not None} == {False}
-    assert 8 <= sum(services is not None for services in found) <= 19
-    assert run_virtual(main(1, Host.BLUEDROID, Flaws.none())) is None
-
-
-def test_nimble_rarely_advertises_what_answers_nobody(run_virtual: RunVirtual[None]) -> None:
-    """1 in 25 starts shows one more proxy advertisement, and connecting to it hangs."""
-
-    async def main(seed: int) -> bool:
-        air = Air(seed)
-        air.add_board(address_of(1), host=Host.NIMBLE)
-        top = Top(air)
-        await top.prepare()
-        await top.start(count=100)
-        try:
-            device_address = await top.find_proxy(5, 0.3)
-        except TimeoutError:
-            return False
-        with pytest.raises(TimeoutError):
-            await top.connect(device_address, 5.0)
-        return True
-
-    assert 0 < sum(run_virtual(main(seed)) for seed in range(60)) < 12
-
-
-def test_bluedroid_falls_silent_after_node_identity(run_virtual: RunVirtual[None]) -> None:
-    """60 s after Complete without a link the board is off the air, unless a link is held."""
-
-    async def main(seed: int, flaws: Flaws, hold: bool) -> bool:
-        air = Air(seed)
-        board = air.add_board(address_of(1), flaws=flaws)
-        top = Top(air)
-        await top.prepare()
-        if not hold:
-            top.disconnect()
-        await asyncio.sleep(62.0)
-        if hold:
-            await top.request(OnOffGet(), dst=5)
-        return board.is_silent
-
-    assert sum(run_virtual(main(seed, Flaws(), False)) for seed in range(10)) >= 7
-    assert not any(run_virtual(main(seed, Flaws(), True)) for seed in range(5))
-    assert not any(run_virtual(main(seed, Flaws.none(), False)) for seed in range(5))
-
-
 @HOSTS
 def test_a_power_cycle_forgets_the_network(run_virtual: RunVirtual[None], host: Host) -> None:
     """Off: links are lost by timeout, the air is silent; on: unprovisioned, with the same UUID."""

@@ -8,7 +8,7 @@ import pytest
 
 from fastprovd.emulator.air import Air
 from fastprovd.emulator.hosts import Flaws
-from fastprovd.mesh.access import Message, encode_message
+from fastprovd.mesh.access import Message
 from fastprovd.mesh.keys import AppKey
 from fastprovd.mesh.models.configuration import (
     AppKeyAdd,
@@ -59,30 +59,6 @@ def test_app_key_add_has_the_measured_statuses(run_virtual: RunVirtual[None]) ->
         for key, status in cases:
             expected = AppKeyStatus(FoundationStatus(status), key.bound_net_key_index, key.index)
             assert await ask(top, AppKeyAdd(key)) == expected
-
-    run_virtual(main())
-
-
-def test_app_traffic_before_the_bind_is_dropped(run_virtual: RunVirtual[None]) -> None:
-    """The AppKey is usable some milliseconds after its Status was made."""
-
-    async def main() -> None:
-        air = Air(1)
-        board = air.add_board(address_of(1))
-        top = Top(air)
-        await top.connect(await top.find_unprovisioned())
-        dev_key = await top.provision(5)
-        node = board.node
-        assert node is not None
-        add, get = AppKeyAdd(top.app_key), OnOffGet()
-        for message, key in ((add, dev_key), (get, top.app_key)):
-            top.stack.send(encode_message(message), dst=5, key=key, ttl=7, now=top.loop.time())
-        node.proxy.open(board._links[0], is_fresh=False)
-        before = node.stack.sequence.next
-        for out in top.stack.pdus_to_send():
-            node.receive_from_gatt(out.pdu)
-        sent = (node.stack.sequence.next or 0) - (before or 0)
-        assert sent == 2  # Segment Ack and AppKey Status, no OnOff Status
 
     run_virtual(main())
 
