@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import tempfile
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,7 +26,7 @@ from fastprovd.mesh.proxy_client import ProxyClient
 from fastprovd.mesh.replay import ReplayProtectionList
 from fastprovd.mesh.sequence import SequenceNumbers
 from fastprovd.mesh.stack import Stack
-from fastprovd.records import Node, Run
+from fastprovd.records import Node, Run, RunState
 from fastprovd.store.state import StateStore
 
 
@@ -41,10 +43,18 @@ class Listener:
     nodes: dict[int, Node] = field(default_factory=dict)
     address_list: list[Node] = field(default_factory=list)
     events: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
+    _reached: defaultdict[RunState, asyncio.Event] = field(
+        default_factory=lambda: defaultdict(asyncio.Event)
+    )
+
+    async def reached(self, state: RunState) -> None:
+        """Wait until the run has come to `state`."""
+        await self._reached[state].wait()
 
     def run_changed(self, run: Run) -> None:
         """The run moved on."""
         self.runs.append(run)
+        self._reached[run.state].set()
 
     def node_changed(self, node: Node) -> None:
         """A node became known."""

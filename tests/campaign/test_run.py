@@ -1,0 +1,445 @@
+"""Whole runs over emulated boards, and every way they end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from fastprovd.campaign.settings import RunSettings
+from fastprovd.campaign.verdict import SILENT, UNPROVISIONED
+from fastprovd.emulator.air import Reach
+from fastprovd.emulator.hosts import Flaws, Host
+from fastprovd.errors import StoreError
+from fastprovd.records import AddressRange, NodeRole, ParentSource, Run, RunState
+from tests.support.scene import Scene, device_address, scene
+
+RunVirtual = Callable[[Coroutine[Any, Any, Any]], Any]
+PERFECT = Flaws.none()
+
+
+def _states(scene: Scene) -> list[RunState]:
+    states: list[RunState] = []
+    for run in scene.listener.runs:
+        if not states or states[-1] is not run.state:
+            states.append(run.state)
+    return states
+
+
+@pytest.mark.parametrize("host", [Host.BLUEDROID, Host.NIMBLE], ids=lambda host: host.name)
+def test_run_ends_done_and_tells_the_truth(run_virtual: RunVirtual, host: Host) -> None:
+    """Seven perfect boards: the states of the table, the true addresses, stored and told alike."""
+
+    async def main() -> None:
+        async with scene(7, 3, host=host, flaws=PERFECT) as s:
+            run = await s.campaign.execute()
+            assert _states(s) == [
+                RunState.SCANNING,
+                RunState.CONNECTING,
+                RunState.PROVISIONING_PRIMARY,
+                RunState.CONFIGURING_PRIMARY,
+                RunState.PROVISIONING,
+                RunState.COLLECTING,
+                RunState.PROVING,
+                RunState.DONE,
+            ]
+            truth = s.true_nodes()
+            assert {node.address for node in s.listener.address_list} == set(truth)
+            assert all(node.proven for node in s.listener.address_list)
+            assert (run.expected, run.heard, run.known, run.proven) == (7, 7, 7, 7)
+            assert run.missing == ()
+            assert run.reason is None
+            assert run.t_known_s is not None
+            assert run.t_proven_s is not None
+            assert run.t_known_s < run.t_proven_s < run.elapsed_s
+            assert s.store.run(run.run_id) == run
+            assert sorted(s.store.nodes(), key=lambda n: n.address) == s.listener.address_list
+
+    run_virtual(main())
+
+
+def test_primary_is_the_loudest_board_and_fully_known(run_virtual: RunVirtual) -> None:
+    """The Primary Provisioner has role, UUID, device address, elements and DevKey."""
+
+    async def main() -> None:
+        async with scene(3, 1, flaws=PERFECT) as s:
+            run = await s.campaign.execute()
+            assert run.primary is not None
+            node = s.listener.nodes[run.primary]
+            board = s.true_nodes()[run.primary]
+            assert node.role is NodeRole.PRIMARY_PROVISIONER
+            assert (node.device_uuid, node.device_address) == (board.uuid, board.device_address)
+            assert node.elements == 1
+            assert s.store.dev_key(run.primary) is not None
+            found = {
+                data["address"]: data["rssi_dbm"]
+                for kind, data in s.listener.events
+                if kind == "device_found"
+            }
+            assert found[board.device_address] == max(found.values())
+
+    run_virtual(main())
+
+
+def test_parents_that_are_told_are_true(run_virtual: RunVirtual) -> None:
+    """Whoever is named as provisioner of a node, observed or inferred, provisioned it."""
+
+    async def main() -> None:
+        async with scene(20, 2, host=Host.NIMBLE, flaws=PERFECT) as s:
+            await s.campaign.execute()
+            truth = s.true_nodes()
+            addresses = {board.device_address: address for address, board in truth.items()}
+            told = 0
+            for node in s.listener.address_list:
+                if node.role is NodeRole.PRIMARY_PROVISIONER or node.provisioned_by is None:
+                    continue
+                parent = truth[node.provisioned_by]
+                children = {addresses[child] for child in parent.children}
+                assert node.address in children, (node, parent.device_address)
+                told += 1
+            assert told >= 6
+            sources = {node.parent_source for node in s.listener.address_list}
+            assert ParentSource.INFERRED in sources
+
+    run_virtual(main())
+
+
+def test_unannounced_number_is_what_is_heard(run_virtual: RunVirtual) -> None:
+    """Without `expected` the run waits for the boards to appear and proves all it heard."""
+
+    async def main() -> None:
+        async with scene(4, 5, flaws=PERFECT, settings=RunSettings()) as s:
+            run = await s.campaign.execute()
+            assert run.state is RunState.DONE
+            assert (run.expected, run.heard, run.proven) == (None, 4, 4)
+
+    run_virtual(main())
+
+
+def test_board_switched_on_during_the_run_belongs_to_it(run_virtual: RunVirtual) -> None:
+    """A late board is provisioned by the others, heard, listed and proven."""
+
+    async def main() -> None:
+        async with scene(4, 6, flaws=PERFECT, settings=RunSettings(expected=5)) as s:
+            late = s.air.add_board(device_address(99), flaws=PERFECT, power_on=False)
+            run = asyncio.create_task(s.campaign.execute())
+            await s.listener.reached(RunState.COLLECTING)
+            late.power_on()
+            assert (await run).state is RunState.DONE
+            assert late.unicast_address in s.listener.nodes
+
+    run_virtual(main())
+
+
+def test_silent_board_is_named_by_address_and_device(run_virtual: RunVirtual) -> None:
+    """A board without AppKey is listed, silent, and identified through its own proxy."""
+
+    async def main() -> None:
+        async with scene(20, 2, flaws=Flaws()) as s:
+            run = await s.campaign.execute()
+            silent = s.without_app_key()
+            assert silent, "this seed leaves boards without AppKey"
+            assert run.state is RunState.PARTIAL
+            assert {board.address for board in run.missing} == silent
+            for board in run.missing:
+                assert board.reason == SILENT
+                assert board.address is not None
+                true = s.true_nodes()[board.address]
+                assert (board.device_address, board.device_uuid) == (true.device_address, true.uuid)
+
+    run_virtual(main())
+
+
+def test_board_out_of_everybodys_reach_is_missing_by_uuid(run_virtual: RunVirtual) -> None:
+    """The adapter hears it, no provisioner does: partial, with its UUID and why."""
+
+    async def main() -> None:
+        async with scene(4, 1, flaws=PERFECT) as s:
+            for number in (1, 2, 3):
+                s.air.set_reach(device_address(number), device_address(4), None)
+            lonely = s.air.board(device_address(4))
+            run = await s.campaign.execute()
+            assert lonely.unicast_address is None
+            assert run.state is RunState.PARTIAL
+            assert [(b.device_uuid, b.reason) for b in run.missing] == [
+                (lonely.uuid, UNPROVISIONED)
+            ]
+
+    run_virtual(main())
+
+
+def test_board_that_was_never_heard_is_missed(run_virtual: RunVirtual) -> None:
+    """More boards announced than there are: partial, after all others are proven."""
+
+    async def main() -> None:
+        settings = RunSettings(expected=4, scan_s=10.0)
+        async with scene(3, 1, flaws=PERFECT, settings=settings) as s:
+            run = await s.campaign.execute()
+            assert run.state is RunState.PARTIAL
+            assert run.proven == 3
+            assert "expected 4 boards, heard 3" in run.missing[0].reason
+
+    run_virtual(main())
+
+
+def test_nothing_on_the_air_fails_with_advice(run_virtual: RunVirtual) -> None:
+    """No board with the prefix: failed, with what was heard instead."""
+
+    async def main() -> None:
+        settings = RunSettings(match=b"\xaa\xbb", scan_s=8.0)
+        async with scene(3, 1, settings=settings) as s:
+            run = await s.campaign.execute()
+            assert run.state is RunState.FAILED
+            assert run.reason is not None
+            assert "no board with UUID prefix aabb in 8 s; 3 others seen" in run.reason
+
+    run_virtual(main())
+
+
+def test_no_adapter_fails_and_raises_nothing(run_virtual: RunVirtual) -> None:
+    """A powered-off adapter ends the run as failed when the scan time is over."""
+
+    async def main() -> None:
+        async with scene(2, 1, settings=RunSettings(scan_s=8.0)) as s:
+            s.adapter.power(on=False)
+            run = await s.campaign.execute()
+            assert run.state is RunState.FAILED
+
+    run_virtual(main())
+
+
+def test_second_loudest_board_is_tried_when_the_first_can_not_be_reached(
+    run_virtual: RunVirtual,
+) -> None:
+    """A board that refuses every connection is passed over, and the run goes on without it."""
+
+    async def main() -> None:
+        async with scene(4, 1, flaws=PERFECT) as s:
+            s.adapter.fail_connects.extend([TimeoutError()] * 6)
+            run = await s.campaign.execute()
+            assert run.state is RunState.DONE
+            warnings = [data for kind, data in s.listener.events if kind == "warning"]
+            assert len(warnings) == 2
+            primary = s.listener.nodes[run.primary or 0]
+            assert warnings[0]["about"] != primary.device_address
+
+    run_virtual(main())
+
+
+def test_no_reachable_board_fails(run_virtual: RunVirtual) -> None:
+    """When no board can be connected, the reason of the last attempt is the run's."""
+
+    async def main() -> None:
+        async with scene(2, 1) as s:
+            s.adapter.fail_connects.extend([TimeoutError()] * 40)
+            run = await s.campaign.execute()
+            assert run.state is RunState.FAILED
+            assert run.reason is not None
+            assert "could not connect" in run.reason
+            s.adapter.fail_connects.clear()
+
+    run_virtual(main())
+
+
+def test_used_up_addresses_fail_before_anything_is_sent(run_virtual: RunVirtual) -> None:
+    """Without free addresses no board is touched."""
+
+    async def main() -> None:
+        async with scene(2, 1) as s:
+            s.store.reserve_addresses(AddressRange(0x0002, 0x7FFF, "earlier", "everything"))
+            run = await s.campaign.execute()
+            assert run.state is RunState.FAILED
+            assert run.reason is not None
+            assert "free addresses" in run.reason
+            assert s.true_nodes() == {}
+
+    run_virtual(main())
+
+
+def test_primary_that_restarts_ends_the_run_by_name(run_virtual: RunVirtual) -> None:
+    """A power cut at the Primary: it is heard unprovisioned, and the run says what to do."""
+
+    async def main() -> None:
+        async with scene(5, 2, flaws=PERFECT) as s:
+            run = asyncio.create_task(s.campaign.execute())
+            await s.listener.reached(RunState.PROVISIONING)
+            await asyncio.sleep(2.0)
+            primary = s.true_nodes()[s.campaign.run.primary or 0]
+            primary.power_off()
+            # Nobody may take it, so that it stays unprovisioned.
+            for board in s.air.boards:
+                if board is not primary:
+                    s.air.set_reach(primary.device_address, board.device_address, None)
+            await asyncio.sleep(1.0)
+            primary.power_on()
+            end = await run
+            assert end.state is RunState.PARTIAL
+            assert end.reason is not None
+            assert "restarted and forgot the network" in end.reason
+
+    run_virtual(main())
+
+
+def test_primary_that_is_gone_ends_the_run_in_time(run_virtual: RunVirtual) -> None:
+    """A Primary that never comes back is given up after its deadline."""
+
+    async def main() -> None:
+        settings = RunSettings(expected=3, primary_return_s=40.0)
+        async with scene(3, 2, flaws=PERFECT, settings=settings) as s:
+            run = asyncio.create_task(s.campaign.execute())
+            await s.listener.reached(RunState.PROVISIONING)
+            await asyncio.sleep(1.0)
+            s.true_nodes()[s.campaign.run.primary or 0].power_off()
+            end = await run
+            assert end.state is RunState.PARTIAL
+            assert end.reason is not None
+            assert "not heard for 40 s" in end.reason
+
+    run_virtual(main())
+
+
+def test_lost_link_while_collecting_is_opened_again(run_virtual: RunVirtual) -> None:
+    """When the adapter loses the link, the Primary is found again and the run ends done."""
+
+    async def main() -> None:
+        async with scene(5, 4, flaws=PERFECT) as s:
+            run = asyncio.create_task(s.campaign.execute())
+            await s.listener.reached(RunState.COLLECTING)
+            s.adapter.power(on=False)
+            await asyncio.sleep(3.0)
+            s.adapter.power(on=True)
+            assert (await run).state is RunState.DONE
+            assert _states(s).count(RunState.PROVISIONING) == 2
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        RunState.SCANNING,
+        RunState.CONNECTING,
+        RunState.PROVISIONING_PRIMARY,
+        RunState.CONFIGURING_PRIMARY,
+        RunState.PROVISIONING,
+        RunState.COLLECTING,
+        RunState.PROVING,
+    ],
+)
+def test_stop_ends_a_run_from_every_state(run_virtual: RunVirtual, state: RunState) -> None:
+    """A stopped run keeps what it won and leaves no link open."""
+
+    async def main() -> None:
+        async with scene(5, 3, flaws=PERFECT) as s:
+            run = asyncio.create_task(s.campaign.execute())
+            await s.listener.reached(state)
+            s.campaign.stop()
+            end = await run
+            assert end.state is RunState.STOPPED
+            assert end.reason == "stopped on request"
+            stored = s.store.run(end.run_id)
+            assert stored is not None
+            assert stored.state is RunState.STOPPED
+            await asyncio.sleep(5.0)
+            assert not s.adapter.connections
+
+    run_virtual(main())
+
+
+def test_stop_before_the_start_is_kept(run_virtual: RunVirtual) -> None:
+    """A run that is stopped before it begins ends at once."""
+
+    async def main() -> None:
+        async with scene(2, 1) as s:
+            s.campaign.stop()
+            assert (await s.campaign.execute()).state is RunState.STOPPED
+            assert s.true_nodes() == {}
+
+    run_virtual(main())
+
+
+def test_cancelled_run_is_noted_as_interrupted(run_virtual: RunVirtual) -> None:
+    """The end of the daemon is written down before the cancellation goes on."""
+
+    async def main() -> None:
+        async with scene(5, 3, flaws=PERFECT) as s:
+            run = asyncio.create_task(s.campaign.execute())
+            await s.listener.reached(RunState.PROVISIONING)
+            run.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await run
+            stored = s.store.run("r-test")
+            assert stored is not None
+            assert stored.state is RunState.INTERRUPTED
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize(("limit_s", "state"), [(5.0, RunState.FAILED), (15.0, RunState.PARTIAL)])
+def test_run_that_takes_too_long_is_ended(
+    run_virtual: RunVirtual, limit_s: float, state: RunState
+) -> None:
+    """The deadline of the whole run ends it by name."""
+
+    async def main() -> Run:
+        settings = RunSettings(expected=12, run_s=limit_s)
+        async with scene(12, 1, flaws=PERFECT, settings=settings) as s:
+            return await s.campaign.execute()
+
+    run = run_virtual(main())
+    assert run.state is state
+    assert run.reason == f"the run took over {limit_s:g} s in all"
+
+
+def test_broken_store_ends_the_run_and_not_the_daemon(
+    run_virtual: RunVirtual, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An address range that can not be stored is never offered; the run fails with a reference."""
+
+    async def main() -> None:
+        async with scene(2, 1) as s:
+
+            def refuse(addresses: AddressRange) -> None:
+                raise StoreError("the disk is full")
+
+            monkeypatch.setattr(s.store, "reserve_addresses", refuse)
+            run = await s.campaign.execute()
+            assert run.state is RunState.FAILED
+            assert run.reason == "internal error: StoreError; see log"
+            assert s.true_nodes() == {}
+
+    run_virtual(main())
+
+
+def test_dev_key_is_stored_before_provisioning_data_leaves(
+    run_virtual: RunVirtual, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the DevKey can not be stored, the board stays unprovisioned."""
+
+    async def main() -> None:
+        async with scene(1, 1) as s:
+
+            def refuse(*_: object) -> None:
+                raise StoreError("the disk is full")
+
+            monkeypatch.setattr(s.store, "save_dev_key", refuse)
+            run = await s.campaign.execute()
+            assert run.state is RunState.FAILED
+            assert s.true_nodes() == {}
+
+    run_virtual(main())
+
+
+def test_lossy_air_costs_time_and_not_truth(run_virtual: RunVirtual) -> None:
+    """With 20 % of all advertising events lost, seven boards are known and proven."""
+
+    async def main() -> None:
+        async with scene(7, 2, host=Host.NIMBLE, flaws=PERFECT) as s:
+            s.air.set_default_reach(Reach(loss=0.2))
+            run = await s.campaign.execute()
+            assert run.state is RunState.DONE
+            assert set(s.listener.nodes) == set(s.true_nodes())
+
+    run_virtual(main())
