@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 class Board:
     """A board on the air; all its state is RAM, so a reboot forgets the network.
 
-    The properties tell the truth to tests; only the methods marked so are for the other parts.
+    Tests and the demo read the truth from its properties, and switch its power; all other methods
+    are for the parts it is made of.
     """
 
     def __init__(self, air: Air, device_address: str, bit: int, host: Host, flaws: Flaws) -> None:

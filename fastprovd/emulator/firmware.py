@@ -48,7 +48,6 @@ PROXY_BEACON_DELAY_S: Final = 0.015
 # that were sent within 8 ms reach the Top over 30 ms.
 FORWARD_S: Final = 0.002
 PROXY_FILTER_CAPACITY: Final = 4
-PB_GATT_TIMEOUT_S: Final = 6.0  # FP 1: silent, the link stays up (OB 3)
 
 # PB-ADV: FP 1, 9. Recordings: a repetition starts 0.36 s after the end of the last fragment.
 PB_ADV_RETRANSMIT_S: Final = 0.360
@@ -65,7 +64,6 @@ UNPROVISIONED_QUEUE: Final = 10
 NETWORK_CACHE: Final = 60
 REPLAY_LIST: Final = 60
 DEFAULT_TTL: Final = 7
-MAX_NET_KEYS: Final = 3
 MAX_APP_KEYS: Final = 3
 MAX_SUBSCRIPTIONS: Final = 3
 BIND_DELAY_S: Final = (0.0005, 0.003)  # FP 4.3, the race; OB 5: never lost
@@ -125,6 +123,7 @@ NOTIFICATIONS_PER_EVENT: Final = 5
 BLUEDROID_NOTIFICATIONS_PER_ROUND: Final = (34, 35)
 BLUEDROID_LUCKY_ROUND: Final = (0.15, 44)  # probability and limit: 120 addresses got through once
 STRAY_ADVERTISEMENT: Final = 1 / 25
+STRAY_S: Final = 0.050
 SWALLOWED_STATUS: Final = 1 / 25
 FALSE_PROXY_PROBABILITY: Final = 10 / 14
 FALSE_PROXY_S: Final = (0.30, 0.41)
@@ -137,5 +136,6 @@ MISSING_APP_KEY: Final = (
     (12, 0.06, 0.025),
     (20, 0.36, 0.065),
 )
-STRAY_S: Final = 0.050
-NODE_RESET_S: Final = 0.300  # not measured: long enough for the answer
+
+# Not measured: from the answer to Node Reset until the board is wiped.
+NODE_RESET_S: Final = 0.300
