@@ -32,8 +32,6 @@ from fastprovd.publish.broker import LocalBroker, local_broker
 from fastprovd.publish.messages import Topics
 from fastprovd.records import Node, Run
 
-MAX_BOARDS: Final = 300
-DEFAULT_SPEED: Final = 5.0
 HOSTS: Final = {"bluedroid": Host.BLUEDROID, "nimble": Host.NIMBLE}
 
 _GATEWAY_ID: Final = "demo"
@@ -52,7 +50,7 @@ class DemoOptions:
 
     boards: int = 20
     seed: int = 1
-    speed: float = DEFAULT_SPEED
+    speed: float = 5.0
     broker: tuple[str, int] | None = None
     host: Host = field(default=Host.BLUEDROID)
     flaws: bool = False

@@ -244,21 +244,18 @@ class Gateway:
         return await self._answered(node, present)
 
     async def refresh_nodes(self) -> tuple[Run, list[Node], bool]:
-        """Ask the Primary Provisioner of the last run for its list, and keep what is new.
+        """Ask the Primary Provisioner that was made last for its list, and keep what is new.
 
         Returns the run, its nodes, and whether the Primary was asked: a list that may be long is
         not read, since that kills boards. Raises NoRun too.
         """
         self._check_no_run()
-        run, nodes = await self.last_run()
-        if run is None or run.primary is None:
-            raise NoRun("no run has made a Primary Provisioner yet")
-        known = {node.address: node for node in nodes}
+        run, primary, known = await self._last_network()
+        nodes = list(known.values())
         if max(target(run.expected, run.heard), len(nodes)) > SAFE_LIST_ENTRIES:
             return run, nodes, False
-        primary = known[run.primary]
         async with self._session(primary.device_address) as session:
-            listed = await control.get_node_list(session, self.network.app_key, run.primary)
+            listed = await control.get_node_list(session, self.network.app_key, primary.address)
         now = self._clock.utc_now()
         for address in filter(is_unicast, listed):
             if address not in known:
@@ -267,6 +264,14 @@ class Gateway:
         await asyncio.to_thread(self._store.save_nodes, nodes)
         self.audiences.nodes_changed(nodes, run)
         return run, nodes, True
+
+    async def _last_network(self) -> tuple[Run, Node, dict[int, Node]]:
+        nodes = await asyncio.to_thread(self._store.nodes)
+        for run in await asyncio.to_thread(self._store.runs):
+            made = {node.address: node for node in nodes if node.run_id == run.run_id}
+            if run.primary is not None and run.primary in made:
+                return run, made[run.primary], made
+        raise NoRun("no run has made a Primary Provisioner yet")
 
     @asynccontextmanager
     async def _session(self, device_address: str | None = None) -> AsyncIterator[ProxySession]:

@@ -212,10 +212,14 @@ def test_refreshing_the_nodes(run_virtual: RunVirtual[Any], tmp_path: Path) -> N
             late = scene.air.add_board("24:0A:C4:5E:01:00")
             await asyncio.sleep(30.0)
             assert late.unicast_address is not None
+            scene.adapter.power(False)
+            failed = await run_once(gateway, 1)
+            scene.adapter.power(True)
             run, nodes, asked = await gateway.refresh_nodes()
             assert asked
+            assert run.run_id != failed.run_id
             assert late.unicast_address in {node.address for node in nodes}
-            assert (await gateway.last_run())[1] == nodes
+            assert [(await gateway.node(node.address)) for node in nodes] == nodes
             await asyncio.to_thread(gateway._store.save_run, replace(run, heard=41))
             assert (await gateway.refresh_nodes())[2] is False
 
