@@ -113,6 +113,7 @@ def without_echo(steps: list[Step]) -> None:
         ("info-set-errors", 0, 1),
         ("group-add-delete-n4", 0, 4),
         ("suspend-info-set-n4", 0, 4),
+        ("n3-cnt2", 0, 3),
     ],
 )
 def test_recorded_stimuli_give_the_recorded_answers(
