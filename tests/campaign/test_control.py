@@ -20,8 +20,10 @@ from fastprovd.campaign.control import (
 )
 from fastprovd.clock import SystemClock
 from fastprovd.emulator.bluez_adapter import FAILED
+from fastprovd.emulator.hosts import Flaws
 from fastprovd.errors import (
     BluetoothUnavailable,
+    ConnectionLost,
     DeviceNotFound,
     LocalProtocolError,
     ResponseTimeout,
@@ -166,5 +168,33 @@ def test_a_group_is_no_proxy(run_virtual: RunVirtual[Any], tmp_path: Path) -> No
             with pytest.raises(LocalProtocolError):
                 async with session(scene, gateway, nodes=[0xC000]):
                     raise AssertionError("0xc000 is no node")
+
+    run_virtual(main())
+
+
+def test_connections_that_always_fail(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """The last reason comes out, whether one board is wanted or any."""
+
+    async def main() -> None:
+        async with network(1, tmp_path) as (scene, gateway):
+            refused = BleakDBusError(FAILED, ["le-connection-abort-by-local"])
+            scene.adapter.fail_connects.extend([refused] * 100)
+            for where in ({}, {"device_address": scene.board(2).device_address}):
+                with pytest.raises(ConnectionLost, match="abort-by-local"):
+                    async with session(scene, gateway, nodes=[2], **where):
+                        raise AssertionError("no link can be opened")
+
+    run_virtual(main())
+
+
+def test_a_board_that_is_no_node_yet(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """An unprovisioned board at the wanted place is not taken for a proxy."""
+
+    async def main() -> None:
+        async with network(1, tmp_path) as (scene, gateway):
+            late = scene.air.add_board("24:0A:C4:5E:01:00", flaws=Flaws.none())
+            with pytest.raises(DeviceNotFound, match=late.device_address):
+                async with session(scene, gateway, device_address=late.device_address):
+                    raise AssertionError("it is no node yet")
 
     run_virtual(main())
