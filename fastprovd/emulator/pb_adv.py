@@ -239,8 +239,7 @@ class ProvisionerLink:
     def receive(self, pdu: GenericPdu) -> None:
         """Take a PDU of the device."""
         if self._closing:
-            if pdu.kind is Kind.FRAGMENT and self.address is not None:
-                self._transport.receive(pdu)  # a repeated Complete is acknowledged again
+            # In every recording Complete is acknowledged once, however often it is repeated.
             return
         if pdu.kind is Kind.LINK_ACK:
             if self._awaited is None:
