@@ -61,8 +61,7 @@ class Collecting:
         self._clock = clock
         self._search = AddressSearch(plan.share)
         self._overheard: asyncio.Queue[PduOverheard] = asyncio.Queue(maxsize=1000)
-        self._last_news = clock.monotonic()
-        self._last_overheard = clock.monotonic()
+        self._last_news = self._last_overheard = clock.monotonic()
 
     async def over_link(self, device_address: str) -> None:
         """Collect until nothing changes, then ask everybody.
@@ -76,6 +75,7 @@ class Collecting:
             background(self._watch.run(), "watch"),
         ):
             session.overheard = self._overhear
+            self._last_news = self._last_overheard = self._clock.monotonic()
             await self._log.move(Trigger.PRIMARY_BACK)
             await self._settle(session)
             await self._log.move(Trigger.SETTLED)
@@ -206,13 +206,21 @@ class Collecting:
     # Proving
 
     async def _prove(self, session: ProxySession) -> None:
-        await self._calm_down(session)
-        roll_call = RollCall(session, self._app_key, self._answered, self._clock)
+        roll_call = self._roll_call(session)
         await roll_call.prove(self._unproven())
         if not self._are_known():
             await roll_call.search(self._search, self._are_known)
             await self._take_overheard()
             await roll_call.prove(self._unproven())
+
+    def _roll_call(self, session: ProxySession) -> RollCall:
+        return RollCall(
+            session,
+            self._app_key,
+            self._clock,
+            answered=self._answered,
+            calm=lambda: self._calm_down(session),
+        )
 
     async def _calm_down(self, session: ProxySession) -> None:
         """Let the queues of the nodes run empty: a question now would only be one more."""
@@ -248,5 +256,4 @@ class Collecting:
                 device_address=device_address,
                 device_uuid=None if board is None else board.uuid,
             )
-            roll_call = RollCall(session, self._app_key, self._answered, self._clock)
-            await roll_call.prove([address])
+            await self._roll_call(session).prove([address])

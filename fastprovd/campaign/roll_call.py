@@ -20,7 +20,11 @@ CONCURRENCY: Final = 4
 # arrives with TTL 1 is not relayed, so they can not be multiplied by nodes that are busy.
 TTL_BY_ATTEMPT: Final = (3, 3, 7, 7, 7)
 
+# So many known nodes in a row that do not answer mean that the mesh is too busy to ask.
+MISSES_IN_A_ROW: Final = 3
+
 Answered = Callable[[int, bool], Awaitable[None]]
+Calm = Callable[[], Awaitable[None]]
 
 
 class Pace:
@@ -58,16 +62,27 @@ class Pace:
 
 
 class RollCall:
-    """Asks nodes one by one; `answered` is awaited with (address, present OnOff) for each."""
+    """Asks nodes one by one; `answered` is awaited with (address, present OnOff) for each.
+
+    `calm` waits until the mesh has nothing left to relay.
+    """
 
     def __init__(
-        self, session: ProxySession, app_key: AppKey, answered: Answered, clock: Clock
+        self,
+        session: ProxySession,
+        app_key: AppKey,
+        clock: Clock,
+        *,
+        answered: Answered,
+        calm: Calm,
     ) -> None:
         self._session = session
         self._app_key = app_key
         self._answered = answered
+        self._calm = calm
         self._clock = clock
         self._pace = Pace(clock)
+        self._misses = 0
 
     async def ask(self, address: int, attempt: int) -> bool:
         """Ask once; return whether the node answered; raises ConnectionLost."""
@@ -95,15 +110,21 @@ class RollCall:
         """
         silent = sorted(addresses)
         for attempt in range(len(TTL_BY_ATTEMPT)):
-            waiting, silent = iter(silent), []
-            await _together(lambda: self._prove(waiting, attempt, silent))  # noqa: B023 - awaited
             if not silent:
                 return
+            await self._calm()
+            waiting, silent = iter(silent), []
+            await _together(lambda: self._prove(waiting, attempt, silent))  # noqa: B023 - awaited
 
     async def _prove(self, waiting: Iterable[int], attempt: int, silent: list[int]) -> None:
         for address in waiting:
-            if not await self.ask(address, attempt):
-                silent.append(address)
+            if await self.ask(address, attempt):
+                self._misses = 0
+                continue
+            silent.append(address)
+            self._misses += 1
+            if self._misses % MISSES_IN_A_ROW == 0:
+                await self._calm()
 
     async def search(self, search: AddressSearch, enough: Callable[[], bool]) -> None:
         """Look for nodes nobody listed, wider with each pass, until `enough`.
@@ -112,6 +133,7 @@ class RollCall:
             ConnectionLost: the link went away; what was found stays found.
         """
         for search_pass in range(len(GAPS_BY_PASS)):
+            await self._calm()
             await _SearchPass(self, search, search_pass, enough).run()
             if enough():
                 return

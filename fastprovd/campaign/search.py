@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from fastprovd.campaign.planner import Share
 
 # How many silent addresses in a row a pass looks behind; addresses are given one after another, so
-# a gap is a board that never answers, or an attempt that failed after Provisioning Data.
-GAPS_BY_PASS = (0, 1, 5)
+# a gap is a board that never answers, or an attempt that failed after Provisioning Data. The last
+# pass is for answers that were lost.
+GAPS_BY_PASS = (0, 1, 5, 5)
 
 
 class AddressSearch:

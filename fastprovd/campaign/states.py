@@ -128,8 +128,10 @@ WAITS: Final[Mapping[str, Wait]] = MappingProxyType(
             1.0, "a mesh whose queues are not empty lets an overheard PDU through every 0.1 s"
         ),
         "calm_at_last": Wait(
-            20.0, "200 buffers of 90 ms each are empty after 18 s, whatever filled them"
+            60.0, "200 buffers of 90 ms each are empty after 18 s; copies may go round three times"
         ),
-        "identify": Wait(120.0, "a connection takes 3 s with its disconnect; 40 silent boards"),
+        "identify": Wait(
+            240.0, "an open proxy tells its address in 1 s, one that is gone costs 16 s"
+        ),
     }
 )
