@@ -78,7 +78,7 @@ class Collecting:
             self._last_news = self._last_overheard = self._clock.monotonic()
             await self._log.move(Trigger.PRIMARY_BACK)
             await self._settle(session)
-            await self._log.move(Trigger.SETTLED)
+            await self._log.move(Trigger.SETTLED, t_provisioned_s=self._t_provisioned())
             await self._prove(session)
 
     async def identify_silent(self) -> None:
@@ -186,9 +186,7 @@ class Collecting:
         if address not in self._log.nodes:
             self._last_news = self._clock.monotonic()
             self._search.found(address)
-            await self._log.change(
-                t_known_s=self._log.since(self._last_news), t_provisioned_s=self._t_provisioned()
-            )
+            await self._log.change(t_known_s=self._log.since(self._last_news))
         changes: dict[str, object] = {"listed": True} if listed else {}
         known = self._log.nodes.get(address)
         if address in self._plan.share.children and (known is None or not known.provisioned_by):
@@ -199,9 +197,12 @@ class Collecting:
         await self._log.node(address, **changes)
 
     def _t_provisioned(self) -> float | None:
+        """When the last board left 0x1827; asked once all is quiet, later reports may be stale."""
         primary = self._log.nodes[self._plan.primary].device_uuid
         last = [b.last_seen_s for b in self._picture.boards.values() if b.uuid != primary]
-        return self._log.since(max(last)) if last else 0.0
+        seen = self._log.since(max(last)) if last else 0.0
+        known = self._log.run.t_known_s
+        return seen if seen is None or known is None or not self._are_known() else min(seen, known)
 
     # Proving
 

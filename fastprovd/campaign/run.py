@@ -169,6 +169,8 @@ class Campaign:
             return expected is None and bool(known) and advertisement.seen_s - last_new > settle_s
 
         await self._watch.until(is_enough, self._settings.scan_s)
+        if not self._picture.boards and self._watch.last_error is not None:
+            raise _End(Trigger.NOTHING_HEARD, f"scanning fails: {self._watch.last_error}")
         if not self._picture.boards:
             others = len(self._picture.strangers)
             raise _End(
@@ -293,7 +295,7 @@ class Campaign:
                 reason = str(error)
             if proof:
                 self._log.event("fast_provisioning_started", proof=proof)
-                await self._log.move(Trigger.STARTED)
+                await self._log.move(Trigger.STARTED, t_provisioned_s=0.0, t_known_s=0.0)
                 return
         raise _End(Trigger.REFUSED, reason)
 

@@ -90,7 +90,9 @@ class RunLog:
             await self.node(parent, role=NodeRole.TEMPORARY_PROVISIONER)
 
     def publish_nodes(self) -> None:
-        """Tell the address list, whole."""
+        """Tell the address list, whole; a run without nodes leaves the list of the one before."""
+        if not self.nodes:
+            return
         nodes = sorted(self.nodes.values(), key=lambda node: node.address)
         self._audience.nodes_changed(nodes, self.run)
 

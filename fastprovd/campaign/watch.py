@@ -19,7 +19,10 @@ RESTART_S = 1.0
 
 
 class Watch:
-    """Feeds the AirPicture from scans; `new_board` is told each matching board once."""
+    """Feeds the AirPicture from scans; `new_board` is told each matching board once.
+
+    `last_error` is why scanning does not work now, `None` while advertisements come.
+    """
 
     def __init__(
         self, bearer: Bearer, picture: AirPicture, new_board: Callable[[HeardBoard], None]
@@ -27,6 +30,7 @@ class Watch:
         self._bearer = bearer
         self._picture = picture
         self._new_board = new_board
+        self.last_error: BearerError | None = None
 
     async def until(
         self, wanted: Callable[[Advertisement], bool], seconds: float
@@ -41,12 +45,14 @@ class Watch:
                     try:
                         async with self._bearer.scan() as scan:
                             async for advertisement in scan:
+                                self.last_error = None
                                 verdict = wanted(advertisement)
                                 self._take(advertisement)
                                 if verdict:
                                     return advertisement
                     except BearerError as error:
                         log.warning("scan_broken", reason=str(error))
+                        self.last_error = error
                     await asyncio.sleep(RESTART_S)
         except TimeoutError:
             return None

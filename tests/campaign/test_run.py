@@ -206,6 +206,9 @@ def test_no_adapter_fails_and_raises_nothing(run_virtual: RunVirtual) -> None:
             s.adapter.power(on=False)
             run = await s.campaign.execute()
             assert run.state is RunState.FAILED
+            assert run.reason is not None
+            assert run.reason.startswith("scanning fails:")
+            assert s.listener.address_list == []
 
     run_virtual(main())
 
