@@ -1,0 +1,47 @@
+"""Sizes x hosts x seeds with every flaw on: no hang, no board killed, and the result is true.
+
+Done where every board can be proven; else partial, naming exactly the boards that the firmware
+left without AppKey.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from fastprovd.emulator.hosts import Flaws, Host
+from fastprovd.records import RunState
+from tests.support.scene import scene
+
+SIZES = (1, 2, 5, 7, 20, 50, 100)
+SEEDS = (1, 2, 3, 4, 5)
+HOSTS = (Host.BLUEDROID, Host.NIMBLE)
+
+
+@pytest.mark.parametrize("boards", SIZES)
+@pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.name)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_run_tells_the_truth(
+    run_virtual: Callable[[Coroutine[Any, Any, Any]], Any], boards: int, host: Host, seed: int
+) -> None:
+    """Known are the true nodes, proven are those with AppKey, missing are the others."""
+
+    async def main() -> None:
+        async with scene(boards, seed, host=host, flaws=Flaws()) as s:
+            run = await s.campaign.execute()
+            truth = s.true_nodes()
+            silent = s.without_app_key()
+            assert len(truth) == boards, "a board was left unprovisioned or killed"
+            assert sum(board.killed_count for board in s.air.boards) == 0
+            assert set(s.listener.nodes) == set(truth)
+            assert {a for a, n in s.listener.nodes.items() if n.proven} == set(truth) - silent
+            assert run.state is (RunState.PARTIAL if silent else RunState.DONE)
+            assert {board.address for board in run.missing} == silent
+            for board in run.missing:
+                assert board.address is not None
+                if board.device_address is not None:
+                    assert board.device_address == truth[board.address].device_address
+
+    run_virtual(main())
