@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import logging
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from fastprovd.emulator import virtual_time
@@ -19,6 +21,18 @@ settings.register_profile("fuzz", max_examples=20_000, deadline=None)
 
 # Emulated seconds: no test means to take a day, so a deadlock fails at once instead of hanging.
 LIMIT_S = 86_400.0
+
+
+@pytest.fixture
+def restored_logging() -> Iterator[None]:
+    """Leave structlog and logging as they were."""
+    root, ours = logging.getLogger(), logging.getLogger("fastprovd")
+    before = (root.handlers[:], root.level, ours.level)
+    yield
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+    ours.setLevel(before[2])
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import logging
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 
 from fastprovd import __version__, cli
 from fastprovd.cli import MEANINGS, RUN_EXITS, Exit, main
@@ -29,17 +26,7 @@ from fastprovd.errors import (
 from fastprovd.records import RunState
 from fastprovd.store.state import StateStore
 
-
-@pytest.fixture(autouse=True)
-def restored_logging() -> Iterator[None]:
-    """Leave structlog and logging as they were; a command configures both."""
-    root, ours = logging.getLogger(), logging.getLogger("fastprovd")
-    before = (root.handlers[:], root.level, ours.level)
-    yield
-    root.handlers[:] = before[0]
-    root.setLevel(before[1])
-    ours.setLevel(before[2])
-    structlog.reset_defaults()
+pytestmark = pytest.mark.usefixtures("restored_logging")
 
 
 @pytest.fixture

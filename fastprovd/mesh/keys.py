@@ -79,9 +79,7 @@ class NetworkCredentials:
 
     __slots__ = ("_ccm_32", "_ccm_64", "_privacy_cipher", "index", "nid")
 
-    def __init__(
-        self, nid: int, encryption_key: bytes, privacy_key: bytes, index: int = 0
-    ) -> None:
+    def __init__(self, nid: int, encryption_key: bytes, privacy_key: bytes, index: int = 0) -> None:
         """`index` is that of the NetKey the credentials derive from."""
         self.nid = nid
         self.index = index
