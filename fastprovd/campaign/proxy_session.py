@@ -23,6 +23,7 @@ from fastprovd.mesh.events import (
     MessageRejected,
     PduOverheard,
 )
+from fastprovd.mesh.iv_index import IvIndex
 from fastprovd.mesh.keys import AppKey, DevKey
 from fastprovd.mesh.proxy import FilterType, ProxyConfiguration, SetFilterType
 from fastprovd.mesh.proxy_client import ProxyClient
@@ -44,21 +45,30 @@ class TopProvisioner:
         self.client = client
         self._store = store
         self._lock = asyncio.Lock()
+        # The SEQ at hand were reserved under this one, the store's.
+        self._iv_index = client.stack.iv_index
 
     async def reserve_seq(self) -> None:
-        """See that enough SEQ are reserved, durably, before anything is sent or received."""
-        sequence = self.client.stack.sequence
-        async with self._lock:
-            while sequence.remaining < SEQ_LOW:
-                sequence.extend(await asyncio.to_thread(self._store.reserve_seq_block, SEQ_BLOCK))
+        """See that enough SEQ are reserved, durably, under the IV Index to send with.
 
-    async def take_iv_index(self, event: IvIndexChanged) -> None:
-        """Store a new IV Index and go on with numbers reserved under it."""
+        A new IV Index is stored first. Send or receive right after it, without another await.
+        """
+        stack = self.client.stack
         async with self._lock:
-            await asyncio.to_thread(self._store.set_iv_index, event.iv_index)
-            block = await asyncio.to_thread(self._store.reserve_seq_block, SEQ_BLOCK)
-            self.client.stack.sequence.restart(block)
-        log.info("iv_index_changed", iv_index=event.iv_index.value)
+            # A beacon may move the IV Index at any await, so both are looked at after each.
+            while stack.iv_index != self._iv_index or stack.sequence.remaining < SEQ_LOW:
+                if stack.iv_index != self._iv_index:
+                    await self._take_iv_index(stack.iv_index)
+                else:
+                    block = await asyncio.to_thread(self._store.reserve_seq_block, SEQ_BLOCK)
+                    stack.sequence.extend(block)
+
+    async def _take_iv_index(self, iv_index: IvIndex) -> None:
+        await asyncio.to_thread(self._store.set_iv_index, iv_index)
+        block = await asyncio.to_thread(self._store.reserve_seq_block, SEQ_BLOCK)
+        self.client.stack.sequence.restart(block)
+        self._iv_index = iv_index
+        log.info("iv_index_changed", iv_index=iv_index.value)
 
 
 class ProxySession:
@@ -175,7 +185,7 @@ class ProxySession:
                     if self.overheard is not None:
                         self.overheard(event)
                 case IvIndexChanged():
-                    await self._top.take_iv_index(event)
+                    await self._top.reserve_seq()
                 case MessageRejected():
                     log.debug("pdu_rejected", reason=event.reason, src=event.src)
                 case FilterStatusReceived() if not self.server_address.done():

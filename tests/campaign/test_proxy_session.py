@@ -1,0 +1,425 @@
+"""A conversation over one proxy link: answers, losses, SEQ and IV Index."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from fastprovd.campaign.proxy_session import SEQ_LOW
+from fastprovd.clock import SystemClock
+from fastprovd.errors import ConnectionLost, LocalProtocolError, ResponseTimeout, StoreError
+from fastprovd.mesh.events import PduOverheard
+from fastprovd.mesh.iv_index import IvIndex
+from fastprovd.mesh.models.configuration import AppKeyAdd
+from fastprovd.mesh.models.fast_provisioning import NodeAddrGet, NodeAddrStatus
+from fastprovd.mesh.models.generic_onoff import OnOffGet, OnOffSet, OnOffStatus
+from fastprovd.mesh.proxy import ProxyPduType
+from tests.conftest import RunVirtual
+from tests.support.fake_link import LATENCY_S, alter, drop, hang_up, hang_up_after, precede
+from tests.support.fake_mesh import (
+    APP_KEY,
+    DEV_KEY,
+    IV_INDEX,
+    PRIMARY,
+    FakeNode,
+    FakeStore,
+    Talk,
+    talk,
+)
+
+CHILD, OTHER = 0x0010, 0x0011
+CLOCK = SystemClock()
+
+
+def _ask(t: Talk, address: int, **more: Any) -> Any:
+    more = {"timeout_s": 2.0, **more}
+    return t.session.request(OnOffGet(), dst=address, key=APP_KEY, ttl=3, **more)
+
+
+def _node(address: int, onoff: bool, after_s: float = 0.0) -> FakeNode:
+    return FakeNode(address, after_s, {OnOffGet: lambda _: OnOffStatus(onoff)})
+
+
+def test_the_filter_lets_everything_through(run_virtual: RunVirtual[Any]) -> None:
+    """Before anything else an empty reject list is set; its status tells who the proxy is."""
+
+    async def main() -> None:
+        async with talk() as t:
+            assert await t.session.server_address == PRIMARY
+            assert t.mesh.filter_types == [b"\x00\x01"]
+            assert t.link.sent[0][1][0] is ProxyPduType.PROXY_CONFIGURATION
+
+    run_virtual(main())
+
+
+def test_a_second_filter_status_is_ignored(run_virtual: RunVirtual[Any]) -> None:
+    """The proxy's address is told once, and a repeated status ends nothing."""
+
+    async def main() -> None:
+        async with talk(_node(PRIMARY, True)) as t:
+            for _ in range(2):
+                t.link.say(*t.mesh.filter_status())
+            assert await t.session.server_address == PRIMARY
+            assert (await _ask(t, PRIMARY)).present is True
+
+    run_virtual(main())
+
+
+def test_answers_reach_those_who_asked(run_virtual: RunVirtual[Any]) -> None:
+    """Three requests at once, answered in another order: each gets the Status of its node."""
+
+    async def main() -> None:
+        nodes = (_node(PRIMARY, True, 0.3), _node(CHILD, False, 0.2), _node(OTHER, True, 0.1))
+        async with talk(*nodes) as t:
+            answers = await asyncio.gather(*(_ask(t, node.address) for node in nodes))
+            assert [answer.present for answer in answers] == [True, False, True]
+
+    run_virtual(main())
+
+
+def test_two_requests_of_different_status_share_a_node(run_virtual: RunVirtual[Any]) -> None:
+    """The Status class tells the answers of one node apart."""
+
+    async def main() -> None:
+        node = _node(PRIMARY, True)
+        node.answers[NodeAddrGet] = lambda _: NodeAddrStatus((CHILD,))
+        async with talk(node) as t:
+            onoff, listed = await asyncio.gather(
+                _ask(t, PRIMARY),
+                t.session.request(NodeAddrGet(), dst=PRIMARY, key=APP_KEY, timeout_s=2.0),
+            )
+            assert onoff == OnOffStatus(True)
+            assert listed == NodeAddrStatus((CHILD,))
+
+    run_virtual(main())
+
+
+def test_what_nobody_asked_for_answers_nobody(run_virtual: RunVirtual[Any]) -> None:
+    """Neither another node's Status, nor another Status or unknown message of the node."""
+
+    async def main() -> None:
+        asked, other = FakeNode(PRIMARY, answers={}), FakeNode(CHILD)
+        async with talk(asked, other) as t:
+            asking = asyncio.create_task(_ask(t, PRIMARY))
+            await asyncio.sleep(0.5)
+            for pdu in [
+                *other.say(OnOffStatus(True), 0.0),
+                *asked.say(NodeAddrStatus(()), 0.0),
+                *asked.say(bytes.fromhex("c0ffff01"), 0.0),
+            ]:
+                t.link.say(*pdu)
+            with pytest.raises(ResponseTimeout):
+                await asking
+
+    run_virtual(main())
+
+
+def test_a_second_request_to_a_node_is_refused(run_virtual: RunVirtual[Any]) -> None:
+    """Two requests for the same Status of a node would share an answer; the first one goes on."""
+
+    async def main() -> None:
+        async with talk(_node(PRIMARY, True)) as t:
+            first = asyncio.create_task(_ask(t, PRIMARY))
+            await asyncio.sleep(0)
+            with pytest.raises(LocalProtocolError, match="0x0005 is already under way"):
+                await t.session.request(OnOffSet(False, 1), dst=PRIMARY, key=APP_KEY, timeout_s=1.0)
+            assert (await first).present is True
+            assert (await _ask(t, PRIMARY)).present is True
+
+    run_virtual(main())
+
+
+def test_a_request_is_repeated_as_often_as_told(run_virtual: RunVirtual[Any]) -> None:
+    """Lost questions cost one time limit each; when all are lost the request says so."""
+
+    async def main() -> None:
+        async with talk(_node(PRIMARY, True), to_board={1: drop, 2: drop}) as t:
+            begun = CLOCK.monotonic()
+            assert (await _ask(t, PRIMARY, attempts=3)).present is True
+            assert CLOCK.monotonic() - begun == pytest.approx(4.0 + 2 * LATENCY_S)
+            begun = CLOCK.monotonic()
+            with pytest.raises(ResponseTimeout, match=r"OnOffGet to 0x0077 .* 2 attempts of 2.0 s"):
+                await _ask(t, 0x0077, attempts=2)
+            assert CLOCK.monotonic() - begun == pytest.approx(4.0)
+            assert len(t.link.sent) == 1 + 3 + 2
+
+    run_virtual(main())
+
+
+def test_a_late_answer_is_nobodys(run_virtual: RunVirtual[Any]) -> None:
+    """It comes after its request gave up, changes nothing, and the session goes on."""
+
+    async def main() -> None:
+        node = _node(PRIMARY, True, after_s=3.0)
+        async with talk(node) as t:
+            with pytest.raises(ResponseTimeout):
+                await _ask(t, PRIMARY)
+            await asyncio.sleep(2.0)
+            node.after_s, node.answers[OnOffGet] = 0.0, lambda _: OnOffStatus(False)
+            assert (await _ask(t, PRIMARY)).present is False
+
+    run_virtual(main())
+
+
+def test_an_answer_that_comes_twice_counts_once(run_virtual: RunVirtual[Any]) -> None:
+    """A second Status in the same instant finds its request answered."""
+
+    async def main() -> None:
+        node = FakeNode(PRIMARY, answers={})
+        async with talk(node) as t:
+            asking = asyncio.create_task(_ask(t, PRIMARY))
+            await asyncio.sleep(0.5)
+            for pdu in [*node.say(OnOffStatus(True), 0.0), *node.say(OnOffStatus(False), 0.0)]:
+                t.link.say(*pdu)
+            assert (await asking).present is True
+
+    run_virtual(main())
+
+
+def test_a_lost_link_ends_every_wait(run_virtual: RunVirtual[Any]) -> None:
+    """Requests under way raise ConnectionLost at once, later ones too, and `lost` is set."""
+
+    async def main() -> None:
+        async with talk(FakeNode(PRIMARY, answers={}), FakeNode(CHILD, answers={})) as t:
+            asking = [asyncio.create_task(_ask(t, address)) for address in (PRIMARY, CHILD)]
+            await asyncio.sleep(0.5)
+            t.link.hang_up()
+            begun = CLOCK.monotonic()
+            for task in asking:
+                with pytest.raises(ConnectionLost):
+                    await task
+            assert CLOCK.monotonic() == begun
+            assert t.session.lost.is_set()
+            with pytest.raises(ConnectionLost):
+                await _ask(t, PRIMARY)
+            with pytest.raises(ConnectionLost):
+                t.session.check()
+
+    run_virtual(main())
+
+
+def test_a_link_lost_before_the_filter_opens_no_session(run_virtual: RunVirtual[Any]) -> None:
+    """Set Filter Type meets a link that goes: the body is never entered."""
+
+    async def main() -> None:
+        with pytest.raises(ConnectionLost):
+            async with talk(to_board={0: hang_up}):
+                raise AssertionError("there is no link")
+
+    run_virtual(main())
+
+
+def test_an_answer_before_the_hang_up_counts(run_virtual: RunVirtual[Any]) -> None:
+    """What came before the link went is heard, as a board that hangs up after its answer needs."""
+
+    async def main() -> None:
+        async with talk(_node(PRIMARY, True), to_top={1: hang_up_after}) as t:
+            assert (await _ask(t, PRIMARY)).present is True
+            await asyncio.sleep(0)
+            assert t.session.lost.is_set()
+
+    run_virtual(main())
+
+
+def test_malformed_pdus_are_survived(run_virtual: RunVirtual[Any]) -> None:
+    """Cut, altered and foreign PDUs of every type are rejected, and the answer still comes."""
+
+    async def main() -> None:
+        garbage = [
+            (pdu_type, payload)
+            for pdu_type in ProxyPduType
+            for payload in (b"", b"\x01", bytes(18), b"\xff" * 70)
+        ]
+        faults = {1: alter(lambda raw: raw[:-1] + bytes([raw[-1] ^ 1])), 2: precede(*garbage)}
+        node = _node(PRIMARY, True)
+        async with talk(node, to_top=faults) as t:
+            with capture_logs() as logs:
+                # A message of ours that is cut: opened by its keys, and refused above them.
+                for pdu in node.say(bytes.fromhex("8204"), 0.0):
+                    t.link.say(*pdu)
+                assert (await _ask(t, PRIMARY, attempts=2)).present is True
+            rejected = [entry for entry in logs if entry["event"] == "pdu_rejected"]
+            assert PRIMARY in [entry["src"] for entry in rejected]
+            assert len(rejected) > 5
+
+    run_virtual(main())
+
+
+def test_pdus_of_others_are_overheard(run_virtual: RunVirtual[Any]) -> None:
+    """What nodes say to each other goes to `overheard`, and nowhere when nobody listens."""
+
+    async def main() -> None:
+        async with talk(FakeNode(PRIMARY), FakeNode(CHILD)) as t:
+            await t.session.server_address
+            t.link.say(*t.mesh.overheard(CHILD, OTHER, device_key=True))
+            await asyncio.sleep(0.1)
+            heard: list[PduOverheard] = []
+            t.session.overheard = heard.append
+            t.link.say(*t.mesh.overheard(CHILD, PRIMARY, device_key=True))
+            t.link.say(*t.mesh.overheard(CHILD, OTHER, device_key=False))
+            assert (await _ask(t, PRIMARY)).present is False
+            assert heard == [
+                PduOverheard(CHILD, PRIMARY, device_key=True),
+                PduOverheard(CHILD, OTHER, device_key=False),
+            ]
+
+    run_virtual(main())
+
+
+def test_segments_are_repeated_while_nothing_comes(run_virtual: RunVirtual[Any]) -> None:
+    """A segmented request is sent again by its own timer, not by the time limit of the request."""
+
+    async def main() -> None:
+        async with talk(FakeNode(PRIMARY), to_board={1: drop, 2: drop}) as t:
+            await t.session.server_address
+            with pytest.raises(ResponseTimeout):
+                await t.session.request(
+                    AppKeyAdd(APP_KEY), dst=PRIMARY, key=DEV_KEY, ttl=0, timeout_s=3.0
+                )
+            begun = t.link.sent[1][0]
+            # Two segments at once, both once more after 0.2 s at TTL 0; the node then has them.
+            assert [round(at - begun, 6) for at, _ in t.link.sent[1:]] == [0.0, 0.0, 0.2, 0.2]
+            (heard,) = t.mesh.proxy.heard
+            assert heard.message.app_key.octets == APP_KEY.octets
+
+    run_virtual(main())
+
+
+def test_a_deadline_moves_nearer_while_the_session_waits(run_virtual: RunVirtual[Any]) -> None:
+    """A board that is deaf gets all five rounds, though nothing ever wakes the receiver."""
+
+    async def main() -> None:
+        deaf = dict.fromkeys(range(1, 20), drop)
+        async with talk(FakeNode(PRIMARY), to_board=deaf) as t:
+            await asyncio.sleep(1.0)
+            await t.session.send(AppKeyAdd(APP_KEY), dst=PRIMARY, key=DEV_KEY, ttl=0)
+            begun = CLOCK.monotonic()
+            await asyncio.sleep(5.0)
+            times = sorted({round(at - begun, 6) for at, _ in t.link.sent[1:]})
+            assert times == [0.0, 0.2, 0.4, 0.6, 0.8]
+
+    run_virtual(main())
+
+
+def test_seq_are_reserved_before_they_are_used(run_virtual: RunVirtual[Any]) -> None:
+    """Blocks are in the store before a PDU of theirs leaves, and none is used twice."""
+
+    async def main() -> None:
+        async with talk(_node(PRIMARY, True)) as t:
+            assert t.store.journal[0] == ("seq", 100, range(256))
+            for _ in range(300):
+                await _ask(t, PRIMARY)
+            assert len(t.nonces.used) == 301
+            assert t.top.client.stack.sequence.remaining >= SEQ_LOW - 1
+            blocks = [entry[2] for entry in t.store.journal if entry[0] == "seq"]
+            assert blocks == [range(0, 256), range(256, 512)]
+
+    run_virtual(main())
+
+
+def test_nothing_leaves_when_no_seq_can_be_reserved(run_virtual: RunVirtual[Any]) -> None:
+    """A store that fails comes out as it is, before the first PDU."""
+
+    async def main() -> None:
+        store = FakeStore()
+        store.fails.add("reserve_seq_block")
+        with pytest.raises(StoreError):
+            async with talk(store=store):
+                raise AssertionError("there is no SEQ to open a session with")
+        assert store.journal == []
+
+    run_virtual(main())
+
+
+def test_a_new_iv_index_is_stored_before_it_is_used(run_virtual: RunVirtual[Any]) -> None:
+    """A beacon moves the IV Index: stored, SEQ begins again, and the mesh understands us."""
+
+    async def main() -> None:
+        async with talk(_node(PRIMARY, True)) as t:
+            assert (await _ask(t, PRIMARY)).present is True
+            t.link.say(*t.mesh.move_iv_index(IvIndex(101)))
+            await asyncio.sleep(0.1)
+            assert (await _ask(t, PRIMARY)).present is True
+            assert t.store.journal[-2:] == [("iv_index", IvIndex(101)), ("seq", 101, range(256))]
+            assert t.nonces.used[-1] == (101, 0)
+
+    run_virtual(main())
+
+
+def test_an_iv_update_in_progress_goes_on_with_the_old_one(run_virtual: RunVirtual[Any]) -> None:
+    """We send under the old IV Index until the update is over, with numbers never used before."""
+
+    async def main() -> None:
+        async with talk(_node(PRIMARY, True)) as t:
+            t.link.say(*t.mesh.move_iv_index(IvIndex(101, update_in_progress=True)))
+            await asyncio.sleep(0.1)
+            assert (await _ask(t, PRIMARY)).present is True
+            assert t.nonces.used[-1] == (100, 256)
+            t.link.say(*t.mesh.move_iv_index(IvIndex(101)))
+            await asyncio.sleep(0.1)
+            assert (await _ask(t, PRIMARY)).present is True
+            assert t.nonces.used[-1] == (101, 0)
+
+    run_virtual(main())
+
+
+def test_a_beacon_during_a_reservation_misuses_no_seq(run_virtual: RunVirtual[Any]) -> None:
+    """Who waits for SEQ of the old IV Index sends under the new one only with new numbers."""
+
+    async def main() -> None:
+        async with talk(_node(PRIMARY, True)) as t:
+            await t.session.server_address
+            while t.top.client.stack.sequence.remaining >= SEQ_LOW:
+                await t.session.send(OnOffGet(), dst=OTHER, key=APP_KEY)
+            t.store.gate.clear()
+            t.store.reserving.clear()
+            asking = asyncio.create_task(_ask(t, PRIMARY))
+            await t.store.reserving.wait()
+            t.link.say(*t.mesh.move_iv_index(IvIndex(101)))
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert t.top.client.stack.iv_index == IvIndex(101), "the beacon came meanwhile"
+            t.store.gate.set()
+            assert (await asking).present is True
+            assert t.nonces.used[-1] == (101, 0)
+
+    run_virtual(main())
+
+
+def test_an_iv_index_that_was_not_stored_is_stored_next_time(run_virtual: RunVirtual[Any]) -> None:
+    """A session that ends while it stores a new IV Index leaves no SEQ of the old one behind."""
+
+    async def main() -> None:
+        async with talk(_node(PRIMARY, True)) as t:
+            t.store.fails.add("set_iv_index")
+            t.link.say(*t.mesh.move_iv_index(IvIndex(101)))
+            await t.session.lost.wait()
+            with pytest.raises(StoreError):
+                await t.top.reserve_seq()
+            t.store.fails.clear()
+            await t.top.reserve_seq()
+            assert t.top.client.stack.sequence.next == 0
+            assert t.store.journal[-2:] == [("iv_index", IvIndex(101)), ("seq", 101, range(256))]
+            raise _Enough
+
+    with pytest.raises(_Enough):
+        run_virtual(main())
+
+
+class _Enough(Exception):
+    pass
+
+
+def test_a_beacon_that_says_nothing_new_stores_nothing(run_virtual: RunVirtual[Any]) -> None:
+    """The beacon of every new link costs no SEQ."""
+
+    async def main() -> None:
+        async with talk(_node(PRIMARY, True)) as t:
+            t.link.say(*t.mesh.move_iv_index(IV_INDEX))
+            await asyncio.sleep(0.1)
+            assert t.store.journal == [("seq", 100, range(256))]
+
+    run_virtual(main())
