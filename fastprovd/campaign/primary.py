@@ -103,8 +103,8 @@ async def provision(
                                 )
                         case DevKeyDerived(dev_key=dev_key):
                             await persist(dev_key)
-                            outcome = Outcome.DATA_SENT
                             machine.send_data(data, clock.monotonic())
+                            outcome = Outcome.DATA_SENT
                         case Completed():
                             return Outcome.COMPLETED, ""
     except TimeoutError:
@@ -163,8 +163,10 @@ async def start_fast_provisioning(
 
     Raises:
         StatusError: the board refuses, with its reason.
-        ResponseTimeout: it neither answers nor hangs up.
+        ResponseTimeout: it neither starts nor hangs up.
+        ConnectionLost: the link was gone before anything was sent.
     """
+    session.check()
     message = InfoSet(
         node_addr_cnt=plan.node_addr_cnt,
         unicast_min=plan.share.first,
@@ -196,6 +198,6 @@ async def start_fast_provisioning(
             f"the board refuses INFO_SET: {status.reason or 'it does not say why'}", status.mask
         )
     raise ResponseTimeout(
-        f"INFO_SET had no answer in {_INFO_SET_ATTEMPTS} attempts, and the link stayed up; "
+        f"the board did not start in {_INFO_SET_ATTEMPTS} INFO_SET, and the link stayed up; "
         "power-cycle the board and start again"
     )

@@ -390,27 +390,28 @@ def test_a_beacon_during_a_reservation_misuses_no_seq(run_virtual: RunVirtual[An
 
 
 def test_an_iv_index_that_was_not_stored_is_stored_next_time(run_virtual: RunVirtual[Any]) -> None:
-    """A session that ends while it stores a new IV Index leaves no SEQ of the old one behind."""
+    """A session that breaks while it stores a new IV Index leaves no SEQ of the old one behind."""
 
     async def main() -> None:
-        async with talk(_node(PRIMARY, True)) as t:
-            t.store.fails.add("set_iv_index")
-            t.link.say(*t.mesh.move_iv_index(IvIndex(101)))
-            await t.session.lost.wait()
-            with pytest.raises(StoreError):
-                await t.top.reserve_seq()
-            t.store.fails.clear()
+        async def break_it() -> None:
+            async with talk(_node(PRIMARY, True)) as t:
+                broken.append(t)
+                t.store.fails.add("set_iv_index")
+                t.link.say(*t.mesh.move_iv_index(IvIndex(101)))
+                await t.session.lost.wait()
+
+        broken: list[Talk] = []
+        with pytest.raises(StoreError):
+            await break_it()
+        (t,) = broken
+        with pytest.raises(StoreError):
             await t.top.reserve_seq()
-            assert t.top.client.stack.sequence.next == 0
-            assert t.store.journal[-2:] == [("iv_index", IvIndex(101)), ("seq", 101, range(256))]
-            raise _Enough
+        t.store.fails.clear()
+        await t.top.reserve_seq()
+        assert t.top.client.stack.sequence.next == 0
+        assert t.store.journal[-2:] == [("iv_index", IvIndex(101)), ("seq", 101, range(256))]
 
-    with pytest.raises(_Enough):
-        run_virtual(main())
-
-
-class _Enough(Exception):
-    pass
+    run_virtual(main())
 
 
 def test_a_beacon_that_says_nothing_new_stores_nothing(run_virtual: RunVirtual[Any]) -> None:
