@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -40,8 +41,6 @@ log = structlog.get_logger()
 # Boards to try as Primary Provisioner, and sessions with each, before the run fails.
 _BOARDS_TRIED: Final = 3
 _SESSIONS_EACH: Final = 2
-# Links to the Primary that may be lost before its list is given up; each costs some 5 s.
-_LINKS_LOST: Final = 6
 
 
 class _End(Exception):
@@ -151,24 +150,26 @@ class Campaign:
         )
 
     async def _hear_boards(self) -> None:
-        settle_s = WAITS["boards_settle"].seconds
-        expected = self._settings.expected
-        last_new = self._clock.monotonic()
+        expected, boards = self._settings.expected, self._picture.boards
 
-        def is_enough(advertisement: Advertisement) -> bool:
+        def is_last(advertisement: Advertisement) -> bool:
             # The board of this advertisement itself is not in the picture yet.
-            nonlocal last_new
-            data, known = advertisement.data, self._picture.boards
-            if (
-                isinstance(data, UnprovisionedDevice)
-                and data.uuid not in known
+            data = advertisement.data
+            return (
+                len(boards) + 1 == expected
+                and isinstance(data, UnprovisionedDevice)
+                and data.uuid not in boards
                 and data.uuid.startswith(self._settings.match)
-            ):
-                last_new = advertisement.seen_s
-                return len(known) + 1 == expected
-            return expected is None and bool(known) and advertisement.seen_s - last_new > settle_s
+            )
 
-        await self._watch.until(is_enough, self._settings.scan_s)
+        deadline = self._clock.monotonic() + self._settings.scan_s
+        while (left_s := deadline - self._clock.monotonic()) > 0:
+            before = len(boards)
+            await self._watch.until(is_last, min(left_s, WAITS["boards_settle"].seconds))
+            if len(boards) >= (expected or math.inf):
+                break
+            if expected is None and len(boards) == before > 0:
+                break
         if not self._picture.boards and self._watch.last_error is not None:
             raise _End(Trigger.NOTHING_HEARD, f"scanning fails: {self._watch.last_error}")
         if not self._picture.boards:
@@ -301,17 +302,16 @@ class Campaign:
 
     async def _find(self, address: int, seconds: float) -> str | None:
         """Return the device address that advertises node `address`, freshly."""
-        device_address = None if self._board is None else self._board.device_address
-
-        def is_primary(advertisement: Advertisement) -> bool:
-            if self._picture.is_identity(advertisement, address):
-                return True
-            return advertisement.device_address == device_address and self._picture.is_network(
-                advertisement
-            )
-
-        found = await self._watch.until(is_primary, seconds)
+        found = await self._watch.until(lambda heard: self._is_node(heard, address), seconds)
         return None if found is None else found.device_address
+
+    def _is_node(self, heard: Advertisement, address: int) -> bool:
+        """Whether it is the node by its identity, or by our Network ID from its device address."""
+        return self._picture.is_identity(heard, address) or (
+            self._board is not None
+            and heard.device_address == self._board.device_address
+            and self._picture.is_network(heard)
+        )
 
     # Collecting and proving
 
@@ -329,20 +329,17 @@ class Campaign:
             clock=self._clock,
         )
         await asyncio.sleep(WAITS["quiet_after_start"].seconds)
-        for _ in range(_LINKS_LOST):
-            device_address = await self._wait_for_primary(plan)
+        silent_since = self._clock.monotonic()
+        while True:
+            device_address = await self._wait_for_primary(plan, silent_since)
             try:
                 await collecting.over_link(device_address)
                 break
             except BearerError as error:
                 log.info("primary_link_failed", reason=str(error))
                 if self.run.state is not RunState.PROVISIONING:
+                    silent_since = self._clock.monotonic()
                     await self._log.move(Trigger.LINK_LOST)
-        else:
-            raise _End(
-                Trigger.PRIMARY_SILENT,
-                f"the link to the Primary Provisioner was lost {_LINKS_LOST} times",
-            )
         await collecting.identify_silent()
         raise self._verdict()
 
@@ -353,33 +350,26 @@ class Campaign:
         total = target(self._settings.expected, len(self._picture.boards))
         return _End(Trigger.SOME_MISSING, summary(missing, max(total, len(self._log.nodes))))
 
-    async def _wait_for_primary(self, plan: Plan) -> str:
+    async def _wait_for_primary(self, plan: Plan, silent_since: float) -> str:
         restarted = False
 
-        def is_end(advertisement: Advertisement) -> bool:
+        def is_end(heard: Advertisement) -> bool:
             nonlocal restarted
             restarted = (
-                isinstance(advertisement.data, UnprovisionedDevice)
+                isinstance(heard.data, UnprovisionedDevice)
                 and self._board is not None
-                and advertisement.data.uuid == self._board.uuid
+                and heard.data.uuid == self._board.uuid
             )
-            return (
-                restarted
-                or self._picture.is_identity(advertisement, plan.primary)
-                or (
-                    self._board is not None
-                    and advertisement.device_address == self._board.device_address
-                    and self._picture.is_network(advertisement)
-                )
-            )
+            return restarted or self._is_node(heard, plan.primary)
 
         seconds = self._settings.primary_return_s
-        found = await self._watch.until(is_end, seconds)
+        left_s = silent_since + seconds - self._clock.monotonic()
+        found = await self._watch.until(is_end, max(0.0, left_s))
         if found is None:
             raise _End(
                 Trigger.PRIMARY_SILENT,
-                f"the Primary Provisioner's proxy was not heard for {seconds:g} s; power-cycle "
-                "all boards and run again",
+                f"the Primary Provisioner's proxy could not be reached for {seconds:g} s; "
+                "power-cycle all boards and run again",
             )
         if restarted:
             raise _End(

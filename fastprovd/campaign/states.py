@@ -24,7 +24,7 @@ class Trigger(Enum):
     STARTED = "the Primary Provisioner took INFO_SET"
     REFUSED = "the Primary Provisioner can not be configured"
     PRIMARY_BACK = "the Primary Provisioner's proxy is back"
-    PRIMARY_SILENT = "the Primary Provisioner's proxy did not come back"
+    PRIMARY_SILENT = "the Primary Provisioner's proxy can not be reached"
     PRIMARY_RESTARTED = "the Primary Provisioner restarted and forgot the network"
     SETTLED = "nothing changes any more"
     LINK_LOST = "the link to the Primary Provisioner is lost"

@@ -7,13 +7,17 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
+import structlog
+
+log = structlog.get_logger()
+
 
 @asynccontextmanager
 async def background(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
     """Run `work` beside the body and end it with the body.
 
     Unlike a TaskGroup it lets the body's exception out as it is. An exception of `work` comes
-    out when the body ends without one of its own.
+    out when the body ends without one of its own, else it is logged.
     """
     task = asyncio.create_task(work, name=name)
     try:
@@ -28,5 +32,9 @@ async def _end(task: asyncio.Task[None], *, suppressed: bool) -> None:
     task.cancel()
     # Unlike `await task`, this raises CancelledError only when we ourselves are cancelled.
     await asyncio.wait([task])
-    if not task.cancelled() and not suppressed:
+    if task.cancelled():
+        return
+    if not suppressed:
         task.result()
+    elif (error := task.exception()) is not None:
+        log.error("background_failed", task=task.get_name(), exc_info=error)

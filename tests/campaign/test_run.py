@@ -298,7 +298,7 @@ def test_primary_that_is_gone_ends_the_run_in_time(run_virtual: RunVirtual) -> N
             end = await run
             assert end.state is RunState.PARTIAL
             assert end.reason is not None
-            assert "not heard for 40 s" in end.reason
+            assert "could not be reached for 40 s" in end.reason
 
     run_virtual(main())
 
