@@ -1,0 +1,225 @@
+"""The run as it stands: committed, then told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from fastprovd.campaign.run_log import RunLog
+from fastprovd.campaign.states import Trigger
+from fastprovd.clock import SystemClock
+from fastprovd.errors import LocalProtocolError, StoreError
+from fastprovd.records import Node, NodeRole, ParentSource, Run, RunState
+from tests.conftest import RunVirtual
+from tests.support.fake_mesh import FakeStore
+
+BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
+PRIMARY, CHILD, GRANDCHILD = 0x0002, 0x0003, 0x0009
+
+
+class Audience:
+    """Meets the port `Audience` and writes into the store's journal."""
+
+    def __init__(self, journal: list[Any]) -> None:
+        self._journal = journal
+
+    def run_changed(self, run: Run) -> None:
+        self._journal.append(("run told", run))
+
+    def node_changed(self, node: Node) -> None:
+        self._journal.append(("node told", node))
+
+    def nodes_changed(self, nodes: Sequence[Node], run: Run) -> None:
+        self._journal.append(("list told", [node.address for node in nodes]))
+
+    def event(self, kind: str, data: Mapping[str, Any], run_id: str | None) -> None:
+        self._journal.append(("event", kind, dict(data), run_id))
+
+
+class Scene:
+    """A run log, and all that it did in order."""
+
+    def __init__(self, state: RunState = RunState.SCANNING) -> None:
+        self.journal: list[Any] = []
+        self.store = FakeStore(self.journal)
+        run = Run("r-1", state, BEGUN, expected=3)
+        self.log = RunLog(run, self.store, Audience(self.journal), SystemClock())
+
+    def kinds(self) -> list[str]:
+        return [entry[0] for entry in self.journal]
+
+
+def test_a_change_is_stored_before_it_is_told(run_virtual: RunVirtual[Any]) -> None:
+    """Run and node alike: who is told can rely on it."""
+
+    async def main() -> None:
+        scene = Scene()
+        await scene.log.change(heard=3)
+        assert scene.kinds() == ["run", "run told"]
+        assert scene.journal[0][1] == scene.journal[1][1] == scene.log.run
+        assert scene.log.run.heard == 3
+        scene.journal.clear()
+        await scene.log.node(PRIMARY, listed=True)
+        assert scene.kinds() == ["event", "node", "node told", "run", "run told"]
+
+    run_virtual(main())
+
+
+def test_what_can_not_be_stored_is_not_told(run_virtual: RunVirtual[Any]) -> None:
+    """The store's exception comes out."""
+
+    async def main() -> None:
+        scene = Scene()
+        scene.store.fails.add("save_run")
+        with pytest.raises(StoreError):
+            await scene.log.move(Trigger.BOARDS_HEARD)
+        assert scene.kinds() == []
+
+    run_virtual(main())
+
+
+def test_moves_follow_the_table(run_virtual: RunVirtual[Any]) -> None:
+    """A trigger leads to the next state; one that is not in the table changes nothing."""
+
+    async def main() -> None:
+        scene = Scene()
+        with capture_logs() as logs:
+            await scene.log.move(Trigger.BOARDS_HEARD, heard=3, reason="as expected")
+        assert scene.log.run.state is RunState.CONNECTING
+        assert scene.log.run.finished is None
+        (entry,) = logs
+        assert entry["before"] is RunState.SCANNING
+        assert (entry["run_id"], entry["on"]) == ("r-1", Trigger.BOARDS_HEARD.value)
+        assert entry["reason"] == "as expected"
+        assert "heard" not in entry
+        before = scene.log.run
+        with pytest.raises(LocalProtocolError):
+            await scene.log.move(Trigger.SETTLED)
+        assert scene.log.run is before
+
+    run_virtual(main())
+
+
+def test_an_end_has_its_time(run_virtual: RunVirtual[Any]) -> None:
+    """`finished` is set with the last state, and only then."""
+
+    async def main() -> None:
+        scene = Scene(RunState.PROVING)
+        await scene.log.move(Trigger.ALL_PROVEN)
+        assert scene.log.run.state is RunState.DONE
+        assert scene.log.run.finished is not None
+        assert scene.log.run.finished.tzinfo is UTC
+
+    run_virtual(main())
+
+
+def test_times_count_from_info_set(run_virtual: RunVirtual[Any]) -> None:
+    """Unknown before it, never negative after it; `elapsed_s` counts from the beginning."""
+
+    async def main() -> None:
+        scene = Scene()
+        await asyncio.sleep(5.0)
+        assert scene.log.since_info_set is None
+        assert scene.log.since(1.0) is None
+        scene.log.mark_info_set()
+        await asyncio.sleep(2.5)
+        assert scene.log.since_info_set == 2.5
+        assert scene.log.since(6.0) == 1.0
+        assert scene.log.since(4.0) == 0.0
+        await scene.log.change()
+        assert scene.log.run.elapsed_s == 7.5
+
+    run_virtual(main())
+
+
+def test_only_listed_and_proven_nodes_are_counted(run_virtual: RunVirtual[Any]) -> None:
+    """A node that was only seen, such as one identified by its proxy, is not known to the mesh."""
+
+    async def main() -> None:
+        scene = Scene()
+        await scene.log.node(PRIMARY, proven=True)
+        await scene.log.node(CHILD, listed=True)
+        await scene.log.node(GRANDCHILD, device_address="24:0A:C4:5E:00:09")
+        assert (scene.log.run.known, scene.log.run.proven) == (2, 1)
+
+    run_virtual(main())
+
+
+def test_a_node_is_added_once_and_told_when_it_changes(run_virtual: RunVirtual[Any]) -> None:
+    """The same facts again change nothing, not even when it was last seen."""
+
+    async def main() -> None:
+        scene = Scene()
+        first = await scene.log.node(CHILD, listed=True)
+        assert ("event", "node_added", {"addr": "0x0003"}, "r-1") in scene.journal
+        assert first.first_seen == first.last_seen
+        scene.journal.clear()
+        assert await scene.log.node(CHILD, listed=True) is first
+        assert scene.journal == []
+        changed = await scene.log.node(CHILD, onoff=True)
+        assert (changed.listed, changed.onoff, changed.run_id) == (True, True, "r-1")
+        assert changed.first_seen == first.first_seen
+        assert "event" not in scene.kinds()
+
+    run_virtual(main())
+
+
+def test_a_parent_that_is_seen_is_a_provisioner(run_virtual: RunVirtual[Any]) -> None:
+    """The child is listed and knows it by observation; the Primary keeps its own role."""
+
+    async def main() -> None:
+        scene = Scene()
+        await scene.log.node(PRIMARY, role=NodeRole.PRIMARY_PROVISIONER)
+        await scene.log.node(CHILD, listed=True)
+        await scene.log.observed_parent(CHILD, PRIMARY)
+        await scene.log.observed_parent(GRANDCHILD, CHILD)
+        await scene.log.observed_parent(0x0010, 0x0777)
+        nodes = scene.log.nodes
+        assert nodes[PRIMARY].role is NodeRole.PRIMARY_PROVISIONER
+        assert nodes[CHILD].role is NodeRole.TEMPORARY_PROVISIONER
+        assert nodes[CHILD].provisioned_by == PRIMARY
+        assert nodes[GRANDCHILD].role is NodeRole.NODE
+        assert nodes[GRANDCHILD].listed
+        assert nodes[GRANDCHILD].parent_source is ParentSource.OBSERVED
+        assert 0x0777 not in nodes
+
+    run_virtual(main())
+
+
+def test_the_address_list_is_told_in_order(run_virtual: RunVirtual[Any]) -> None:
+    """Whole and sorted; a run without nodes does not empty the list of the one before."""
+
+    async def main() -> None:
+        scene = Scene()
+        scene.log.publish_nodes()
+        assert scene.journal == []
+        for address in (GRANDCHILD, PRIMARY, CHILD):
+            await scene.log.node(address, listed=True)
+        scene.log.publish_nodes()
+        assert scene.journal[-1] == ("list told", [PRIMARY, CHILD, GRANDCHILD])
+
+    run_virtual(main())
+
+
+def test_events_and_bugs_are_logged_under_the_run(run_virtual: RunVirtual[Any]) -> None:
+    """An event is told and logged; an unexpected exception is logged with its traceback."""
+
+    async def main() -> None:
+        scene = Scene()
+        error = ValueError("nobody expected this")
+        with capture_logs() as logs:
+            scene.log.event("warning", about="24:0A:C4:5E:00:01")
+            scene.log.broken(error)
+        assert scene.journal == [("event", "warning", {"about": "24:0A:C4:5E:00:01"}, "r-1")]
+        assert [(entry["event"], entry["run_id"]) for entry in logs] == [
+            ("warning", "r-1"),
+            ("run_broken", "r-1"),
+        ]
+        assert logs[1]["exc_info"] is error
+
+    run_virtual(main())

@@ -1,0 +1,153 @@
+"""Work beside a body: it ends with it, and neither hides the other's exception."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from fastprovd.campaign.tasks import background
+from fastprovd.errors import ConnectionLost, StoreError
+from tests.conftest import RunVirtual
+
+
+class Work:
+    """Waits until it is ended, and needs `cleanup_s` for that."""
+
+    def __init__(self, cleanup_s: float = 0.0) -> None:
+        self._cleanup_s = cleanup_s
+        self.name = ""
+        self.ended = False
+
+    async def run(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.name = task.get_name()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(self._cleanup_s)
+            self.ended = True
+
+
+async def _fail(after_s: float = 0.0) -> None:
+    await asyncio.sleep(after_s)
+    raise StoreError("the disk is full")
+
+
+LOST = ConnectionLost("the link is gone")
+
+
+async def _beside(
+    work: Coroutine[Any, Any, None], seconds: float, error: Exception | None = None
+) -> None:
+    """Run a body of so many seconds beside `work`; it ends with `error`."""
+    async with background(work, "watch"):
+        await asyncio.sleep(seconds)
+        if error is not None:
+            raise error
+
+
+def test_work_runs_beside_the_body_and_ends_with_it(run_virtual: RunVirtual[Any]) -> None:
+    """It has its name, and its cleaning up is waited for."""
+
+    async def main() -> None:
+        work = Work(cleanup_s=3.0)
+        async with background(work.run(), "watch"):
+            await asyncio.sleep(1.0)
+            assert work.name == "watch"
+            assert not work.ended
+        assert work.ended
+
+    run_virtual(main())
+
+
+def test_the_bodys_exception_comes_out_as_it_is(run_virtual: RunVirtual[Any]) -> None:
+    """No group is put around it, and the work has ended by then."""
+
+    async def main() -> None:
+        work = Work(cleanup_s=3.0)
+        with pytest.raises(ConnectionLost) as caught:
+            await _beside(work.run(), 1.0, LOST)
+        assert caught.value is LOST
+        assert work.ended
+
+    run_virtual(main())
+
+
+def test_the_works_exception_comes_out_with_the_end_of_the_body(
+    run_virtual: RunVirtual[Any],
+) -> None:
+    """The body is not disturbed before."""
+
+    async def main() -> None:
+        begun = asyncio.get_running_loop().time()
+        with pytest.raises(StoreError):
+            await _beside(_fail(), 5.0)
+        assert asyncio.get_running_loop().time() - begun == 5.0
+
+    run_virtual(main())
+
+
+def test_an_exception_while_the_work_is_ended_comes_out(run_virtual: RunVirtual[Any]) -> None:
+    """What goes wrong in its cleaning up is not lost."""
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await _fail()
+
+    async def main() -> None:
+        with pytest.raises(StoreError):
+            await _beside(work(), 1.0)
+
+    run_virtual(main())
+
+
+def test_of_two_exceptions_the_works_is_logged(run_virtual: RunVirtual[Any]) -> None:
+    """The body's comes out; the cause of it may be the work's, so it is told with its traceback."""
+
+    async def main() -> None:
+        with capture_logs() as logs, pytest.raises(ConnectionLost):
+            await _beside(_fail(), 1.0, LOST)
+        (entry,) = logs
+        assert (entry["event"], entry["task"]) == ("background_failed", "watch")
+        assert isinstance(entry["exc_info"], StoreError)
+
+    run_virtual(main())
+
+
+def test_work_that_is_done_early_disturbs_nothing(run_virtual: RunVirtual[Any]) -> None:
+    """A session whose link is gone has ended before its body."""
+
+    async def main() -> None:
+        await _beside(asyncio.sleep(1.0), 2.0)
+        with capture_logs() as logs, pytest.raises(ConnectionLost):
+            await _beside(asyncio.sleep(1.0), 2.0, LOST)
+        assert logs == []
+
+    run_virtual(main())
+
+
+def test_a_cancelled_body_ends_the_work_and_stays_cancelled(run_virtual: RunVirtual[Any]) -> None:
+    """Cancellation goes on after the work has cleaned up."""
+
+    async def main() -> None:
+        work = Work(cleanup_s=3.0)
+
+        async def body() -> None:
+            async with background(work.run(), "watch"):
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(body())
+        await asyncio.sleep(1.0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert work.ended
+
+    run_virtual(main())

@@ -1,0 +1,188 @@
+"""Scanning until something is heard, through scans that break."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from fastprovd.campaign.air_picture import AirPicture, HeardBoard
+from fastprovd.campaign.watch import RESTART_S, Watch
+from fastprovd.clock import SystemClock
+from fastprovd.errors import BluetoothUnavailable, LocalProtocolError
+from fastprovd.mesh.beacons import Advertisement, NetworkIdentity, UnprovisionedDevice
+from fastprovd.mesh.keys import NetKey
+from tests.conftest import RunVirtual
+from tests.support.fake_bearer import FakeBearer, Script
+
+NET_KEY = NetKey(bytes(range(16)))
+CLOCK = SystemClock()
+BROKEN = BluetoothUnavailable("bluetoothd is gone")
+
+
+def _board(number: int) -> Advertisement:
+    data = UnprovisionedDevice(b"\xdd\xdd" + bytes(13) + bytes([number]))
+    return Advertisement(f"24:0A:C4:5E:00:{number:02X}", data, -50, 0.0)
+
+
+PROXY = Advertisement("24:0A:C4:5E:00:77", NetworkIdentity(NET_KEY.network_id), -50, 0.0)
+
+
+class Scene:
+    """A watch over scripted scans."""
+
+    def __init__(self, *scripts: Script, endless: bool = True) -> None:
+        self.bearer = FakeBearer(*scripts, endless=endless)
+        self.picture = AirPicture(b"\xdd\xdd", NET_KEY)
+        self.told: list[HeardBoard] = []
+        self.watch = Watch(self.bearer, self.picture, self.told.append)
+
+
+def _is_proxy(advertisement: Advertisement) -> bool:
+    return isinstance(advertisement.data, NetworkIdentity)
+
+
+def test_what_is_wanted_is_returned_and_the_scan_has_ended(run_virtual: RunVirtual[Any]) -> None:
+    """The adapter does not discover any more; all that came before is in the picture."""
+
+    async def main() -> None:
+        scene = Scene([(1.0, _board(1)), (2.0, PROXY), (3.0, _board(2))])
+        found = await scene.watch.until(_is_proxy, 10.0)
+        assert found is not None
+        assert (found.device_address, found.seen_s) == (PROXY.device_address, 2.0)
+        assert not scene.bearer.is_scanning
+        assert scene.picture.proxies_since(0.0) == [PROXY.device_address]
+        assert [board.device_address for board in scene.told] == [_board(1).device_address]
+
+    run_virtual(main())
+
+
+def test_nothing_wanted_ends_in_time(run_virtual: RunVirtual[Any]) -> None:
+    """When the seconds are over there is no result, and no scan."""
+
+    async def main() -> None:
+        scene = Scene([(1.0, _board(1))])
+        assert await scene.watch.until(_is_proxy, 7.5) is None
+        assert CLOCK.monotonic() == 7.5
+        assert not scene.bearer.is_scanning
+
+    run_virtual(main())
+
+
+def test_a_board_is_told_once(run_virtual: RunVirtual[Any]) -> None:
+    """However often and in however many scans it is heard; strangers never."""
+
+    async def main() -> None:
+        stranger = Advertisement("11:22:33:44:55:66", UnprovisionedDevice(bytes(16)), -50, 0.0)
+        scene = Scene(
+            [(0.1, _board(1)), (0.2, stranger), (0.3, _board(1)), (0.4, BROKEN)],
+            [(0.1, _board(1)), (0.2, _board(2))],
+        )
+        await scene.watch.listen(5.0)
+        assert [board.device_address[-2:] for board in scene.told] == ["01", "02"]
+
+    run_virtual(main())
+
+
+def test_the_verdict_comes_before_the_picture(run_virtual: RunVirtual[Any]) -> None:
+    """Who is asked whether an advertisement is new does not find it in the picture."""
+
+    async def main() -> None:
+        scene = Scene([(1.0, _board(1))])
+        known: list[int] = []
+
+        def note(_: Advertisement) -> bool:
+            known.append(len(scene.picture.boards))
+            return True
+
+        assert await scene.watch.until(note, 5.0) is not None
+        assert known == [0]
+        assert len(scene.picture.boards) == 1
+
+    run_virtual(main())
+
+
+def test_a_broken_scan_is_begun_again(run_virtual: RunVirtual[Any]) -> None:
+    """After a second, however often; why it broke is known until something is heard."""
+
+    async def main() -> None:
+        scene = Scene([(1.0, BROKEN)], [(0.0, BROKEN)], [(4.0, PROXY)])
+        seen: list[object] = []
+
+        async def look() -> None:
+            for _ in range(2):
+                await asyncio.sleep(2.5)
+                seen.append(scene.watch.last_error)
+
+        looking = asyncio.create_task(look())
+        with capture_logs() as logs:
+            assert await scene.watch.until(_is_proxy, 60.0) is not None
+        await looking
+        assert scene.bearer.scans == [
+            [0.0, 1.0],
+            [1.0 + RESTART_S, 1.0 + RESTART_S],
+            [1.0 + 2 * RESTART_S, 5.0 + 2 * RESTART_S],
+        ]
+        assert [entry["event"] for entry in logs] == ["scan_broken"] * 2
+        assert seen == [BROKEN, BROKEN]
+        assert scene.watch.last_error is None
+
+    run_virtual(main())
+
+
+def test_a_scan_that_just_ends_is_begun_again(run_virtual: RunVirtual[Any]) -> None:
+    """It is no error, and no reason to spin."""
+
+    async def main() -> None:
+        scene = Scene([(0.5, _board(1))], endless=False)
+        await scene.watch.listen(3.2)
+        assert [begin for begin, _ in scene.bearer.scans] == [0.0, 1.5, 2.5]
+        assert scene.watch.last_error is None
+
+    run_virtual(main())
+
+
+def test_a_scan_that_never_works_leaves_its_reason(run_virtual: RunVirtual[Any]) -> None:
+    """The caller can say why nothing was heard."""
+
+    async def main() -> None:
+        scene = Scene(*[[(0.0, BROKEN)]] * 20)
+        assert await scene.watch.until(_is_proxy, 8.0) is None
+        assert scene.watch.last_error is BROKEN
+
+    run_virtual(main())
+
+
+def test_a_bug_in_the_verdict_is_no_broken_scan(run_virtual: RunVirtual[Any]) -> None:
+    """Other exceptions come out, and the scan has ended."""
+
+    async def main() -> None:
+        scene = Scene([(1.0, PROXY)])
+
+        def wrong(_: Advertisement) -> bool:
+            raise LocalProtocolError("no plan was made")
+
+        with pytest.raises(LocalProtocolError):
+            await scene.watch.until(wrong, 5.0)
+        assert not scene.bearer.is_scanning
+
+    run_virtual(main())
+
+
+def test_watching_goes_on_until_it_is_cancelled(run_virtual: RunVirtual[Any]) -> None:
+    """Beside a link it outlasts every scan, even one of an hour."""
+
+    async def main() -> None:
+        scene = Scene([(1.0, _board(1))], [(1.0, _board(2))])
+        watching = asyncio.create_task(scene.watch.run())
+        await asyncio.sleep(7200.0)
+        assert len(scene.told) == 2
+        assert scene.bearer.is_scanning
+        watching.cancel()
+        await asyncio.wait([watching])
+        assert watching.cancelled()
+        assert not scene.bearer.is_scanning
+
+    run_virtual(main())
