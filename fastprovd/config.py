@@ -62,7 +62,7 @@ class MqttConfig:
 
     enabled: bool = setting(True, "false: run without a broker.")
     host: str = setting("localhost", "Name or address of the broker.", pattern=r"\S+")
-    port: int = setting(1883, low=1, high=65535)
+    port: int = setting(1883, "Port of the broker.", low=1, high=65535)
     protocol: Literal["5", "3.1.1"] = setting("5", "Version of MQTT.")
     username: str = setting("", "Empty: no user name.")
     password_file: Path | None = setting(
@@ -79,7 +79,7 @@ class MqttConfig:
     )
     keepalive_s: int = setting(
         15,
-        "A dead broker is noticed, and our last will sent, after 1.5 times this.",
+        "The broker sends our last will after 1.5 times this; we notice a dead broker after twice.",
         low=5,
         high=3600,
     )
@@ -175,14 +175,14 @@ class RunConfig:
     proxy_timeout_s: float = setting(
         90.0,
         "How long the Primary Provisioner may stay off the air after the start: it was seen to "
-        "come back after 67 s with 20 boards.",
+        "come back after 67 s with 24 boards.",
         low=15,
         high=3600,
     )
     settle_s: float = setting(
         10.0,
-        "How long nothing may change before the address list counts as complete; a board stops "
-        "provisioning others 10 s after its last one.",
+        "How long nothing may change before the address list counts as complete; a "
+        "board reports 5 s after its last child, and repeats a lost report every 4 s.",
         low=1,
         high=600,
     )
@@ -205,7 +205,9 @@ class StateConfig:
 class LogConfig:
     """What is logged, on standard error."""
 
-    level: Literal["debug", "info", "warning", "error"] = setting("info")
+    level: Literal["debug", "info", "warning", "error"] = setting(
+        "info", "The least that is logged; debug has a line for each PDU, as type and length."
+    )
     format: Literal["auto", "json", "console"] = setting(
         "auto", "auto: console on a terminal, else JSON."
     )

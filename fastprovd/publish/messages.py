@@ -322,16 +322,22 @@ def response_payload(response: Response) -> bytes:
 
 
 def parse_request(command: str, payload: bytes, *, retained: bool) -> Request | Response:
-    """Return the request, or the response that refuses it; an empty payload stands for `{}`."""
+    """Return the request, or the response that refuses it.
+
+    An empty payload is refused too: it is what clears a retained command, and must not run it.
+    """
     if len(payload) > MAX_REQUEST_OCTETS:
         return Response(
             code=ErrorCode.INVALID_REQUEST,
             error=f"a request has at most {MAX_REQUEST_OCTETS} octets, got {len(payload)}",
         )
     try:
-        fields = json.loads(payload or b"{}", parse_constant=_refuse_constant)
+        fields = json.loads(payload, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
-        return Response(code=ErrorCode.INVALID_JSON, error="the payload is not JSON")
+        return Response(
+            code=ErrorCode.INVALID_JSON,
+            error="the payload is not JSON; send {} where there is nothing to say",
+        )
     if not isinstance(fields, dict):
         return Response(
             code=ErrorCode.INVALID_REQUEST,

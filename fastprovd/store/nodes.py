@@ -34,12 +34,6 @@ def save(connection: sqlite3.Connection, nodes: Iterable[Node]) -> None:
         rows.write(connection, "node", {name: getattr(node, name) for name in _COLUMNS})
 
 
-def forget(connection: sqlite3.Connection, address: int) -> bool:
-    """Drop a node and its DevKeys; its address stays taken. Return whether it was known."""
-    connection.execute("delete from dev_key where address = ?", (address,))
-    return connection.execute("delete from node where address = ?", (address,)).rowcount > 0
-
-
 def save_dev_key(
     connection: sqlite3.Connection, address: int, device_uuid: bytes, dev_key: DevKey
 ) -> None:

@@ -146,11 +146,6 @@ class StateStore:
         with self._database.transaction() as connection:
             return node_table.load(connection)
 
-    def forget_node(self, address: int) -> bool:
-        """Drop a node and its DevKeys, return whether it was known; its address stays taken."""
-        with self._database.transaction() as connection:
-            return node_table.forget(connection, address)
-
     # Runs
 
     def save_run(self, run: Run) -> None:

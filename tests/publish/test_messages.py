@@ -349,9 +349,11 @@ def test_a_request(command: str) -> None:
     ) == Request(command, {"expected": 20}, "a1")
 
 
-def test_an_empty_payload_is_an_empty_object() -> None:
-    """`mosquitto_pub -n` is enough for a command without arguments."""
-    assert parse_request("run/stop", b"", retained=False) == Request("run/stop", {})
+def test_an_empty_payload_runs_nothing() -> None:
+    """What clears a retained command comes as an empty payload, without the retain flag."""
+    refused = parse_request("run/start", b"", retained=False)
+    assert isinstance(refused, Response)
+    assert refused.code is ErrorCode.INVALID_JSON
 
 
 @pytest.mark.parametrize(

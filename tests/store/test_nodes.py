@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fastprovd.errors import StoreError
 from fastprovd.mesh.keys import DevKey
-from fastprovd.records import AddressRange, Node, NodeRole, ParentSource
+from fastprovd.records import Node, NodeRole, ParentSource
 from fastprovd.store import nodes
 from fastprovd.store.state import StateStore
 
@@ -76,18 +76,6 @@ def test_a_list_of_nodes_is_saved_whole_or_not_at_all(store: StateStore) -> None
     assert store.nodes() == []
 
 
-def test_forgotten_node_is_gone_but_its_address_stays_taken(store: StateStore) -> None:
-    """Forgetting drops the node and its DevKey, never the reservation of the address."""
-    taken = AddressRange(5, 5, "r-1", "primary")
-    store.reserve_addresses(taken)
-    store.save_dev_key(5, UUID_A, DevKey(b"k" * 16))
-    store.save_nodes([Node(5, "r-1")])
-    assert store.forget_node(5)
-    assert not store.forget_node(5)
-    assert (store.nodes(), store.dev_key(5)) == ([], None)
-    assert store.reserved_addresses() == [taken]
-
-
 def test_dev_key_is_durable_before_provisioning_data_leaves(
     store: StateStore, crash_image: Callable[[], Path]
 ) -> None:
@@ -107,12 +95,3 @@ def test_the_newest_dev_key_of_an_address_is_used(store: StateStore) -> None:
     assert dev_key is not None
     assert dev_key.octets == b"l" * 16
     assert store.dev_key(6) is None
-
-
-def test_forgotten_dev_key_leaves_the_files(store: StateStore, directory: Path) -> None:
-    """Once the store is closed, no file holds the octets of a forgotten DevKey."""
-    octets = bytes(range(100, 116))
-    store.save_dev_key(5, UUID_A, DevKey(octets))
-    store.forget_node(5)
-    store.close()
-    assert not any(octets in path.read_bytes() for path in directory.iterdir())
