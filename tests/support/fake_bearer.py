@@ -16,15 +16,16 @@ Script = Sequence[tuple[float, Advertisement | BearerError]]
 
 
 class FakeBearer:
-    """Meets the port `Bearer`. Each scan plays the next script; the last one lasts for ever.
+    """Meets the port `Bearer`. Each scan plays the next script, and then hears nothing.
 
-    `scans` has begin and end of each scan, `connects` each attempt to open a link.
+    It lasts for ever, unless it is not `endless`. `scans` has begin and end of each scan,
+    `connects` each attempt to open a link.
     """
 
     def __init__(
         self, *scripts: Script, link: Callable[[str], FakeLink] | None = None, endless: bool = True
     ) -> None:
-        self._scripts = list(scripts) or [()]
+        self.scripts = list(scripts) or [()]
         self._link = link
         self._endless = endless
         self.scans: list[list[float]] = []
@@ -44,16 +45,13 @@ class FakeBearer:
         loop = asyncio.get_running_loop()
         times = [loop.time()]
         self.scans.append(times)
-        is_last = len(self._scripts) == 1
-        script = self._scripts[0] if is_last else self._scripts.pop(0)
-        if is_last:
-            self._scripts = [()]
+        script = self.scripts.pop(0) if self.scripts else ()
         try:
-            yield self._play(script, endless=is_last and self._endless)
+            yield self._play(script)
         finally:
             times.append(loop.time())
 
-    async def _play(self, script: Script, *, endless: bool) -> AsyncIterator[Advertisement]:
+    async def _play(self, script: Script) -> AsyncIterator[Advertisement]:
         loop = asyncio.get_running_loop()
         begun = loop.time()
         for after_s, heard in script:
@@ -61,7 +59,7 @@ class FakeBearer:
             if isinstance(heard, BearerError):
                 raise heard
             yield replace(heard, seen_s=loop.time())
-        if endless:
+        if self._endless:
             await asyncio.Event().wait()
 
     @asynccontextmanager
