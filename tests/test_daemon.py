@@ -25,6 +25,7 @@ from fastprovd.records import RunState
 from fastprovd.sd_notify import Notifier
 from fastprovd.store.state import StateStore
 from tests.conftest import RunVirtual
+from tests.support.brokers import NEEDS_MOSQUITTO
 from tests.support.emulated import World, config, world
 
 # The loop's clock runs this much faster than the broker's.
@@ -104,6 +105,7 @@ def told(listener: socket.socket) -> list[str]:
             return messages
 
 
+@NEEDS_MOSQUITTO
 def test_a_run_over_mqtt(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
     """A request starts a run, its addresses reach the broker, then nodes can be switched."""
 
@@ -133,6 +135,7 @@ def test_a_run_over_mqtt(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
     run_virtual(main())
 
 
+@NEEDS_MOSQUITTO
 def test_sigterm_in_the_middle_of_a_run(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
     """The run ends as interrupted, the gateway says offline, no SEQ is wasted."""
 
@@ -155,6 +158,7 @@ def test_sigterm_in_the_middle_of_a_run(run_virtual: RunVirtual[Any], tmp_path: 
     run_virtual(main())
 
 
+@NEEDS_MOSQUITTO
 def test_a_restart_tells_what_was(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
     """A run that a killed daemon left is published as interrupted, with its nodes."""
 
@@ -174,6 +178,7 @@ def test_a_restart_tells_what_was(run_virtual: RunVirtual[Any], tmp_path: Path) 
     run_virtual(main())
 
 
+@NEEDS_MOSQUITTO
 def test_while_a_run_goes_on(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
     """Another run is refused, the mesh is busy; `run/stop` ends the run as stopped."""
 
@@ -200,6 +205,7 @@ def test_while_a_run_goes_on(run_virtual: RunVirtual[Any], tmp_path: Path) -> No
     run_virtual(main())
 
 
+@NEEDS_MOSQUITTO
 def test_no_adapter(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
     """A run without an adapter fails with its reason, and the daemon answers on."""
 

@@ -14,12 +14,14 @@ from fastprovd.demo import DemoOptions, run_demo
 from fastprovd.emulator.hosts import Host
 from fastprovd.errors import BrokerMismatch, BrokerUnavailable
 from fastprovd.records import RunState
+from tests.support.brokers import NEEDS_MOSQUITTO
 
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
+@NEEDS_MOSQUITTO
 @pytest.mark.parametrize("host", [Host.BLUEDROID, Host.NIMBLE], ids=lambda host: host.name)
 def test_five_boards(host: Host) -> None:
     """Every board is done, and an independent client finds every address on the broker."""
@@ -40,6 +42,7 @@ def test_five_boards(host: Host) -> None:
     assert {"run_started", "run_changed"} <= set(kinds)
 
 
+@NEEDS_MOSQUITTO
 def test_what_people_see() -> None:
     """The words name the broker, the addresses, the clocks, the topics, and what to try next."""
     stream = io.StringIO()
@@ -56,6 +59,7 @@ def test_what_people_see() -> None:
         assert shown in text
 
 
+@NEEDS_MOSQUITTO
 def test_the_state_directory_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing stays behind on the disk."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -63,6 +67,7 @@ def test_the_state_directory_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert list(tmp_path.iterdir()) == []
 
 
+@NEEDS_MOSQUITTO
 def test_a_broker_that_has_other_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was not read back is an error, after the end was told."""
 

@@ -16,13 +16,9 @@ from fastprovd.errors import BrokerUnavailable
 from fastprovd.publish import broker
 from fastprovd.publish.broker import find_mosquitto, local_broker, start_mosquitto
 from tests.conftest import RunVirtual
+from tests.support.brokers import AMQTT_LEAVES_SOCKETS
 
-# amqtt closes neither connections that end before their first packet nor those of its shutdown.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:unclosed:ResourceWarning",
-    "ignore:loop is closed:ResourceWarning",
-    "ignore::pytest.PytestUnraisableExceptionWarning",
-)
+pytestmark = AMQTT_LEAVES_SOCKETS
 
 
 @pytest.fixture(params=["mosquitto", "amqtt"])

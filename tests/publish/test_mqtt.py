@@ -31,6 +31,7 @@ from fastprovd.publish.outbox import Outbox
 from fastprovd.records import RunState
 from tests.conftest import RunVirtual
 from tests.publish.conftest import MosquittoMaker
+from tests.support.brokers import AMQTT_LEAVES_SOCKETS
 from tests.support.mqtt import (
     INFO,
     LOOPBACK,
@@ -40,13 +41,6 @@ from tests.support.mqtt import (
     a_run,
     eventually,
     reader,
-)
-
-# amqtt closes neither connections that end before their first packet nor those of its shutdown.
-AMQTT_LEAVES_SOCKETS = pytest.mark.filterwarnings(
-    "ignore:unclosed:ResourceWarning",
-    "ignore:loop is closed:ResourceWarning",
-    "ignore::pytest.PytestUnraisableExceptionWarning",
 )
 
 
