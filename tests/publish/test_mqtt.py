@@ -608,7 +608,8 @@ async def test_stops_under_load_publish_nothing_twice(
     mosquitto: Mosquitto, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Messages in flight at a stop are waited for: over many restarts each event comes once."""
-    monkeypatch.setattr(mqtt, "DRAIN_TIMEOUT_S", 0.02)
+    # Too short for all that waits, long enough for the acknowledgements in flight.
+    monkeypatch.setattr(mqtt, "DRAIN_TIMEOUT_S", 0.3)
     async with reader(mosquitto.port) as found:
         told = 0
         for _ in range(5):

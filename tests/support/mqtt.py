@@ -184,7 +184,7 @@ class Reader:
         """Return the `seq` of all events in order of arrival."""
         return [event["seq"] for event in self.all("bridge/event")]
 
-    async def request(self, command: str, payload: bytes | str = b"", **more: Any) -> None:
+    async def request(self, command: str, payload: bytes | str = b"{}", **more: Any) -> None:
         """Publish a request."""
         topic = f"fastprovd/gw1/bridge/request/{command}"
         await self.client.publish(topic, payload, qos=1, **more)
