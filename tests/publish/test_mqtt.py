@@ -604,12 +604,8 @@ def test_pauses_double_up_to_the_cap(run_virtual: RunVirtual[Any], outbox: Outbo
     assert set(levels[1:]) == {"debug"}
 
 
-async def test_stops_under_load_publish_nothing_twice(
-    mosquitto: Mosquitto, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_stops_under_load_publish_nothing_twice(mosquitto: Mosquitto, outbox: Outbox) -> None:
     """Messages in flight at a stop are waited for: over many restarts each event comes once."""
-    # Too short for all that waits, long enough for the acknowledgements in flight.
-    monkeypatch.setattr(mqtt, "DRAIN_TIMEOUT_S", 0.3)
     async with reader(mosquitto.port) as found:
         told = 0
         for _ in range(5):
