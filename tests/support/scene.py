@@ -6,8 +6,8 @@ import asyncio
 import random
 import tempfile
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from fastprovd.campaign.settings import RunSettings
 from fastprovd.clock import SystemClock
 from fastprovd.emulator.air import Air
 from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
+from fastprovd.emulator.bluez import Bluetoothd
 from fastprovd.emulator.bluez_adapter import EmulatedAdapter
 from fastprovd.emulator.board import Board
 from fastprovd.emulator.hosts import Flaws, Host
@@ -94,6 +95,29 @@ class Scene:
         return {a for a, board in self.true_nodes().items() if not board.has_app_key}
 
 
+Door = Callable[[EmulatedAdapter], AbstractAsyncContextManager[BleakBearer]]
+
+
+@asynccontextmanager
+async def in_process(adapter: EmulatedAdapter) -> AsyncIterator[BleakBearer]:
+    """Reach the boards by backend classes for bleak."""
+    async with BleakBearer(
+        scanner_backend=scanner_backend(adapter), client_backend=client_backend(adapter)
+    ) as bearer:
+        yield bearer
+
+
+def over_dbus(bus_address: str) -> Door:
+    """Reach the boards by bleak's own BlueZ backend."""
+
+    @asynccontextmanager
+    async def reach(adapter: EmulatedAdapter) -> AsyncIterator[BleakBearer]:
+        async with Bluetoothd(adapter, bus_address), BleakBearer() as bearer:
+            yield bearer
+
+    return reach
+
+
 @asynccontextmanager
 async def scene(
     boards: int,
@@ -102,6 +126,7 @@ async def scene(
     host: Host = Host.BLUEDROID,
     flaws: Flaws | None = None,
     settings: RunSettings | None = None,
+    door: Door = in_process,
 ) -> AsyncIterator[Scene]:
     """Set the scene; everything in it depends on the seed only."""
     air = Air(seed)
@@ -124,9 +149,7 @@ async def scene(
             stack.app_keys[network.app_key.index] = network.app_key
             top = TopProvisioner(ProxyClient(stack), store)
             listener = Listener()
-            async with BleakBearer(
-                scanner_backend=scanner_backend(adapter), client_backend=client_backend(adapter)
-            ) as bearer:
+            async with door(adapter) as bearer:
                 campaign = Campaign(
                     "r-test",
                     settings or RunSettings(expected=boards),
