@@ -12,6 +12,8 @@ import structlog
 from hypothesis import settings
 
 from fastprovd.emulator import virtual_time
+from fastprovd.emulator.private_bus import PrivateBus
+from tests.support.bleak_state import close_bleak
 
 T = TypeVar("T")
 RunVirtual = Callable[[Coroutine[Any, Any, T]], T]
@@ -21,6 +23,10 @@ settings.register_profile("fuzz", max_examples=20_000, deadline=None)
 
 # Emulated seconds: no test means to take a day, so a deadlock fails at once instead of hanging.
 LIMIT_S = 86_400.0
+
+# D-Bus is a real program: it has milliseconds to answer while emulated seconds pass.
+PACE = 10.0
+PACED_LIMIT_S = 600.0
 
 
 @pytest.fixture
@@ -50,3 +56,31 @@ def run_virtual() -> RunVirtual[Any]:
         return result
 
     return lambda coroutine: virtual_time.run(guarded(coroutine))
+
+
+@pytest.fixture
+def private_bus(monkeypatch: pytest.MonkeyPatch) -> Iterator[PrivateBus]:
+    """Make a message bus of the test's own the system bus for bleak; skip where there is none."""
+    missing = PrivateBus.missing()
+    if missing is not None:
+        pytest.skip(missing)
+    with PrivateBus() as bus:
+        monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", bus.address)
+        yield bus
+
+
+@pytest.fixture
+def run_paced() -> RunVirtual[Any]:
+    """Run a coroutine as `run_virtual` does, at most ten times as fast as real time."""
+
+    async def guarded(coroutine: Coroutine[Any, Any, T]) -> T:
+        try:
+            async with asyncio.timeout(PACED_LIMIT_S):
+                result = await coroutine
+        finally:
+            await close_bleak()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left, f"tasks left behind: {left}"
+        return result
+
+    return lambda coroutine: virtual_time.run(guarded(coroutine), speed=PACE)

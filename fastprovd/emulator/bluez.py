@@ -44,6 +44,8 @@ class Bluetoothd:
         self._tree = ObjectTree(self._send)
         self._devices: dict[str, BluezDevice] = {}
         self._duplicates: dict[str, bool] = {}  # by the unique name of the client
+        self._settling: set[str] = set()  # clients that have not read their scan's start
+        self._held: dict[str, DeviceObject] = {}  # devices heard meanwhile
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -124,6 +126,8 @@ class Bluetoothd:
             self._adapter.forget_everything()
             self._devices.clear()
             self._duplicates.clear()
+            self._settling.clear()
+            self._held.clear()
 
     def _send(self, message: Message) -> None:
         if self._bus is not None and self._bus.connected:
@@ -162,6 +166,8 @@ class Bluetoothd:
         try:
             if self._bus is not None and self._bus.connected:
                 await self._bus.send(answer)
+        except (OSError, EOFError):
+            pass  # the bus is gone, and who asked with it
         finally:
             if handed_over is not None:
                 handed_over.close()
@@ -200,10 +206,37 @@ class Bluetoothd:
                     self._heard, duplicates=self._duplicates.get(client, False), client=client
                 )
                 self._tell_discovering()
+                self._settling.add(client)
+                self._spawn(self._settle(client))
             case "StopDiscovery":
                 await self._stop_discovery(client)
             case _:
                 raise BleakDBusError("org.bluez.Error.NotSupported", ["Operation is not supported"])
+
+    async def _settle(self, client: str) -> None:
+        """Hold back what is heard until the client has read that its scan is running.
+
+        A radio needs longer than D-Bus for its first report, whatever the pace of the clock; and
+        bleak misses what it reads together with the answer.
+        """
+        bus = self._bus
+        try:
+            for _ in range(2):  # the second one is read after the client has run
+                if bus is not None and bus.connected:
+                    await bus.call(
+                        Message(
+                            destination=client,
+                            path="/",
+                            interface="org.freedesktop.DBus.Peer",
+                            member="Ping",
+                        )
+                    )
+        except (OSError, EOFError):
+            return  # the bus is gone
+        self._settling.discard(client)
+        held, self._held = self._held, {}
+        for remote in held.values():
+            self._heard(remote)
 
     async def _stop_discovery(self, client: str) -> None:
         try:
@@ -234,6 +267,9 @@ class Bluetoothd:
                 device.discovery_ended()
 
     def _heard(self, remote: DeviceObject) -> None:
+        if self._settling:
+            self._held[remote.path] = remote
+            return
         known = self._devices.get(remote.path)
         if known is not None and known.remote is remote:
             known.heard()

@@ -663,6 +663,7 @@ def test_bluetoothd_is_killed(run_on_dbus: RunOnDoor) -> None:
         with pytest.raises(BleakDBusError, match=r"ServiceUnknown|NameHasNoOwner"):
             await client.write_gatt_char(IN, b"x", response=False)
         await b.bluetoothd.start()
+        await asyncio.sleep(0.5)
         seen.clear()
         await asyncio.sleep(2)
         assert (client.is_connected, b.lost, seen) == (True, [], [])
@@ -696,6 +697,7 @@ def test_bluetoothd_is_stopped(run_on_dbus: RunOnDoor) -> None:
         with pytest.raises(BleakBluetoothNotAvailableError, match="No Bluetooth adapters"):
             await b.scanner().start()
         await b.bluetoothd.start()
+        await asyncio.sleep(0.5)
         with pytest.raises(BleakDBusError, match="No discovery started"):
             await scanner.stop()
         await client.disconnect()
@@ -713,6 +715,7 @@ def test_bluetoothd_is_not_there_at_first(run_on_dbus: RunOnDoor) -> None:
         with pytest.raises(BleakDBusError, match="ServiceUnknown"):
             await b.scanner().start()
         await b.bluetoothd.start()
+        await asyncio.sleep(0.5)
         async with b.connected() as client:
             assert client.is_connected
 
