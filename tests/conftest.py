@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from fastprovd.emulator import virtual_time
 from fastprovd.emulator.private_bus import PrivateBus
-from tests.support.bleak_state import close_bleak
+from tests.support import paced
 
 T = TypeVar("T")
 RunVirtual = Callable[[Coroutine[Any, Any, T]], T]
@@ -23,10 +23,6 @@ settings.register_profile("fuzz", max_examples=20_000, deadline=None)
 
 # Emulated seconds: no test means to take a day, so a deadlock fails at once instead of hanging.
 LIMIT_S = 86_400.0
-
-# D-Bus is a real program: it has milliseconds to answer while emulated seconds pass.
-PACE = 10.0
-PACED_LIMIT_S = 600.0
 
 
 @pytest.fixture
@@ -70,17 +66,6 @@ def private_bus(monkeypatch: pytest.MonkeyPatch) -> Iterator[PrivateBus]:
 
 
 @pytest.fixture
-def run_paced() -> RunVirtual[Any]:
-    """Run a coroutine as `run_virtual` does, at most ten times as fast as real time."""
-
-    async def guarded(coroutine: Coroutine[Any, Any, T]) -> T:
-        try:
-            async with asyncio.timeout(PACED_LIMIT_S):
-                result = await coroutine
-        finally:
-            await close_bleak()
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        assert not left, f"tasks left behind: {left}"
-        return result
-
-    return lambda coroutine: virtual_time.run(guarded(coroutine), speed=PACE)
+def run_paced(private_bus: PrivateBus) -> RunVirtual[Any]:
+    """Run a coroutine as `run_virtual` does, on a clock that waits for the private bus."""
+    return lambda coroutine: paced.run(coroutine, private_bus.address)

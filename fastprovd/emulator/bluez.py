@@ -7,6 +7,7 @@ Unmodified bleak, with its BlueZ backend, reaches the emulated boards through it
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Final, Self
@@ -23,8 +24,13 @@ from fastprovd.emulator.bluez_objects import ADAPTER, OBJECT_MANAGER, ObjectTree
 _NAME: Final = "org.bluez"
 _UNKNOWN_OBJECT: Final = "org.freedesktop.DBus.Error.UnknownObject"
 _DOES_NOT_EXIST: Final = "org.bluez.Error.DoesNotExist"
+# So many messages fit into a socket, even if the bus reads none of them.
+_WINDOW: Final = 32
 # A device is looked after this long after BlueZ may forget it.
 _GRACE_S: Final = 0.001
+
+# Messages with the end of a socket that goes with each, in the order of sending.
+Unsent = asyncio.Queue[tuple[Message, socket.socket | None]]
 
 
 class Bluetoothd:
@@ -41,6 +47,7 @@ class Bluetoothd:
         self._life: asyncio.Task[None] | None = None
         self._answering: set[asyncio.Task[None]] = set()
         self._bus: MessageBus | None = None
+        self._unsent: Unsent = asyncio.Queue()
         self._tree = ObjectTree(self._send)
         self._devices: dict[str, BluezDevice] = {}
         self._duplicates: dict[str, bool] = {}  # by the unique name of the client
@@ -70,17 +77,15 @@ class Bluetoothd:
         await bus.connect()
         bus.add_message_handler(self._receive)
         await bus.call(
-            Message(
-                destination="org.freedesktop.DBus",
-                path="/org/freedesktop/DBus",
-                interface="org.freedesktop.DBus",
-                member="AddMatch",
-                signature="s",
-                body=["type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged'"],
+            _to_bus(
+                "AddMatch",
+                "type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged'",
             )
         )
         self._bus = bus
+        self._unsent = asyncio.Queue()
         self._tree = ObjectTree(self._send)
+        self._spawn(self._send_all(bus, self._unsent))
         self._life = self._group.create_task(self._live(bus), name="bluetoothd")
         self._adapter.on_power = self._powered
         await bus.request_name(_NAME)
@@ -110,6 +115,7 @@ class Bluetoothd:
         for device in self._devices.values():
             device.remove()
         self._tree.remove(self._path)
+        await self._unsent.join()
         await self._bus.release_name(_NAME)  # its answer proves that all signals have left
         await self.kill()
 
@@ -120,6 +126,10 @@ class Bluetoothd:
             pass  # the bus is gone, and bluetoothd goes with it
         finally:
             self._bus = None
+            while not self._unsent.empty():
+                _, handed_over = self._unsent.get_nowait()
+                if handed_over is not None:
+                    handed_over.close()
             self._adapter.on_power = None
             for task in self._answering:
                 task.cancel()
@@ -129,9 +139,25 @@ class Bluetoothd:
             self._settling.clear()
             self._held.clear()
 
-    def _send(self, message: Message) -> None:
-        if self._bus is not None and self._bus.connected:
-            self._bus.send(message)
+    def _send(self, message: Message, handed_over: socket.socket | None = None) -> None:
+        self._unsent.put_nowait((message, handed_over))
+
+    async def _send_all(self, bus: MessageBus, unsent: Unsent) -> None:
+        """Send in order, and let the bus come after: dbus-fast gives up on a full socket."""
+        sent = 0
+        while True:
+            message, handed_over = await unsent.get()
+            try:
+                await bus.send(message)
+                sent += 1
+                if sent % _WINDOW == 0:
+                    await bus.call(_to_bus("GetId"))
+            except (OSError, EOFError):
+                pass  # the bus is gone, and who would have read it
+            finally:
+                unsent.task_done()
+                if handed_over is not None:
+                    handed_over.close()
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = self._group.create_task(coroutine)
@@ -163,14 +189,7 @@ class Bluetoothd:
         handed_over = reply.handed_over
         descriptors = [] if handed_over is None else [handed_over.fileno()]
         answer = Message.new_method_return(message, reply.signature, list(reply.body), descriptors)
-        try:
-            if self._bus is not None and self._bus.connected:
-                await self._bus.send(answer)
-        except (OSError, EOFError):
-            pass  # the bus is gone, and who asked with it
-        finally:
-            if handed_over is not None:
-                handed_over.close()
+        self._send(answer, handed_over)
 
     async def _call(self, message: Message) -> Reply:
         path = message.path or ""
@@ -301,3 +320,14 @@ class Bluetoothd:
             raise BleakDBusError(_DOES_NOT_EXIST, ["Does Not Exist"])
         self._adapter.remove_device(device.remote.address)
         device.remove()
+
+
+def _to_bus(member: str, *body: str) -> Message:
+    return Message(
+        destination="org.freedesktop.DBus",
+        path="/org/freedesktop/DBus",
+        interface="org.freedesktop.DBus",
+        member=member,
+        signature="s" * len(body),
+        body=list(body),
+    )
