@@ -105,14 +105,16 @@ class Bluetoothd:
         if self._bus is not None:
             self._bus.disconnect()
         if self._life is not None:
-            await self._life
+            await asyncio.wait({self._life})
 
     async def terminate(self) -> None:
         """End as by SIGTERM: the links are closed and every object taken away first."""
         if self._bus is None:
             return
         await asyncio.sleep(self._adapter.rng.uniform(*self._adapter.timing.power_off_s))
-        for device in self._devices.values():
+        devices = list(self._devices.values())
+        self._forget()
+        for device in devices:
             device.remove()
         self._tree.remove(self._path)
         await self._unsent.join()
@@ -130,14 +132,17 @@ class Bluetoothd:
                 _, handed_over = self._unsent.get_nowait()
                 if handed_over is not None:
                     handed_over.close()
-            self._adapter.on_power = None
             for task in self._answering:
                 task.cancel()
-            self._adapter.forget_everything()
-            self._devices.clear()
-            self._duplicates.clear()
-            self._settling.clear()
-            self._held.clear()
+            self._forget()
+
+    def _forget(self) -> None:
+        self._adapter.on_power = None
+        self._adapter.forget_everything()
+        self._devices.clear()
+        self._duplicates.clear()
+        self._settling.clear()
+        self._held.clear()
 
     def _send(self, message: Message, handed_over: socket.socket | None = None) -> None:
         self._unsent.put_nowait((message, handed_over))
@@ -278,6 +283,8 @@ class Bluetoothd:
 
     def _tell_discovering(self) -> None:
         discovering = self._adapter.discovering
+        if self._path not in self._tree:
+            return
         if self._tree.properties(self._path, ADAPTER)["Discovering"] == discovering:
             return
         self._tree.change(self._path, ADAPTER, Discovering=discovering)

@@ -120,7 +120,8 @@ class BluezDevice:
     async def _discover_services(self, connection: Connection) -> None:
         timing = self._adapter.timing
         total_s = self._adapter.rng.uniform(*timing.discover_services_s)
-        if await _ends_within(connection, total_s - timing.establishment_s):
+        await _ends_within(connection, total_s - timing.establishment_s)
+        if self._connection is not connection or not connection.alive:
             return
         services = connection.discover()
         connection.subscribe_service_changed()

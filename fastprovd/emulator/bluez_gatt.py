@@ -63,8 +63,7 @@ class GattObjects:
         self._connection = None
         for path, subscription in self._subscriptions.items():
             self._release(subscription)
-            if self._tree.has(path, CHARACTERISTIC):
-                self._tree.change(path, CHARACTERISTIC, Notifying=False)
+            self._tell(path, Notifying=False)
         self._subscriptions.clear()
 
     def show(self, services: tuple[Service, ...]) -> None:
@@ -75,6 +74,8 @@ class GattObjects:
         for path in self._tree.below(self._device_path):
             if path in self._tree and not self._is_kept(path, wanted):
                 self._tree.remove(path)
+        for path in [path for path in self._subscriptions if path not in self._characteristics]:
+            self._release(self._subscriptions.pop(path))
         for path, (interface, values) in wanted.items():
             if path not in self._tree:
                 self._tree.add(path, interface, **values)
@@ -171,7 +172,7 @@ class GattObjects:
         except BaseException:
             subscription.clients.discard(client)
             raise
-        self._tree.change(path, CHARACTERISTIC, Notifying=True)
+        self._tell(path, Notifying=True)
         return Reply()
 
     async def _stop_notify(self, message: Message, connection: Connection) -> Reply:
@@ -181,7 +182,7 @@ class GattObjects:
             raise BleakDBusError(FAILED, ["No notify session started"])
         if subscription.clients == {client}:
             await self._write_cccd(path, connection, _OFF)
-            self._tree.change(path, CHARACTERISTIC, Notifying=False)
+            self._tell(path, Notifying=False)
         subscription.clients.discard(client)
         return Reply()
 
@@ -195,7 +196,7 @@ class GattObjects:
         ours.setblocking(False)
         subscription.socket = ours
         self._loop.add_reader(ours, self._unsubscribe, path)  # readable: the other end is closed
-        self._tree.change(path, CHARACTERISTIC, NotifyAcquired=True)
+        self._tell(path, NotifyAcquired=True)
         return Reply("hq", (0, connection.opened.result().mtu_octets), theirs)
 
     def _subscription(self, path: str) -> _Subscription:
@@ -220,18 +221,22 @@ class GattObjects:
                 if subscription.socket is not None:
                     subscription.socket.send(value)
                 elif subscription.clients:
-                    self._tree.change(path, CHARACTERISTIC, Value=value)
+                    self._tell(path, Value=value)
 
     def _unsubscribe(self, path: str) -> None:
         subscription = self._subscriptions.pop(path)
         self._release(subscription)
-        if self._tree.has(path, CHARACTERISTIC):
-            self._tree.change(path, CHARACTERISTIC, Notifying=False, NotifyAcquired=False)
+        self._tell(path, Notifying=False, NotifyAcquired=False)
         if self._connection is not None and self._connection.alive:
             cccd_handle = self._characteristics[path].cccd_handle or 0
             # Nobody is left to be told that the board refused.
             with contextlib.suppress(AttError):
                 self._connection.opened.result().write_cccd(cccd_handle, _OFF)
+
+    def _tell(self, path: str, **values: Any) -> None:
+        # The objects may have gone under a method that waited for the board.
+        if self._tree.has(path, CHARACTERISTIC):
+            self._tree.change(path, CHARACTERISTIC, **values)
 
     def _release(self, subscription: _Subscription) -> None:
         if subscription.socket is not None:

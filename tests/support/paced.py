@@ -17,7 +17,7 @@ from fastprovd.emulator.virtual_time import VirtualTimeLoop
 T = TypeVar("T")
 
 # D-Bus is a real program: it has milliseconds to answer while emulated seconds pass.
-PACE: Final = 40.0
+PACE: Final = 20.0
 # The clock is never further ahead of the bus than this, however slow the machine is.
 _BEAT_S: Final = 0.05
 # Emulated seconds, longer than any test means to take.
