@@ -9,32 +9,30 @@ import pytest
 
 from fastprovd.emulator.hosts import Flaws, Host
 from fastprovd.emulator.private_bus import PrivateBus
-from fastprovd.records import RunState
 from tests.support.scene import over_dbus, scene
 
 
 @pytest.mark.parametrize("boards", [5, 20])
 @pytest.mark.parametrize("host", [Host.BLUEDROID, Host.NIMBLE], ids=lambda host: host.name)
+@pytest.mark.parametrize("flaws", [Flaws.none(), Flaws()], ids=["flawless", "flaws"])
 def test_run_over_dbus_tells_the_truth(
     run_paced: Callable[[Coroutine[Any, Any, Any]], Any],
     private_bus: PrivateBus,
     boards: int,
     host: Host,
+    flaws: Flaws,
 ) -> None:
-    """Every board becomes a node, known and proven; neither link nor scan is left behind."""
+    """Nodes, proof and verdict are true; neither link nor scan is left behind."""
 
     async def main() -> None:
         async with scene(
-            boards, 1, host=host, flaws=Flaws.none(), door=over_dbus(private_bus.address)
+            boards, 1, host=host, flaws=flaws, door=over_dbus(private_bus.address)
         ) as s:
             run = await s.campaign.execute()
-            truth = s.true_nodes()
-            assert len(truth) == boards
-            assert run.state is RunState.DONE
-            assert {a for a, node in s.listener.nodes.items() if node.proven} == set(truth)
-            assert {node.address for node in s.listener.address_list} == set(truth)
+            s.check_against_truth(run)
             for address, node in s.listener.nodes.items():
-                assert node.device_address in (None, truth[address].device_address)
+                assert node.device_address in (None, s.true_nodes()[address].device_address)
+            assert {node.address for node in s.listener.address_list} == set(s.true_nodes())
         assert s.adapter.connections == 0
         assert not s.adapter.discovering
 

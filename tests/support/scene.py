@@ -94,6 +94,22 @@ class Scene:
         """Return the addresses of nodes that the firmware left without AppKey."""
         return {a for a, board in self.true_nodes().items() if not board.has_app_key}
 
+    def check_against_truth(self, run: Run) -> None:
+        """Hold the result against what the boards are: every one a node, known, rightly judged."""
+        truth = self.true_nodes()
+        silent = self.without_app_key()
+        known = self.listener.nodes
+        assert len(truth) == len(self.air.boards), "a board was left unprovisioned or killed"
+        assert sum(board.killed_count for board in self.air.boards) == 0
+        assert set(known) == set(truth)
+        assert {a for a, node in known.items() if node.proven} == set(truth) - silent
+        assert run.state is (RunState.PARTIAL if silent else RunState.DONE)
+        assert {board.address for board in run.missing} == silent
+        for board in run.missing:
+            assert board.address is not None
+            if board.device_address is not None:
+                assert board.device_address == truth[board.address].device_address
+
 
 Door = Callable[[EmulatedAdapter], AbstractAsyncContextManager[BleakBearer]]
 
