@@ -12,6 +12,8 @@ import structlog
 from hypothesis import settings
 
 from fastprovd.emulator import virtual_time
+from fastprovd.emulator.private_bus import PrivateBus
+from tests.support import paced
 
 T = TypeVar("T")
 RunVirtual = Callable[[Coroutine[Any, Any, T]], T]
@@ -50,3 +52,20 @@ def run_virtual() -> RunVirtual[Any]:
         return result
 
     return lambda coroutine: virtual_time.run(guarded(coroutine))
+
+
+@pytest.fixture
+def private_bus(monkeypatch: pytest.MonkeyPatch) -> Iterator[PrivateBus]:
+    """Make a message bus of the test's own the system bus for bleak; skip where there is none."""
+    missing = PrivateBus.missing()
+    if missing is not None:
+        pytest.skip(missing)
+    with PrivateBus() as bus:
+        monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", bus.address)
+        yield bus
+
+
+@pytest.fixture
+def run_paced(private_bus: PrivateBus) -> RunVirtual[Any]:
+    """Run a coroutine as `run_virtual` does, on a clock that waits for the private bus."""
+    return lambda coroutine: paced.run(coroutine, private_bus.address)

@@ -142,7 +142,13 @@ class GattLink:
             self._arrived.set()
 
     def on_disconnected(self, _: BleakClient) -> None:
-        """Take bleak's word that the link is gone."""
+        """Take bleak's word that the link is gone.
+
+        Before `start()` it is no link of ours: bleak tells of an establishment that failed
+        (le-connection-abort-by-local), and tries again inside `connect()`.
+        """
+        if self._gatt is None:
+            return
         if self._lost is None:
             self._log.debug("link_lost")
         self.lose("the link was lost")

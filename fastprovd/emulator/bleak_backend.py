@@ -7,7 +7,6 @@ client_backend(adapter))` behave as bleak 3.1 on BlueZ does: the same calls, exc
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import warnings
 from collections.abc import Callable
 from typing import Any, ClassVar, Final, cast
@@ -29,20 +28,19 @@ from bleak.exc import (
 )
 from bleak.uuids import normalize_uuid_16
 
-from fastprovd.emulator.bluez_adapter import FAILED, DeviceObject, EmulatedAdapter
-from fastprovd.emulator.connection import Connection
+from fastprovd.emulator.bluez_adapter import DeviceObject, EmulatedAdapter
+from fastprovd.emulator.connection import FAILED, GENERIC_ACCESS, Connection
 from fastprovd.emulator.peripheral import AttError, Characteristic, Service
 
-# A link lost this soon after it opened was never really established.
-_ESTABLISHMENT_S: Final = 0.1
-_GENERIC_ACCESS: Final = 0x1800
-_SERVICE_CHANGED: Final = 0x2A05
 _UNKNOWN_OBJECT: Final = "org.freedesktop.DBus.Error.UnknownObject"
 
 
-def scanner_backend(adapter: EmulatedAdapter) -> type[BaseBleakScanner]:
-    """Return the class to give to `BleakScanner(backend=...)`."""
-    return type("EmulatedBleakScanner", (_Scanner,), {"_emulated": adapter})
+def scanner_backend(adapter: EmulatedAdapter, program: str = "") -> type[BaseBleakScanner]:
+    """Return the class to give to `BleakScanner(backend=...)`.
+
+    BlueZ keeps one discovery session for each `program`.
+    """
+    return type("EmulatedBleakScanner", (_Scanner,), {"_emulated": adapter, "_program": program})
 
 
 def client_backend(adapter: EmulatedAdapter) -> type[BaseBleakClient]:
@@ -52,6 +50,7 @@ def client_backend(adapter: EmulatedAdapter) -> type[BaseBleakClient]:
 
 class _Scanner(BaseBleakScanner):
     _emulated: ClassVar[EmulatedAdapter]
+    _program: ClassVar[str]
 
     def __init__(
         self,
@@ -72,13 +71,15 @@ class _Scanner(BaseBleakScanner):
     async def start(self) -> None:
         self._emulated.check(self._adapter_name)
         self.seen_devices = {}
-        await self._emulated.start_discovery(self._on_device, duplicates=self._duplicates)
+        await self._emulated.start_discovery(
+            self._on_device, duplicates=self._duplicates, client=self._program
+        )
         self._running = True
 
     async def stop(self) -> None:
         if self._running:
             self._running = False
-            await self._emulated.stop_discovery()
+            await self._emulated.stop_discovery(self._program)
 
     def _on_device(self, device: DeviceObject) -> None:
         if not self.is_allowed_uuid(device.service_uuids):
@@ -253,7 +254,7 @@ class _Client(BaseBleakClient):
             except TimeoutError:
                 pass
             else:
-                if loop.time() - opened_at < _ESTABLISHMENT_S:
+                if loop.time() - opened_at < self._emulated.timing.establishment_s:
                     return False  # le-connection-abort-by-local
                 raise BleakError("failed to discover services, device disconnected")
         except BaseException:
@@ -262,7 +263,7 @@ class _Client(BaseBleakClient):
             await connection.lost.wait()  # BlueZ answers Disconnect when the link is gone
             raise
         services = connection.discover()
-        _subscribe_service_changed(connection)
+        connection.subscribe_service_changed()
         self.services = _collection(services, connection.opened.result().mtu_octets - 3)
         self._is_connected = True
         return True
@@ -294,21 +295,12 @@ class _Client(BaseBleakClient):
 
     async def _write_cccd(self, characteristic: BleakGATTCharacteristic, value: bytes) -> None:
         connection = await self._call(characteristic)
-        handle = characteristic.obj.cccd_handle
-        half_s = self._emulated.rng.uniform(*self._emulated.timing.start_notify_s) / 2
-        await asyncio.sleep(half_s)
-        if connection is None or not connection.alive:
+        if connection is None:
             raise BleakDBusError(FAILED, ["Not connected"])
-        error: AttError | None = None
         try:
-            connection.opened.result().write_cccd(handle, value)
-        except AttError as refused:
-            error = refused
-        await asyncio.sleep(half_s)
-        if error is not None:
-            raise BleakGATTProtocolError(error.code)
-        if not connection.alive:
-            raise BleakDBusError(FAILED, ["Not connected"])
+            await connection.write_cccd(characteristic.obj.cccd_handle, value)
+        except AttError as error:
+            raise BleakGATTProtocolError(error.code) from error
 
     def _on_value(self, value_handle: int, value: bytes) -> None:
         callback = self._callbacks.get(value_handle)
@@ -327,19 +319,10 @@ class _Client(BaseBleakClient):
             self._disconnecting.set()
 
 
-def _subscribe_service_changed(connection: Connection) -> None:
-    for service in connection.services:
-        for characteristic in service.characteristics:
-            if characteristic.uuid == _SERVICE_CHANGED and characteristic.cccd_handle is not None:
-                # BlueZ does without when it is refused.
-                with contextlib.suppress(AttError):
-                    connection.opened.result().write_cccd(characteristic.cccd_handle, b"\x02\x00")
-
-
 def _collection(services: tuple[Service, ...], octets: int) -> BleakGATTServiceCollection:
     collection = BleakGATTServiceCollection()
     for service in services:
-        if service.uuid == _GENERIC_ACCESS:  # BlueZ keeps it for itself
+        if service.uuid == GENERIC_ACCESS:  # BlueZ keeps it for itself
             continue
         listed = BleakGATTService(service, service.start_handle, normalize_uuid_16(service.uuid))
         collection.add_service(listed)

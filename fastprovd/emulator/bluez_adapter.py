@@ -17,10 +17,9 @@ from bleak.exc import (
 )
 from bleak.uuids import normalize_uuid_16
 
-from fastprovd.emulator.connection import BlueZTiming, Connection
+from fastprovd.emulator.connection import FAILED, BlueZTiming, Connection
 from fastprovd.emulator.peripheral import AirPort, Report
 
-FAILED: Final = "org.bluez.Error.Failed"
 IN_PROGRESS: Final = "org.bluez.Error.InProgress"
 NOT_READY: Final = "org.bluez.Error.NotReady"
 
@@ -65,8 +64,17 @@ class DeviceObject:
     connection: Connection | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Session:
+    on_device: Callable[[DeviceObject], None]
+    duplicates: bool
+
+
 class EmulatedAdapter:
-    """One adapter on the air; hand it to `bleak_backend` to reach it through bleak.
+    """One adapter on the air; `bleak_backend` and `bluez` are the doors to it.
+
+    A discovery session belongs to a client; each client is told apart by a name. `on_power` is
+    called with every change of the power, after what it ended.
 
     `fail_scans` and `fail_connects` are scripts of faults: each start of a discovery, each
     connect takes the next entry, and fails with it unless it is `None`.
@@ -92,8 +100,8 @@ class EmulatedAdapter:
         self._air = air
         self._powered = True
         self._devices: dict[str, DeviceObject] = {}
-        self._on_device: Callable[[DeviceObject], None] | None = None
-        self._duplicates = False
+        self.on_power: Callable[[bool], None] | None = None
+        self._sessions: dict[str, _Session] = {}
         self._stop_observing: Callable[[], None] | None = None
 
     @property
@@ -104,7 +112,11 @@ class EmulatedAdapter:
     @property
     def discovering(self) -> bool:
         """Whether a discovery session is open."""
-        return self._on_device is not None
+        return bool(self._sessions)
+
+    def has_session(self, client: str) -> bool:
+        """Tell whether that client has a discovery session open."""
+        return client in self._sessions
 
     @property
     def connections(self) -> int:
@@ -115,10 +127,20 @@ class EmulatedAdapter:
         """Switch the adapter; off ends discovery and all links."""
         self._powered = on
         if not on:
-            self._stop_air()
+            self._end_discovery()
             for device in self._devices.values():
                 if device.connection is not None:
                     device.connection.power_off(BleakDBusError(FAILED, ["Input/output error"]))
+        if self.on_power is not None:
+            self.on_power(on)
+
+    def forget_everything(self) -> None:
+        """Lose what bluetoothd keeps in memory, as at its end: sessions, links, devices."""
+        self._end_discovery()
+        for device in self._devices.values():
+            if device.connection is not None:
+                device.connection.hang_up()
+        self._devices.clear()
 
     def check(self, name: str | None) -> None:
         """Find the adapter that a caller asked for by `name`, `None` for any, as bleak does.
@@ -150,7 +172,11 @@ class EmulatedAdapter:
         return device is not None
 
     async def start_discovery(
-        self, on_device: Callable[[DeviceObject], None], *, duplicates: bool
+        self,
+        on_device: Callable[[DeviceObject], None],
+        *,
+        duplicates: bool,
+        client: str = "",
     ) -> None:
         """Call `on_device` for every device that changed, from now on; raises BleakDBusError."""
         fault = self.fail_scans.popleft() if self.fail_scans else None
@@ -159,22 +185,22 @@ class EmulatedAdapter:
             raise fault
         if not self._powered:
             raise BleakDBusError(NOT_READY, ["Resource Not Ready"])
-        if self._on_device is not None or (
+        if client in self._sessions or (
             self.quirks.no_discovery_while_connecting and self._is_connecting
         ):
             raise BleakDBusError(IN_PROGRESS, ["Operation already in progress"])
-        for device in self._devices.values():  # BlueZ forgets the RSSI when discovery ends
-            device.rssi = -127
-            device.quiet_until = 0.0
-        self._on_device = on_device
-        self._duplicates = duplicates
-        self._stop_observing = self._air.observe(self._heard)
+        if not self._sessions:
+            for device in self._devices.values():  # BlueZ forgets the RSSI when discovery ends
+                device.rssi = -127
+                device.quiet_until = 0.0
+            self._stop_observing = self._air.observe(self._heard)
+        self._sessions[client] = _Session(on_device, duplicates)
 
-    async def stop_discovery(self) -> None:
-        """End the session; nothing is reported from the call on. Raises BleakDBusError."""
-        running = self._stop_observing is not None
-        self._on_device = None
-        self._stop_air()
+    async def stop_discovery(self, client: str = "") -> None:
+        """End the client's session; it is told nothing from the call on. Raises BleakDBusError."""
+        running = self._sessions.pop(client, None) is not None
+        if not self._sessions:
+            self._end_discovery()
         await asyncio.sleep(self.rng.uniform(*self.timing.scan_stop_s))
         if not running and self._powered:
             raise BleakDBusError(FAILED, ["No discovery started"])
@@ -248,7 +274,13 @@ class EmulatedAdapter:
         silent_s = asyncio.get_running_loop().time() - device.last_seen
         return device.connection is None and silent_s > self.timing.forget_s
 
-    def _stop_air(self) -> None:
+    @property
+    def _duplicates(self) -> bool:
+        # BlueZ merges what its clients ask for.
+        return any(session.duplicates for session in self._sessions.values())
+
+    def _end_discovery(self) -> None:
+        self._sessions.clear()
         if self._stop_observing is not None:
             self._stop_observing()
             self._stop_observing = None
@@ -276,8 +308,9 @@ class EmulatedAdapter:
         if not changed and (now < device.quiet_until or not (self._duplicates or rssi_changed)):
             return
         device.quiet_until = now + self.timing.report_interval_s
-        if self._on_device is not None:
-            self._on_device(device)
+        # Two sessions of one listener are one telling.
+        for on_device in dict.fromkeys(s.on_device for s in self._sessions.values()):
+            on_device(device)
 
     def _add_device(self, address: str) -> DeviceObject:
         path = f"/org/bluez/{self.name}/dev_{address.upper().replace(':', '_')}"

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
-from fastprovd.emulator.peripheral import PeripheralLink, Service
+from bleak.exc import BleakDBusError
+
+from fastprovd.emulator.peripheral import AttError, PeripheralLink, Service
+
+FAILED: Final = "org.bluez.Error.Failed"
+# A service that BlueZ keeps for itself.
+GENERIC_ACCESS: Final = 0x1800
+_SERVICE_CHANGED: Final = 0x2A05
 
 Seconds = tuple[float, float]  # from, to: drawn evenly
 
@@ -22,6 +31,8 @@ class BlueZTiming:
     report_interval_s: float = 0.1
     # The kernel restarts its scan this often; a connect behind its duplicate filter waits for it.
     discovery_restart_s: float = 10.24
+    # A link lost this soon after it opened was never really established.
+    establishment_s: float = 0.1
     # From the open link to resolved services.
     discover_services_s: Seconds = (0.5, 0.7)
     start_notify_s: Seconds = (0.02, 0.07)
@@ -39,14 +50,15 @@ class Connection:
     """A `Central` of one board; the pace of the connection events is the board's business.
 
     Values arrive in order, a D-Bus message later, and those that left the board before it hung up
-    arrive before the loss does. `on_value` gets value handle and value; `on_lost` is called once,
-    whoever ended the link.
+    arrive before the loss does. `on_value` gets value handle and value; `on_refreshed` the services
+    that Service Changed has brought; `on_lost` is called once, whoever ended the link.
     """
 
     def __init__(self, timing: BlueZTiming, rng: random.Random) -> None:
         self.opened: asyncio.Future[PeripheralLink] = asyncio.get_running_loop().create_future()
         self.lost = asyncio.Event()
         self.on_value: Callable[[int, bytes], None] | None = None
+        self.on_refreshed: Callable[[tuple[Service, ...]], None] | None = None
         self.on_lost: Callable[[], None] | None = None
         self.services: tuple[Service, ...] = ()
         self.gone_handles: frozenset[int] = frozenset()
@@ -72,6 +84,35 @@ class Connection:
         """Take the services the board shows now."""
         self.services = self.opened.result().services()
         return self.services
+
+    def subscribe_service_changed(self) -> None:
+        """Ask for Service Changed where a discovered service has it, as BlueZ does by itself."""
+        for service in self.services:
+            for found in service.characteristics:
+                if found.uuid == _SERVICE_CHANGED and found.cccd_handle is not None:
+                    # BlueZ does without when it is refused.
+                    with contextlib.suppress(AttError):
+                        self.opened.result().write_cccd(found.cccd_handle, b"\x02\x00")
+
+    async def write_cccd(self, handle: int, value: bytes) -> None:
+        """Have the board take notifications up or end them; takes an exchange over the air.
+
+        Raises:
+            AttError: the board refuses.
+            BleakDBusError: the link is gone.
+        """
+        half_s = self._rng.uniform(*self._timing.start_notify_s) / 2
+        await asyncio.sleep(half_s)
+        self._check()
+        refusal: AttError | None = None
+        try:
+            self.opened.result().write_cccd(handle, value)
+        except AttError as error:
+            refusal = error
+        await asyncio.sleep(half_s)
+        if refusal is not None:
+            raise refusal
+        self._check()
 
     def notified(self, value_handle: int, value: bytes) -> None:
         """Take a notification from the board."""
@@ -100,10 +141,16 @@ class Connection:
             self.opened.result().disconnect()
             self._end(self._rng.uniform(*self._timing.power_off_s))
 
+    def _check(self) -> None:
+        if not self._alive:
+            raise BleakDBusError(FAILED, ["Not connected"])
+
     def _refresh(self) -> None:
         if self._alive:
             visible = self.opened.result().services()
             self.gone_handles = _handles(self.services) - _handles(visible)
+            if self.on_refreshed is not None:
+                self.on_refreshed(visible)
 
     def _end(self, delay_s: float) -> None:
         if self._alive:

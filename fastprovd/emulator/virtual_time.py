@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import selectors
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from contextvars import Context
 from typing import Any, Final, TypeVar, TypeVarTuple, Unpack
 
@@ -133,6 +134,15 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Return the emulated time in seconds, 0.0 when the loop was made."""
         return self._virtual.now
 
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Let the clock stand: a peer outside the loop is to be waited for, whatever it takes."""
+        self._virtual.held += 1
+        try:
+            yield
+        finally:
+            self._virtual.held -= 1
+
     def call_at(
         self,
         when: float,
@@ -157,11 +167,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     async def shutdown_default_executor(self, *args: Any) -> None:
         """Join the executor's threads; the clock stands meanwhile."""
-        self._virtual.held += 1
-        try:
+        with self.hold():
             await super().shutdown_default_executor(*args)
-        finally:
-            self._virtual.held -= 1
 
     def _release(self, _: asyncio.Future[Any]) -> None:
         self._virtual.held -= 1

@@ -190,3 +190,24 @@ def test_run_virtual_names_what_is_left_behind(run_virtual) -> None:  # type: ig
 
     with pytest.raises(TimeoutError):
         run_virtual(hangs())
+
+
+def test_a_held_clock_stands() -> None:
+    """While it is held no time passes and no timer fires; what comes from outside does."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        fired: list[float] = []
+        loop.call_later(1, lambda: fired.append(now()))
+        answered = asyncio.Event()
+        peer = threading.Timer(0.05, lambda: loop.call_soon_threadsafe(answered.set))
+        with loop.hold():
+            peer.start()
+            await answered.wait()
+        assert (now(), fired) == (0, [])
+        peer.join()
+        await asyncio.sleep(2)
+        assert fired == [1]
+
+    run(main())

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from fastprovd.emulator.hosts import Flaws, Host
-from fastprovd.records import RunState
 from tests.support.scene import scene
 
 SIZES = (1, 2, 5, 7, 20, 50, 100)
@@ -31,17 +30,6 @@ def test_run_tells_the_truth(
     async def main() -> None:
         async with scene(boards, seed, host=host, flaws=Flaws()) as s:
             run = await s.campaign.execute()
-            truth = s.true_nodes()
-            silent = s.without_app_key()
-            assert len(truth) == boards, "a board was left unprovisioned or killed"
-            assert sum(board.killed_count for board in s.air.boards) == 0
-            assert set(s.listener.nodes) == set(truth)
-            assert {a for a, n in s.listener.nodes.items() if n.proven} == set(truth) - silent
-            assert run.state is (RunState.PARTIAL if silent else RunState.DONE)
-            assert {board.address for board in run.missing} == silent
-            for board in run.missing:
-                assert board.address is not None
-                if board.device_address is not None:
-                    assert board.device_address == truth[board.address].device_address
+            s.check_against_truth(run)
 
     run_virtual(main())

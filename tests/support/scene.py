@@ -6,8 +6,8 @@ import asyncio
 import random
 import tempfile
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from fastprovd.campaign.settings import RunSettings
 from fastprovd.clock import SystemClock
 from fastprovd.emulator.air import Air
 from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
+from fastprovd.emulator.bluez import Bluetoothd
 from fastprovd.emulator.bluez_adapter import EmulatedAdapter
 from fastprovd.emulator.board import Board
 from fastprovd.emulator.hosts import Flaws, Host
@@ -93,6 +94,45 @@ class Scene:
         """Return the addresses of nodes that the firmware left without AppKey."""
         return {a for a, board in self.true_nodes().items() if not board.has_app_key}
 
+    def check_against_truth(self, run: Run) -> None:
+        """Hold the result against what the boards are: every one a node, known, rightly judged."""
+        truth = self.true_nodes()
+        silent = self.without_app_key()
+        known = self.listener.nodes
+        assert len(truth) == len(self.air.boards), "a board was left unprovisioned or killed"
+        assert sum(board.killed_count for board in self.air.boards) == 0
+        assert set(known) == set(truth)
+        assert {a for a, node in known.items() if node.proven} == set(truth) - silent
+        assert run.state is (RunState.PARTIAL if silent else RunState.DONE)
+        assert {board.address for board in run.missing} == silent
+        for board in run.missing:
+            assert board.address is not None
+            if board.device_address is not None:
+                assert board.device_address == truth[board.address].device_address
+
+
+Door = Callable[[EmulatedAdapter], AbstractAsyncContextManager[BleakBearer]]
+
+
+@asynccontextmanager
+async def in_process(adapter: EmulatedAdapter) -> AsyncIterator[BleakBearer]:
+    """Reach the boards by backend classes for bleak."""
+    async with BleakBearer(
+        scanner_backend=scanner_backend(adapter), client_backend=client_backend(adapter)
+    ) as bearer:
+        yield bearer
+
+
+def over_dbus(bus_address: str) -> Door:
+    """Reach the boards by bleak's own BlueZ backend."""
+
+    @asynccontextmanager
+    async def reach(adapter: EmulatedAdapter) -> AsyncIterator[BleakBearer]:
+        async with Bluetoothd(adapter, bus_address), BleakBearer() as bearer:
+            yield bearer
+
+    return reach
+
 
 @asynccontextmanager
 async def scene(
@@ -102,6 +142,7 @@ async def scene(
     host: Host = Host.BLUEDROID,
     flaws: Flaws | None = None,
     settings: RunSettings | None = None,
+    door: Door = in_process,
 ) -> AsyncIterator[Scene]:
     """Set the scene; everything in it depends on the seed only."""
     air = Air(seed)
@@ -124,9 +165,7 @@ async def scene(
             stack.app_keys[network.app_key.index] = network.app_key
             top = TopProvisioner(ProxyClient(stack), store)
             listener = Listener()
-            async with BleakBearer(
-                scanner_backend=scanner_backend(adapter), client_backend=client_backend(adapter)
-            ) as bearer:
+            async with door(adapter) as bearer:
                 campaign = Campaign(
                     "r-test",
                     settings or RunSettings(expected=boards),

@@ -1,0 +1,78 @@
+"""Emulated time with a real message bus in it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
+
+from bleak.backends.bluezdbus import manager as bluez_manager
+from dbus_fast import Message
+from dbus_fast.aio import MessageBus
+
+from fastprovd.emulator import virtual_time
+from fastprovd.emulator.virtual_time import VirtualTimeLoop
+
+T = TypeVar("T")
+
+# D-Bus is a real program: it has milliseconds to answer while emulated seconds pass.
+PACE: Final = 20.0
+# The clock is never further ahead of the bus than this, however slow the machine is.
+_BEAT_S: Final = 0.05
+# Emulated seconds, longer than any test means to take.
+LIMIT_S: Final = 600.0
+
+
+def run(coroutine: Coroutine[Any, Any, T], bus_address: str) -> T:
+    """Run `coroutine` at `PACE`, on a clock that waits for the bus; no task may be left behind."""
+
+    async def guarded() -> T:
+        beat = asyncio.create_task(_beat(bus_address), name="beat")
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                result = await coroutine
+        finally:
+            beat.cancel()
+            await asyncio.wait({beat})
+            await _close_bleak()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left, f"tasks left behind: {left}"
+        return result
+
+    return virtual_time.run(guarded(), speed=PACE)
+
+
+async def _beat(bus_address: str) -> None:
+    """Ask the bus for an answer again and again, and let the clock stand until it comes."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    bus = MessageBus(bus_address=bus_address)
+    try:
+        await bus.connect()
+        while True:
+            await asyncio.sleep(_BEAT_S)
+            with loop.hold():
+                await bus.call(
+                    Message(
+                        destination="org.freedesktop.DBus",
+                        path="/org/freedesktop/DBus",
+                        interface="org.freedesktop.DBus",
+                        member="GetId",
+                    )
+                )
+    except (OSError, EOFError):
+        pass  # the test has killed the bus
+    finally:
+        bus.disconnect()
+        with contextlib.suppress(OSError, EOFError):
+            await bus.wait_for_disconnect()
+
+
+async def _close_bleak() -> None:
+    """Close bleak's BlueZ manager of this loop, which would live as long as the loop."""
+    manager = bluez_manager._global_instances.pop(asyncio.get_running_loop(), None)
+    if manager is None or manager._bus is None or manager._bus_watcher_task is None:
+        return
+    manager._bus.disconnect()
+    await asyncio.wait({manager._bus_watcher_task})
