@@ -7,15 +7,13 @@ stamp() { read -r uptime _ < /proc/uptime; echo "$1 $uptime" >> $control/stamps;
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev 2> /dev/null
-mkdir -p /dev/shm /run/dbus /var/lib/bluetooth /var/lib/dbus /project /pycache
+mkdir -p /dev/shm /run/dbus /var/lib/bluetooth /var/lib/dbus /project
 mount -t tmpfs tmpfs /dev/shm
 chmod 1777 /tmp
 stamp shell
 options=trans=virtio,version=9p2000.L,msize=524288
 mount -t 9p -o "ro,cache=loose,$options" project /project
-mount -t 9p -o "cache=none,$options" pycache /pycache
-# The share keeps what the guest compiled from one start to the next.
-export PYTHONPATH=/opt/site PYTHONPYCACHEPREFIX=/pycache
+export PYTHONPATH=/opt/site PYTHONDONTWRITEBYTECODE=1
 busybox ifconfig lo 127.0.0.1 up
 busybox hostname gateway
 tr -d - < /proc/sys/kernel/random/uuid > /etc/machine-id

@@ -50,9 +50,8 @@ python=$(basename "$(readlink "$root/usr/bin/python3")")
     --only-binary=:all: --platform manylinux2014_x86_64 --platform manylinux_2_28_x86_64 \
     --requirement "$dir/requirements.txt"
 # Compiled here by the guest's own interpreter, because the guest is slow and its root read-only.
-libraries=$root/usr/lib/x86_64-linux-gnu
-PYTHONHOME=$root/usr "$root/lib64/ld-linux-x86-64.so.2" --library-path "$libraries" \
-    "$root/usr/bin/$python" -m compileall -q -s "$root" "$root/opt/site" "$root/usr/lib/$python" \
+"$here/guest-python.sh" "$root" \
+    -m compileall -q -s "$root" "$root/opt/site" "$root/usr/lib/$python" \
     > "$dir/compileall.log" || true # some wheels carry files for other versions of Python
 
 # The kernel as plain ELF image: it starts without BIOS loader and decompression.
@@ -77,6 +76,6 @@ done | awk '$1 == "insmod" && !seen[$2]++ {print $2}' | while read -r path; do
 done
 (cd "$initramfs" && find . | cpio -o -H newc --quiet | gzip -1) > "$dir/initrd.gz"
 
-"$root/lib64/ld-linux-x86-64.so.2" --library-path "$libraries" \
+"$root/lib64/ld-linux-x86-64.so.2" --library-path "$root/usr/lib/x86_64-linux-gnu" \
     "$root/usr/libexec/bluetooth/bluetoothd" --version > "$dir/bluez-version"
 rm -rf "$dir/apt" "$initramfs"

@@ -29,7 +29,7 @@ export PATH=$PATH:/usr/sbin:/sbin
 
 python=${SYSTEM_PYTHON:-python3}
 key=$({ "$python" "$here/requirements.py" pyproject.toml
-        cat "$here"/{prepare.sh,initramfs-init.sh,extract_kernel.py}; } | sha256sum | cut -c 1-12)
+        cat "$here"/{prepare.sh,guest-python.sh,initramfs-init.sh,extract_kernel.py}; } | sha256sum | cut -c 1-12)
 dir=.system-test/$suite-$key
 if [ ! -e "$dir" ]; then
     echo "system-test: preparing a guest of $suite" >&2
