@@ -17,6 +17,7 @@ LOG: Final = Path("/run/control/bluetoothd.log")
 # Without hardware virtualisation everything takes about ten times longer.
 PATIENCE_S: Final = 60.0
 _POLL_S: Final = 0.05
+_ADAPTER: Final = "org.bluez.Adapter1"
 
 
 class Bluetoothd:
@@ -52,22 +53,39 @@ class BlueZ:
         reply = await self._call("/", "org.freedesktop.DBus.ObjectManager", "GetManagedObjects")
         return {} if reply is None else reply[0]
 
-    async def powered_adapter(self) -> str:
-        """Wait for a powered adapter and return its path."""
+    async def adapter(self) -> str:
+        """Wait for an adapter and return its path."""
         async with asyncio.timeout(PATIENCE_S):
             while True:
                 for path, interfaces in (await self.objects()).items():
-                    adapter = interfaces.get("org.bluez.Adapter1")
-                    if adapter is not None:
-                        if adapter["Powered"].value:
-                            return path
-                        await self.power(path, on=True)
+                    if _ADAPTER in interfaces:
+                        return path
                 await asyncio.sleep(_POLL_S)
 
+    async def powered_adapter(self) -> str:
+        """Wait for an adapter, switch it on if need be, and return its path."""
+        adapter = await self.adapter()
+        async with asyncio.timeout(PATIENCE_S):
+            while not await self.is_powered(adapter):
+                await self.power(adapter, on=True)
+                await asyncio.sleep(_POLL_S)
+        return adapter
+
+    async def is_powered(self, adapter: str) -> bool:
+        """Tell whether an adapter is on; one that is gone is not."""
+        properties = (await self.objects()).get(adapter, {}).get(_ADAPTER)
+        return properties is not None and bool(properties["Powered"].value)
+
     async def power(self, adapter: str, *, on: bool) -> None:
-        """Switch an adapter."""
-        body = ["org.bluez.Adapter1", "Powered", Variant("b", on)]
+        """Switch an adapter; bluetoothd may be busy and refuse."""
+        body = [_ADAPTER, "Powered", Variant("b", on)]
         await self._call(adapter, "org.freedesktop.DBus.Properties", "Set", "ssv", body)
+
+    async def start_discovery(self, adapter: str) -> None:
+        """Discover LE devices until this client leaves the bus."""
+        le = {"Transport": Variant("s", "le")}
+        await self._call(adapter, _ADAPTER, "SetDiscoveryFilter", "a{sv}", [le])
+        assert await self._call(adapter, _ADAPTER, "StartDiscovery") is not None
 
     async def connected_devices(self) -> set[str]:
         """Return the BD_ADDRs of devices that are connected."""

@@ -51,7 +51,7 @@ class VirtualAdapter(Controller):  # type: ignore[misc] # Bumble is not installe
         self.port: AirPort | None = None
         self._stop_observing: Callable[[], None] | None = None
         self._cancel_initiating: Callable[[], None] | None = None
-        self._reported: set[tuple[str, int, bytes]] = set()
+        self._reported: set[tuple[str, tuple[tuple[int, bytes], ...]]] = set()
 
     def join(self, port: AirPort) -> None:
         """Go to another air; links and what was asked of the old one end as by loss."""
@@ -74,8 +74,13 @@ class VirtualAdapter(Controller):  # type: ignore[misc] # Bumble is not installe
         return result
 
     def _heard(self, report: Report) -> None:
+        if self.filter_duplicates:
+            key = (report.device_address, tuple(report.service_data.items()))
+            if key in self._reported:
+                return
+            self._reported.add(key)
         if not report.connectable:
-            self._report(report, _EventType.ADV_NONCONN_IND, b"")
+            self._report(report, _EventType.ADV_NONCONN_IND, [])
             return
         fields = [(AdvertisingData.FLAGS, _FLAGS)]
         if report.service_uuids:
@@ -84,17 +89,13 @@ class VirtualAdapter(Controller):  # type: ignore[misc] # Bumble is not installe
         for uuid, data in report.service_data.items():
             octets = uuid.to_bytes(2, "little") + data
             fields.append((AdvertisingData.SERVICE_DATA_16_BIT_UUID, octets))
-        self._report(report, _EventType.ADV_IND, bytes(AdvertisingData(fields)))
+        self._report(report, _EventType.ADV_IND, fields)
         if self.le_scan_type and report.local_name is not None:
-            name = [(AdvertisingData.COMPLETE_LOCAL_NAME, report.local_name.encode())]
-            self._report(report, _EventType.SCAN_RSP, bytes(AdvertisingData(name)))
+            name = (AdvertisingData.COMPLETE_LOCAL_NAME, report.local_name.encode())
+            self._report(report, _EventType.SCAN_RSP, [name])
 
-    def _report(self, report: Report, event_type: int, data: bytes) -> None:
-        key = (report.device_address, event_type, data)
-        if self.filter_duplicates and key in self._reported:
-            return
-        self._reported.add(key)
-        address = _public(report.device_address)
+    def _report(self, report: Report, event_type: int, fields: list[tuple[int, bytes]]) -> None:
+        address = hci.Address(report.device_address, hci.Address.PUBLIC_DEVICE_ADDRESS)
         self.send_hci_packet(
             hci.HCI_LE_Advertising_Report_Event(
                 [
@@ -102,7 +103,7 @@ class VirtualAdapter(Controller):  # type: ignore[misc] # Bumble is not installe
                         event_type=event_type,
                         address_type=address.address_type,
                         address=address,
-                        data=data,
+                        data=bytes(AdvertisingData(fields)),
                         rssi=report.rssi_dbm,
                     )
                 ]
@@ -232,7 +233,3 @@ class AirConnection(Connection):  # type: ignore[misc] # as above
         """Tell the kernel that the board is gone."""
         if self.controller.le_connections.get(self.peer_address) is self:
             self.controller.on_le_disconnected(self, reason)
-
-
-def _public(device_address: str) -> Any:
-    return hci.Address(device_address, hci.Address.PUBLIC_DEVICE_ADDRESS)
