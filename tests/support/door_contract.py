@@ -17,7 +17,7 @@ from bleak import BleakClient, BleakScanner
 from bleak.exc import BleakError
 from bleak.uuids import normalize_uuid_16
 
-from fastprovd.bearers.adapter import BleakBearer
+from fastprovd.bearers.adapter import CONNECT_TIMEOUT_S, BleakBearer
 from fastprovd.bearers.gatt import PROVISIONING, GattLink
 from fastprovd.campaign.primary import Outcome, provision
 from fastprovd.clock import SystemClock
@@ -70,15 +70,11 @@ class Door(Protocol):
 
 
 async def heard_until(
-    door: Door, enough: Callable[[dict[str, Advertisement]], bool], seconds: float = 20.0
+    door: Door, bearer: BleakBearer, enough: Callable[[dict[str, Advertisement]], bool]
 ) -> dict[str, Advertisement]:
     """Scan until the latest advertisements by BD_ADDR are enough."""
     heard: dict[str, Advertisement] = {}
-    async with (
-        asyncio.timeout(seconds * door.patience),
-        BleakBearer() as bearer,
-        bearer.scan() as scan,
-    ):
+    async with asyncio.timeout(20 * door.patience), bearer.scan() as scan:
         async for advertisement in scan:
             heard[advertisement.device_address] = advertisement
             if enough(heard):
@@ -86,11 +82,12 @@ async def heard_until(
     return heard
 
 
-async def heard_unprovisioned(door: Door, board: Board) -> None:
+async def find(door: Door, bearer: BleakBearer, board: Board) -> None:
     """Scan until the board was heard waiting for a provisioner."""
     wanted = UnprovisionedDevice(board.uuid)
     await heard_until(
         door,
+        bearer,
         lambda heard: board.device_address in heard and heard[board.device_address].data == wanted,
     )
 
@@ -129,6 +126,17 @@ async def client_of(door: Door, board: Board) -> AsyncIterator[BleakClient]:
         yield client
 
 
+@asynccontextmanager
+async def found_link(
+    door: Door, board: Board, connect_timeout_s: float = CONNECT_TIMEOUT_S
+) -> AsyncIterator[GattLink]:
+    """Find the board and open PB-GATT, with a bearer for this alone."""
+    async with BleakBearer(connect_timeout_s=connect_timeout_s) as bearer:
+        await find(door, bearer, board)
+        async with bearer.provisioning_link(board.device_address) as link:
+            yield link
+
+
 class DoorContract:
     """The list; each test brings boards of its own."""
 
@@ -136,7 +144,8 @@ class DoorContract:
     async def test_every_board_is_heard(self, door: Door, count: int) -> None:
         """A scan tells all boards, with their Device UUIDs."""
         boards = {b.device_address: UnprovisionedDevice(b.uuid) for b in door.place_boards(count)}
-        heard = await heard_until(door, lambda heard: boards.keys() <= heard.keys())
+        async with BleakBearer() as bearer:
+            heard = await heard_until(door, bearer, lambda heard: boards.keys() <= heard.keys())
         assert {address: heard[address].data for address in boards} == boards
 
     @HOSTS
@@ -190,8 +199,7 @@ class DoorContract:
     ) -> None:
         """The answer to the first PDU is heard."""
         (board,) = door.place_boards(1, host)
-        await heard_unprovisioned(door, board)
-        async with BleakBearer() as bearer, bearer.provisioning_link(board.device_address) as link:
+        async with found_link(door, board) as link:
             await capabilities(door, link)
 
     @HOSTS
@@ -200,8 +208,8 @@ class DoorContract:
     ) -> None:
         """After the swap of the services a new connection finds 0x1828, and it works."""
         (board,) = door.place_boards(1, host)
-        await heard_unprovisioned(door, board)
         async with BleakBearer() as bearer:
+            await find(door, bearer, board)
             async with bearer.provisioning_link(board.device_address) as link:
                 await provision_over(link, 0x0005)
             async with (
@@ -214,22 +222,23 @@ class DoorContract:
     async def test_a_node_is_heard_as_a_node(self, door: Door) -> None:
         """BlueZ's memory of the old advertisement does not hide the new one."""
         (board,) = door.place_boards(1)
-        await heard_unprovisioned(door, board)
-        async with BleakBearer() as bearer, bearer.provisioning_link(board.device_address) as link:
-            await provision_over(link, 0x0005)
-        await heard_until(
-            door,
-            lambda heard: (
-                board.device_address in heard
-                and isinstance(heard[board.device_address].data, NodeIdentity)
-            ),
-        )
+        async with BleakBearer() as bearer:
+            await find(door, bearer, board)
+            async with bearer.provisioning_link(board.device_address) as link:
+                await provision_over(link, 0x0005)
+            await heard_until(
+                door,
+                bearer,
+                lambda heard: (
+                    board.device_address in heard
+                    and isinstance(heard[board.device_address].data, NodeIdentity)
+                ),
+            )
 
     async def test_a_board_that_vanishes_ends_its_link(self, door: Door) -> None:
         """Loss of power is told to whoever waits for a PDU."""
         (board,) = door.place_boards(1)
-        await heard_unprovisioned(door, board)
-        async with BleakBearer() as bearer, bearer.provisioning_link(board.device_address) as link:
+        async with found_link(door, board) as link:
             await capabilities(door, link)
             board.power_off()
             with pytest.raises(ConnectionLost):
@@ -247,20 +256,18 @@ class DoorContract:
     async def test_a_connection_is_opened_while_another_client_scans(self, door: Door) -> None:
         """Somebody else's discovery may delay a connection, and does not prevent it."""
         (board,) = door.place_boards(1)
-        async with door.scanning_elsewhere():
-            await heard_unprovisioned(door, board)
-            async with (
-                asyncio.timeout(30 * door.patience),
-                BleakBearer(connect_timeout_s=12.0) as bearer,
-                bearer.provisioning_link(board.device_address) as link,
-            ):
-                await capabilities(door, link)
+        async with (
+            asyncio.timeout(30 * door.patience),
+            door.scanning_elsewhere(),
+            # BlueZ may hear the board only when it restarts its scan, every 10.24 s.
+            found_link(door, board, connect_timeout_s=12.0) as link,
+        ):
+            await capabilities(door, link)
 
     async def test_no_connection_is_left_behind(self, door: Door) -> None:
         """When the bearer has ended, BlueZ has no link to the board."""
         (board,) = door.place_boards(1)
-        await heard_unprovisioned(door, board)
-        async with BleakBearer() as bearer, bearer.provisioning_link(board.device_address):
+        async with found_link(door, board):
             assert board.device_address in await door.connected()
         assert await door.connected() == set()
         await self._until(door, lambda: board.link_count == 0)
@@ -268,8 +275,8 @@ class DoorContract:
     async def test_the_adapter_is_switched_off_and_on(self, door: Door) -> None:
         """Off ends the link and refuses scans; on, everything works again."""
         (board,) = door.place_boards(1)
-        await heard_unprovisioned(door, board)
         async with BleakBearer() as bearer:
+            await find(door, bearer, board)
             async with bearer.provisioning_link(board.device_address) as link:
                 await door.switch_adapter(on=False)
                 with pytest.raises(ConnectionLost):
@@ -285,8 +292,8 @@ class DoorContract:
     async def test_bluetoothd_ends_and_comes_back(self, door: Door, number: signal.Signals) -> None:
         """Its end fails what is under way with the bearer's errors; a restart heals everything."""
         (board,) = door.place_boards(1)
-        await heard_unprovisioned(door, board)
         async with BleakBearer() as bearer:
+            await find(door, bearer, board)
             async with bearer.provisioning_link(board.device_address) as link:
                 await capabilities(door, link)
                 await door.end_bluetoothd(number)
@@ -300,8 +307,7 @@ class DoorContract:
         await self._works(door, board)
 
     async def _works(self, door: Door, board: Board) -> None:
-        await heard_unprovisioned(door, board)
-        async with BleakBearer() as bearer, bearer.provisioning_link(board.device_address) as link:
+        async with found_link(door, board) as link:
             await capabilities(door, link)
 
     async def _until(self, door: Door, holds: Callable[[], bool]) -> None:

@@ -45,7 +45,7 @@ echo 'messagebus:x:100:' >> "$root/etc/group"
 # Wheels for the guest's Python: what fastprovd and its system test ask for.
 python=$(basename "$(readlink "$root/usr/bin/python3")")
 "$host_python" "$here/requirements.py" "$project/pyproject.toml" > "$dir/requirements.txt"
-"$host_python" -m pip install --quiet --disable-pip-version-check --no-warn-script-location \
+"$host_python" -m pip install --quiet --disable-pip-version-check --no-warn-script-location --no-warn-conflicts \
     --target "$root/opt/site" --upgrade --python-version "${python#python}" \
     --only-binary=:all: --platform manylinux2014_x86_64 --platform manylinux_2_28_x86_64 \
     --requirement "$dir/requirements.txt"
