@@ -10,6 +10,7 @@ import secrets
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from typing import Final, Protocol
 
 import pytest
@@ -29,6 +30,13 @@ from fastprovd.mesh.keys import DevKey, NetKey
 from fastprovd.mesh.provisioning.pdus import PduType, ProvisioningData
 from fastprovd.mesh.proxy import ProxyPduType
 
+# A firmware without Generic Attribute service: nobody is told of the swap.
+SILENT: Final = replace(
+    Host.NIMBLE,
+    name="without Service Changed",
+    base_services=Host.NIMBLE.base_services[:1],
+    service_changed_cccd=0,
+)
 HOSTS: Final = pytest.mark.parametrize("host", [Host.NIMBLE, Host.BLUEDROID], ids=lambda h: h.name)
 INVITE: Final = bytes([PduType.INVITE, 0])
 ABSENT: Final = "24:0A:C4:00:00:00"
@@ -203,6 +211,21 @@ class DoorContract:
             await capabilities(door, link)
 
     @HOSTS
+    async def test_the_old_service_is_of_no_use_after_the_swap(
+        self, door: Door, host: Host
+    ) -> None:
+        """Once BlueZ has taken Service Changed, a write to 0x1827 fails instead of being lost."""
+        (board,) = door.place_boards(1, host)
+        async with found_link(door, board) as link:
+            await provision_over(link, 0x0005)
+            async with asyncio.timeout(5 * door.patience):
+                with pytest.raises(ConnectionLost):
+                    await self._send_for_ever(link)
+            assert board.link_count == 1
+
+    @pytest.mark.parametrize(
+        "host", [Host.NIMBLE, Host.BLUEDROID, SILENT], ids=lambda host: host.name
+    )
     async def test_a_node_shows_the_proxy_on_the_next_connection(
         self, door: Door, host: Host
     ) -> None:
@@ -264,6 +287,16 @@ class DoorContract:
         ):
             await capabilities(door, link)
 
+    async def test_a_second_scan_of_the_same_client_is_refused(self, door: Door) -> None:
+        """BlueZ says InProgress, and the first scan goes on."""
+        (board,) = door.place_boards(1)
+        async with BleakBearer() as first, BleakBearer() as second, first.scan() as scan:
+            with pytest.raises(BluetoothUnavailable, match="InProgress"):
+                async with second.scan():
+                    pass
+            async with asyncio.timeout(20 * door.patience):
+                assert (await anext(scan)).device_address == board.device_address
+
     async def test_no_connection_is_left_behind(self, door: Door) -> None:
         """When the bearer has ended, BlueZ has no link to the board."""
         (board,) = door.place_boards(1)
@@ -309,6 +342,11 @@ class DoorContract:
     async def _works(self, door: Door, board: Board) -> None:
         async with found_link(door, board) as link:
             await capabilities(door, link)
+
+    async def _send_for_ever(self, link: GattLink) -> None:
+        while True:
+            await link.send(ProxyPduType.PROVISIONING_PDU, INVITE)
+            await asyncio.sleep(0.1)
 
     async def _until(self, door: Door, holds: Callable[[], bool]) -> None:
         async with asyncio.timeout(10 * door.patience):

@@ -105,7 +105,7 @@ async def test_five_boards_are_published(door: GuestDoor, tmp_path: Path) -> Non
     assert published == true_addresses(boards)
 
 
-@pytest.mark.parametrize("moment", ["provisioning_primary", "provisioning", "proving"])
+@pytest.mark.parametrize("moment", ["provisioning_primary", "proving"])
 async def test_bluetoothd_is_killed_in_mid_run(
     door: GuestDoor, tmp_path: Path, moment: str
 ) -> None:
