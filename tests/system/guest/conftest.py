@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 import pytest_asyncio
@@ -17,9 +17,14 @@ collect_ignore_glob = [] if IN_GUEST else ["test_*.py"]
 if IN_GUEST:
     pytest.register_assert_rewrite("tests.support.door_contract")
 
+    from fastprovd.emulator.virtual_time import VirtualTimeLoop
     from tests.system.bluez import Bluetoothd, BlueZ
     from tests.system.guest_door import GuestDoor
     from tests.system.virtual_adapter import VirtualAdapter, virtual_adapter
+
+    def pytest_asyncio_loop_factories() -> dict[str, Callable[[], VirtualTimeLoop]]:
+        """Let the boards have the timers they rely on: those for one moment fire in order."""
+        return {"real_time": lambda: VirtualTimeLoop(speed=1.0)}
 
     @pytest.fixture(scope="session")
     def numbers() -> Iterator[int]:
