@@ -5,13 +5,18 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-dev
 DEMO_STAMP := $(VENV)/.installed-demo
 
-.PHONY: demo test lint bench coverage clean
+.PHONY: demo test system-test lint bench coverage clean
 
 demo: $(DEMO_STAMP)
 	$(BIN)/fastprovd demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n auto --dist worksteal
+
+# In a virtual machine with real bluetoothd and kernel: SUITE=bookworm (BlueZ 5.66) or trixie (5.82).
+SUITE ?= bookworm
+system-test: | $(VENV)/bin/python
+	SYSTEM_PYTHON=$(BIN)/python tests/system/run.sh $(SUITE) $(PYTEST_OPTIONS)
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -43,5 +48,5 @@ $(STAMP): pyproject.toml | $(VENV)/bin/python
 	@touch $@ $(DEMO_STAMP)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov dist build
+	rm -rf $(VENV) .system-test .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
