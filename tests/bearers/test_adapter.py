@@ -169,7 +169,8 @@ def test_a_scan_works_after_the_return(run_over_dbus: RunOverDbus, loss: str) ->
     run_over_dbus(scenario)
 
 
-def test_a_connection_waits_for_the_return(run_over_dbus: RunOverDbus) -> None:
+@pytest.mark.parametrize("adapter", ["", "hci0"])
+def test_a_connection_waits_for_the_return(run_over_dbus: RunOverDbus, adapter: str) -> None:
     """A restart of bluetoothd costs no attempt; one that stays away is told after ten seconds."""
 
     async def scenario(b: Bench, bearer: BleakBearer) -> None:
@@ -185,7 +186,7 @@ def test_a_connection_waits_for_the_return(run_over_dbus: RunOverDbus) -> None:
             await converse(b, bearer, address)
         assert RETURN_S - 1 < now() - begun_s < RETURN_S + 3
 
-    run_over_dbus(scenario)
+    run_over_dbus(scenario, adapter)
 
 
 def test_a_hang_up_under_way_does_not_wait_for_a_dead_daemon(run_over_dbus: RunOverDbus) -> None:
