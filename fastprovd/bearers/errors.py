@@ -67,7 +67,9 @@ _TABLE: Final[tuple[tuple[str, Diagnosis], ...]] = (
     (
         "No powered Bluetooth adapters",
         Diagnosis(
-            BluetoothUnavailable, Remedy.GIVE_UP, "switch the adapter on (bluetoothctl power on)"
+            BluetoothUnavailable,
+            Remedy.GIVE_UP,
+            "the adapter is off, switch it on (bluetoothctl power on)",
         ),
     ),
     (
