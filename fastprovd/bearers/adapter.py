@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
@@ -16,10 +18,11 @@ from bleak.backends.device import BLEDevice
 from bleak.backends.scanner import BaseBleakScanner
 
 from fastprovd.bearers.bluez import find_adapter
+from fastprovd.bearers.bluez_watch import BluezWatch
 from fastprovd.bearers.errors import BLEAK_ERRORS, describe, diagnose
 from fastprovd.bearers.gatt import PROVISIONING, PROXY, GattLink, MeshService
 from fastprovd.bearers.scanner import BleakScan
-from fastprovd.errors import LocalProtocolError
+from fastprovd.errors import BluetoothUnavailable, LocalProtocolError
 
 # Connect and discovery take 0.5 to 1.6 s; a board that just went off the air never answers.
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -30,10 +33,46 @@ CONNECT_BACK_OFF_S: Final = (0.25, 0.5, 1.0)
 CONNECT_ATTEMPTS: Final = 3
 # bleak gives up after 10 s.
 DISCONNECT_TIMEOUT_S: Final = 12.0
+# The link is gone with bluetoothd or the adapter; this is for bleak to close its files.
+_GONE_TIMEOUT_S: Final = 1.0
+# bluetoothd restarts in 0.6 to 2.2 s to a powered adapter; a connection waits so long for it.
+RETURN_S: Final = 10.0
+_RETURN_PAUSE_S: Final = 0.5
 # BlueZ forgets an unconnected device 30 s after its last advertisement.
 _DEVICE_LIFE_S: Final = 20.0
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class _Connection:
+    """A link and bleak's side of it; `is_gone` with bluetoothd or the adapter."""
+
+    device_address: str
+    link: GattLink
+    client: BleakClient
+    is_gone: bool = False
+    hanging_up: asyncio.Timeout | None = None
+
+    def lose(self, reason: str) -> None:
+        self.is_gone = True
+        self.link.lose(reason)
+        if self.hanging_up is not None and not self.hanging_up.expired():
+            self.hanging_up.reschedule(asyncio.get_running_loop().time() + _GONE_TIMEOUT_S)
+
+    async def hang_up(self) -> None:
+        limit_s = _GONE_TIMEOUT_S if self.is_gone else DISCONNECT_TIMEOUT_S
+        try:
+            async with asyncio.timeout(limit_s) as self.hanging_up:
+                await self.client.disconnect()
+        except BLEAK_ERRORS as error:
+            (log.debug if self.is_gone else log.warning)(
+                "disconnect_failed", device_address=self.device_address, error=describe(error)
+            )
+        else:
+            log.debug("link_closed", device_address=self.device_address)
+        finally:
+            self.hanging_up = None
 
 
 class BleakBearer:
@@ -43,6 +82,9 @@ class BleakBearer:
     for a link inside a scan is a LocalProtocolError. A scan while links are open is fine. Links
     are hung up in the background, because BlueZ takes 2 s for it; the next connection to the same
     board, and the end of the bearer, wait for that.
+
+    When bluetoothd or the adapter goes, links and the scan end at once, and connections that are
+    asked for soon after wait for the return. With backends of the caller's nothing is watched.
 
     `adapter` is a name (`hci0`), the adapter's own address, or empty for the default one.
     """
@@ -63,14 +105,23 @@ class BleakBearer:
         self._connect_attempts = connect_attempts
         self._is_open = False
         self._is_scanning = False
+        self._scan: BleakScan | None = None
+        self._connections: set[_Connection] = set()
+        self._lost_s = -math.inf
+        self._watch = AsyncExitStack()
         self._radio = asyncio.Lock()
         self._devices: dict[str, tuple[BLEDevice, float]] = {}
-        self._hang_ups: dict[asyncio.Task[None], str] = {}
+        self._hang_ups: dict[asyncio.Task[None], _Connection] = {}
 
     async def __aenter__(self) -> Self:
         self._adapter_name = self._adapter
         if ":" in self._adapter and self._scanner_backend is None:
             self._adapter_name = await find_adapter(self._adapter)
+        if self._scanner_backend is None and self._client_backend is None:
+            await self._watch.enter_async_context(
+                BluezWatch(self._adapter_name, self._bluetooth_lost)
+            )
+        self._lost_s = -math.inf
         self._is_open = True
         return self
 
@@ -81,15 +132,19 @@ class BleakBearer:
         traceback: TracebackType | None,
     ) -> None:
         self._is_open = False
-        while self._hang_ups:
-            await asyncio.wait(self._hang_ups)
+        try:
+            while self._hang_ups:
+                await asyncio.wait(self._hang_ups)
+        finally:
+            await self._watch.aclose()
 
     @asynccontextmanager
     async def scan(self) -> AsyncIterator[BleakScan]:
         """Discover until the context ends; waits for a connection that is being opened.
 
         Raises:
-            BluetoothUnavailable: discovery can not be started.
+            BluetoothUnavailable: discovery can not be started, or ended with bluetoothd or the
+                adapter.
             LocalProtocolError: inside another scan.
         """
         self._check_radio("scan")
@@ -97,6 +152,7 @@ class BleakBearer:
             self._is_scanning = True
             self._forget_silent()
             scan = BleakScan(self._adapter_name, self._scanner_backend, self._remember)
+            self._scan = scan
             try:
                 await scan.start()
                 yield scan
@@ -105,6 +161,7 @@ class BleakBearer:
                     await scan.stop()
                 finally:
                     self._is_scanning = False
+                    self._scan = None
 
     @asynccontextmanager
     async def provisioning_link(self, device_address: str) -> AsyncIterator[GattLink]:
@@ -130,12 +187,12 @@ class BleakBearer:
     async def _link(self, device_address: str, service: MeshService) -> AsyncIterator[GattLink]:
         self._check_radio("connect")
         async with self._radio:
-            link, client = await self._connect(device_address, service)
+            connection = await self._connect(device_address, service)
         try:
-            yield link
+            yield connection.link
         finally:
-            link.lose("the link was closed")
-            self._hang_up(device_address, client)
+            connection.link.lose("the link was closed")
+            self._hang_up(connection)
 
     def _check_radio(self, purpose: str) -> None:
         if not self._is_open:
@@ -143,17 +200,16 @@ class BleakBearer:
         if self._is_scanning:
             raise LocalProtocolError(f"end the scan before you {purpose}")
 
-    async def _connect(
-        self, device_address: str, service: MeshService
-    ) -> tuple[GattLink, BleakClient]:
+    async def _connect(self, device_address: str, service: MeshService) -> _Connection:
         loop = asyncio.get_running_loop()
         started_s = loop.time()
-        for attempt in range(1, self._connect_attempts + 1):
+        attempt = 1
+        while attempt <= self._connect_attempts:
             await self._hung_up(device_address)
             link = GattLink(device_address, service)
-            client = self._client(device_address, link)
+            connection = _Connection(device_address, link, self._client(device_address, link))
             try:
-                value_octets = await self._open(device_address, client, link)
+                value_octets = await self._open(connection)
             except BLEAK_ERRORS as error:
                 diagnosis = diagnose(error)
                 log.debug(
@@ -164,12 +220,16 @@ class BleakBearer:
                 )
                 if diagnosis.forgets_device:
                     self._devices.pop(device_address, None)
+                if diagnosis.error is BluetoothUnavailable and self._may_return:
+                    await asyncio.sleep(_RETURN_PAUSE_S)
+                    continue
                 if attempt == self._connect_attempts or not diagnosis.is_transient:
                     raise diagnosis.error(
                         f"could not connect to {device_address} in {attempt} attempts "
                         f"({describe(error)}); {diagnosis.advice}"
                     ) from error
                 await asyncio.sleep(CONNECT_BACK_OFF_S[min(attempt, len(CONNECT_BACK_OFF_S)) - 1])
+                attempt += 1
             else:
                 log.info(
                     "link_opened",
@@ -179,18 +239,32 @@ class BleakBearer:
                     value_octets=value_octets,
                     elapsed_s=round(loop.time() - started_s, 3),
                 )
-                return link, client
+                return connection
         raise LocalProtocolError("a bearer needs at least one connection attempt")
 
-    async def _open(self, device_address: str, client: BleakClient, link: GattLink) -> int:
+    async def _open(self, connection: _Connection) -> int:
+        self._connections.add(connection)
         try:
             async with asyncio.timeout(2 * self._connect_timeout_s + _BLEAK_MARGIN_S):
-                await client.connect()
-            await link.start(client)
-            return link.value_octets
+                await connection.client.connect()
+            await connection.link.start(connection.client)
+            return connection.link.value_octets
         except BaseException:
-            self._hang_up(device_address, client)
+            self._hang_up(connection)
             raise
+
+    @property
+    def _may_return(self) -> bool:
+        return asyncio.get_running_loop().time() < self._lost_s + RETURN_S
+
+    def _bluetooth_lost(self, reason: str) -> None:
+        log.warning("bluetooth_lost", reason=reason, links=len(self._connections))
+        self._lost_s = asyncio.get_running_loop().time()
+        self._devices.clear()
+        for connection in self._connections:
+            connection.lose(reason)
+        if self._scan is not None:
+            self._scan.lose(reason)
 
     def _client(self, device_address: str, link: GattLink) -> BleakClient:
         self._forget_silent()
@@ -218,24 +292,22 @@ class BleakBearer:
             if seen_s > oldest_s
         }
 
-    def _hang_up(self, device_address: str, client: BleakClient) -> None:
+    def _hang_up(self, connection: _Connection) -> None:
         # Not in a TaskGroup: an error elsewhere must not cancel it and leave a link behind.
         task = asyncio.create_task(
-            self._disconnect(device_address, client), name=f"hang_up[{device_address}]"
+            connection.hang_up(), name=f"hang_up[{connection.device_address}]"
         )
-        self._hang_ups[task] = device_address
-        task.add_done_callback(self._hang_ups.pop)
+        self._hang_ups[task] = connection
+        task.add_done_callback(self._hung_up_one)
+
+    def _hung_up_one(self, task: asyncio.Task[None]) -> None:
+        self._connections.discard(self._hang_ups.pop(task))
 
     async def _hung_up(self, device_address: str) -> None:
-        tasks = [task for task, address in self._hang_ups.items() if address == device_address]
+        tasks = [
+            task
+            for task, connection in self._hang_ups.items()
+            if connection.device_address == device_address
+        ]
         if tasks:
             await asyncio.wait(tasks)
-
-    async def _disconnect(self, device_address: str, client: BleakClient) -> None:
-        try:
-            async with asyncio.timeout(DISCONNECT_TIMEOUT_S):
-                await client.disconnect()
-        except BLEAK_ERRORS as error:
-            log.warning("disconnect_failed", device_address=device_address, error=describe(error))
-        else:
-            log.debug("link_closed", device_address=device_address)

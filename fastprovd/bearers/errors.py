@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final
 
 from bleak.exc import BleakError
@@ -15,80 +16,133 @@ from fastprovd.errors import BearerError, BluetoothUnavailable, ConnectionLost, 
 BLEAK_ERRORS: Final = (BleakError, OSError, EOFError, AssertionError)
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """`error` is what to raise in the end, `is_transient` whether to try again first.
+class Remedy(Enum):
+    """What helps; the first three are tried before an error is raised, with a pause between.
 
-    `forgets_device`: BlueZ does not know the device any more, it must be found again.
+    A connection attempt always has a new client, so it takes RETRY and RECONNECT alike.
     """
 
+    RETRY = "try the same again"
+    RECONNECT = "the link is gone or not to be trusted: open another"
+    FORGET_DEVICE = "BlueZ does not know the device any more: drop it, and find it again"
+    GIVE_UP = "nothing we do helps, somebody must follow the advice"
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """`error` is what to raise in the end, with `advice` for people."""
+
     error: type[BearerError]
-    is_transient: bool
+    remedy: Remedy
     advice: str
-    forgets_device: bool = False
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether to try again first."""
+        return self.remedy is not Remedy.GIVE_UP
+
+    @property
+    def forgets_device(self) -> bool:
+        """Whether the device must be found again."""
+        return self.remedy is Remedy.FORGET_DEVICE
 
 
 _NO_BLUETOOTHD: Final = Diagnosis(
-    BluetoothUnavailable, False, "start bluetoothd (systemctl start bluetooth)"
+    BluetoothUnavailable, Remedy.GIVE_UP, "start bluetoothd (systemctl start bluetooth)"
+)
+_ENDED: Final = Diagnosis(
+    BluetoothUnavailable, Remedy.RETRY, "start bluetoothd (systemctl start bluetooth)"
+)
+_OFF: Final = Diagnosis(
+    BluetoothUnavailable, Remedy.RETRY, "switch the adapter on (bluetoothctl power on)"
 )
 _FORGOTTEN: Final = Diagnosis(
-    DeviceNotFound, True, "scan again, BlueZ has forgotten the device", forgets_device=True
+    DeviceNotFound, Remedy.FORGET_DEVICE, "scan again, BlueZ has forgotten the device"
 )
+_LINK_GONE: Final = Diagnosis(ConnectionLost, Remedy.RECONNECT, "connect to the board again")
 
 # The first row whose text occurs in "<class>: <message>" holds.
 _TABLE: Final[tuple[tuple[str, Diagnosis], ...]] = (
+    # The adapter, as bleak sees it before it asks
+    (
+        "No powered Bluetooth adapters",
+        Diagnosis(
+            BluetoothUnavailable,
+            Remedy.GIVE_UP,
+            "the adapter is off, switch it on (bluetoothctl power on)",
+        ),
+    ),
+    (
+        "'central' role",
+        Diagnosis(BluetoothUnavailable, Remedy.GIVE_UP, "use an adapter with Bluetooth LE"),
+    ),
     (
         "BleakBluetoothNotAvailableError",
-        Diagnosis(BluetoothUnavailable, False, "plug in an adapter or switch it on"),
+        Diagnosis(BluetoothUnavailable, Remedy.GIVE_UP, "plug in an adapter or switch it on"),
     ),
     (
         "adapter '",
-        Diagnosis(BluetoothUnavailable, False, "name an adapter that `bluetoothctl list` shows"),
+        Diagnosis(
+            BluetoothUnavailable, Remedy.GIVE_UP, "name an adapter that `bluetoothctl list` shows"
+        ),
     ),
+    # The device object
     ("BleakDeviceNotFoundError", _FORGOTTEN),
     ("device 'dev_", _FORGOTTEN),
     ("DBus.Error.UnknownObject", _FORGOTTEN),
+    ("DBus.Error.UnknownMethod", _FORGOTTEN),
+    ("Error.DoesNotExist", _FORGOTTEN),
+    # bluetoothd and the bus
     ("DBus.Error.ServiceUnknown", _NO_BLUETOOTHD),
     ("DBus.Error.NameHasNoOwner", _NO_BLUETOOTHD),
     ("DBus.Error.Spawn", _NO_BLUETOOTHD),
+    ("DBus.Error.TimedOut", _NO_BLUETOOTHD),  # D-Bus waited for its start
+    ("DBus.Error.NoReply", _ENDED),  # it went while it was asked
     (
         "DBus.Error.AccessDenied",
-        Diagnosis(BluetoothUnavailable, False, "the D-Bus policy must let this user use org.bluez"),
+        Diagnosis(
+            BluetoothUnavailable,
+            Remedy.GIVE_UP,
+            "the D-Bus policy must let this user use org.bluez",
+        ),
     ),
-    (
-        "requires BlueZ",
-        Diagnosis(BluetoothUnavailable, False, "install a newer BlueZ"),
-    ),
-    (
-        "Error.NotReady",
-        Diagnosis(BluetoothUnavailable, True, "switch the adapter on (bluetoothctl power on)"),
-    ),
+    ("requires BlueZ", Diagnosis(BluetoothUnavailable, Remedy.GIVE_UP, "install a newer BlueZ")),
+    # The adapter, as BlueZ sees it
+    ("Error.NotReady", _OFF),
+    ("Input/output error", _OFF),
     (
         "Error.InProgress",
-        Diagnosis(BluetoothUnavailable, True, "another program keeps the adapter busy"),
+        Diagnosis(BluetoothUnavailable, Remedy.RETRY, "another program keeps the adapter busy"),
     ),
-    (
-        "Input/output error",
-        Diagnosis(BluetoothUnavailable, True, "switch the adapter on (bluetoothctl power on)"),
-    ),
+    # bluetoothd was restarted under a scan
+    ("No discovery started", Diagnosis(BluetoothUnavailable, Remedy.RETRY, "scan again")),
+    # Establishing a link
     (
         "le-connection-abort-by-local",
         Diagnosis(
             ConnectionLost,
-            True,
+            Remedy.RETRY,
             "the radio is disturbed: move the adapter away from Wi-Fi and USB 3",
         ),
     ),
     (
         "br-connection",
-        Diagnosis(ConnectionLost, True, "set ControllerMode = le in BlueZ's main.conf"),
+        Diagnosis(ConnectionLost, Remedy.RETRY, "set ControllerMode = le in BlueZ's main.conf"),
     ),
     (
         "TimeoutError",
-        Diagnosis(DeviceNotFound, True, "the board does not advertise, or is out of reach"),
+        Diagnosis(DeviceNotFound, Remedy.RETRY, "the board does not advertise, or is out of reach"),
     ),
+    # Using it
+    ("Service Discovery has not been performed", _LINK_GONE),
+    ("failed to discover services", _LINK_GONE),
+    ("may be disconnected", _LINK_GONE),
+    ("Not connected", _LINK_GONE),
+    ("Error.NotConnected", _LINK_GONE),
+    # The value is longer than the link takes: its size must be learnt anew
+    ("Failed to initiate write", _LINK_GONE),
 )
-_UNKNOWN: Final = Diagnosis(ConnectionLost, True, "look again for the board and retry")
+_UNKNOWN: Final = Diagnosis(ConnectionLost, Remedy.RECONNECT, "look again for the board and retry")
 
 
 def diagnose(error: BaseException) -> Diagnosis:

@@ -39,6 +39,8 @@ START_BACK_OFF_S: Final = (0.25, 0.5, 1.0)
 START_TIMEOUT_S: Final = 15.0
 # StopDiscovery waits for the controller; past this bluetoothd does not answer any more.
 STOP_TIMEOUT_S: Final = 10.0
+# Discovery ended with bluetoothd or the adapter; this is for bleak to notice.
+_LOST_TIMEOUT_S: Final = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +77,7 @@ class BleakScan:
         self._arrived = asyncio.Event()
         self._scanner: BleakScanner | None = None
         self._ended = False
+        self._lost: str | None = None
 
     async def start(self) -> None:
         """Start discovery; raises BluetoothUnavailable."""
@@ -110,17 +113,24 @@ class BleakScan:
         scanner, self._scanner = self._scanner, None
         if scanner is None:
             return
+        is_lost = self._lost is not None
         try:
-            async with asyncio.timeout(STOP_TIMEOUT_S):
+            async with asyncio.timeout(_LOST_TIMEOUT_S if is_lost else STOP_TIMEOUT_S):
                 await scanner.stop()
         except BLEAK_ERRORS as error:
-            log.warning("scan_stop_failed", error=describe(error))
+            (log.debug if is_lost else log.warning)("scan_stop_failed", error=describe(error))
         log.debug(
             "scan_stopped",
             devices=len(self._heard),
             malformed=self.malformed,
             dropped=self.dropped,
         )
+
+    def lose(self, reason: str) -> None:
+        """Note that discovery is over, and why; the first reason holds."""
+        if self._lost is None:
+            self._lost = reason
+            self._arrived.set()
 
     def __aiter__(self) -> Self:
         return self
@@ -129,6 +139,8 @@ class BleakScan:
         while not self._queue:
             if self._ended:
                 raise StopAsyncIteration
+            if self._lost is not None:
+                raise BluetoothUnavailable(f"discovery ended: {self._lost}")
             self._arrived.clear()
             await self._arrived.wait()
         return self._queue.popleft()

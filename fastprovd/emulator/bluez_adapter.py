@@ -134,6 +134,12 @@ class EmulatedAdapter:
         if self.on_power is not None:
             self.on_power(on)
 
+    def fall_silent(self) -> None:
+        """Discovery seems to go on, and hears nothing until all sessions were ended."""
+        if self._stop_observing is not None:
+            self._stop_observing()
+            self._stop_observing = None
+
     def forget_everything(self) -> None:
         """Lose what bluetoothd keeps in memory, as at its end: sessions, links, devices."""
         self._end_discovery()

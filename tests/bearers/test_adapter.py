@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from bleak.exc import BleakDBusError
 
-from fastprovd.bearers.adapter import BleakBearer
+from fastprovd.bearers.adapter import RETURN_S, BleakBearer
 from fastprovd.errors import BluetoothUnavailable, ConnectionLost, DeviceNotFound
 from fastprovd.mesh.proxy import ProxyPduType
-from tests.support.doors import Bench, bench
+from tests.support.doors import Bench, bench, now
 from tests.support.fake_air import DATA_IN, DATA_OUT
 
 Scenario = Callable[[Bench, BleakBearer], Coroutine[Any, Any, None]]
@@ -95,10 +95,111 @@ def test_bluetoothd_is_killed_and_restarted(run_over_dbus: RunOverDbus) -> None:
         address = await find(bearer)
         async with bearer.provisioning_link(address) as link:
             await b.bluetoothd.kill()
-            with pytest.raises(ConnectionLost, match="ServiceUnknown"):
+            with pytest.raises(ConnectionLost, match="bluetoothd ended"):
+                await link.receive()
+            with pytest.raises(ConnectionLost, match="bluetoothd ended"):
                 await link.send(*PDU)
             await b.bluetoothd.start()
         await converse(b, bearer, address)
+
+    run_over_dbus(scenario)
+
+
+async def power_off(b: Bench) -> None:
+    b.adapter.power(on=False)
+
+
+async def kill_bus(b: Bench) -> None:
+    assert b.bus is not None
+    b.bus.kill()
+
+
+Lose = Callable[[Bench], Coroutine[Any, Any, None]]
+LOSSES: dict[str, tuple[Lose, str]] = {
+    "killed": (lambda b: b.bluetoothd.kill(), "bluetoothd ended"),
+    "stopped": (lambda b: b.bluetoothd.terminate(), "hci0 is gone"),
+    "switched off": (power_off, "hci0 was switched off"),
+    "bus killed": (kill_bus, "D-Bus ended"),
+}
+
+
+async def scan_through(bearer: BleakBearer, lose: Coroutine[Any, Any, None]) -> None:
+    """Scan, lose Bluetooth, and go on for half a second more."""
+    async with bearer.scan() as scan:
+        await lose
+        async with asyncio.timeout(0.5):
+            async for _ in scan:
+                pass
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_links_and_scan_end_at_once(run_over_dbus: RunOverDbus, loss: str) -> None:
+    """Within half a second, and neither end waits for a daemon that is gone."""
+    lose, reason = LOSSES[loss]
+
+    async def scenario(b: Bench, _: BleakBearer) -> None:
+        async with (
+            BleakBearer() as bearer,
+            bearer.provisioning_link(await find(bearer)) as link,
+        ):
+            begun_s = now()
+            with pytest.raises(BluetoothUnavailable, match=reason):
+                await scan_through(bearer, lose(b))
+            with pytest.raises(ConnectionLost):
+                async with asyncio.timeout(0.5):
+                    await link.receive()
+        assert now() - begun_s < 4
+
+    run_over_dbus(scenario)
+
+
+@pytest.mark.parametrize("loss", ["killed", "switched off"])
+def test_a_scan_works_after_the_return(run_over_dbus: RunOverDbus, loss: str) -> None:
+    """A new one, with the same bearer."""
+
+    async def scenario(b: Bench, bearer: BleakBearer) -> None:
+        with pytest.raises(BluetoothUnavailable):
+            await scan_through(bearer, LOSSES[loss][0](b))
+        b.adapter.power(on=True)
+        if loss == "killed":
+            await b.bluetoothd.start()
+        await asyncio.sleep(0.5)
+        await converse(b, bearer, await find(bearer))
+
+    run_over_dbus(scenario)
+
+
+@pytest.mark.parametrize("adapter", ["", "hci0"])
+def test_a_connection_waits_for_the_return(run_over_dbus: RunOverDbus, adapter: str) -> None:
+    """A restart of bluetoothd costs no attempt; one that stays away is told after ten seconds."""
+
+    async def scenario(b: Bench, bearer: BleakBearer) -> None:
+        address = await find(bearer)
+        await b.bluetoothd.kill()
+        connecting = asyncio.create_task(converse(b, bearer, address))
+        await asyncio.sleep(2.2)
+        await b.bluetoothd.start()
+        await connecting
+        await b.bluetoothd.kill()
+        begun_s = now()
+        with pytest.raises(BluetoothUnavailable, match="start bluetoothd"):
+            await converse(b, bearer, address)
+        assert RETURN_S - 1 < now() - begun_s < RETURN_S + 3
+
+    run_over_dbus(scenario, adapter)
+
+
+def test_a_hang_up_under_way_does_not_wait_for_a_dead_daemon(run_over_dbus: RunOverDbus) -> None:
+    """Neither the two seconds of BlueZ nor the ten of bleak."""
+
+    async def scenario(b: Bench, _: BleakBearer) -> None:
+        async with BleakBearer() as bearer:
+            async with bearer.provisioning_link(await find(bearer)):
+                pass
+            await asyncio.sleep(0.1)
+            begun_s = now()
+            await b.bluetoothd.kill()
+        assert now() - begun_s < 2
 
     run_over_dbus(scenario)
 

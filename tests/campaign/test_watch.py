@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from fastprovd.campaign.air_picture import AirPicture, HeardBoard
-from fastprovd.campaign.watch import RESTART_S, Watch
+from fastprovd.campaign.watch import RESTART_S, SILENT_S, Watch
 from fastprovd.clock import SystemClock
 from fastprovd.errors import BluetoothUnavailable, LocalProtocolError
 from fastprovd.mesh.beacons import Advertisement, NetworkIdentity, UnprovisionedDevice
@@ -151,6 +151,43 @@ def test_a_scan_that_never_works_leaves_its_reason(run_virtual: RunVirtual[Any])
         scene = Scene(*[[(0.0, BROKEN)]] * 20)
         assert await scene.watch.until(_is_proxy, 8.0) is None
         assert scene.watch.last_error is BROKEN
+
+    run_virtual(main())
+
+
+def test_a_silent_scan_is_begun_again(run_virtual: RunVirtual[Any]) -> None:
+    """After twenty seconds without a report; each is counted, the first is logged."""
+
+    async def main() -> None:
+        scene = Scene([(1.0, _board(1)), (15.0, _board(2))])
+        with capture_logs() as logs:
+            await scene.watch.listen(60.0)
+        first = 15.0 + SILENT_S
+        second = first + RESTART_S + SILENT_S
+        assert scene.bearer.scans == [
+            [0.0, first],
+            [first + RESTART_S, second],
+            [second + RESTART_S, 60.0],
+        ]
+        assert scene.watch.silent_restarts == 2
+        assert [entry["log_level"] for entry in logs if entry["event"] == "scan_silent"] == [
+            "warning",
+            "debug",
+        ]
+        assert scene.watch.last_error is None
+
+    run_virtual(main())
+
+
+def test_a_series_of_broken_scans_is_one_warning(run_virtual: RunVirtual[Any]) -> None:
+    """The next series, after something was heard, is another one."""
+
+    async def main() -> None:
+        broken: Script = [(0.0, BROKEN)]
+        scene = Scene(broken, broken, [(1.0, _board(1)), (2.0, BROKEN)], broken, ())
+        with capture_logs() as logs:
+            await scene.watch.listen(10.0)
+        assert [entry["log_level"] for entry in logs] == ["warning", "debug", "warning", "debug"]
 
     run_virtual(main())
 

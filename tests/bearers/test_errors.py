@@ -1,0 +1,147 @@
+"""Every error that bleak and BlueZ were seen to raise has its class, its remedy and its advice."""
+
+from __future__ import annotations
+
+import pytest
+from bleak.exc import (
+    BleakBluetoothNotAvailableError,
+    BleakBluetoothNotAvailableReason,
+    BleakDBusError,
+    BleakDeviceNotFoundError,
+    BleakError,
+)
+
+from fastprovd.bearers.errors import BLEAK_ERRORS, Remedy, describe, diagnose
+from fastprovd.errors import BearerError, BluetoothUnavailable, ConnectionLost, DeviceNotFound
+
+OFF, NONE, NO_CENTRAL = (
+    BleakBluetoothNotAvailableReason.POWERED_OFF,
+    BleakBluetoothNotAvailableReason.NO_BLUETOOTH,
+    BleakBluetoothNotAvailableReason.NO_BLE_CENTRAL_ROLE,
+)
+RETRY, RECONNECT, FORGET, GIVE_UP = (
+    Remedy.RETRY,
+    Remedy.RECONNECT,
+    Remedy.FORGET_DEVICE,
+    Remedy.GIVE_UP,
+)
+
+
+def failed(text: str) -> BleakDBusError:
+    return BleakDBusError("org.bluez.Error.Failed", [text])
+
+
+def bluez(name: str, text: str = "") -> BleakDBusError:
+    return BleakDBusError(f"org.bluez.Error.{name}", [text])
+
+
+def dbus(name: str, text: str = "") -> BleakDBusError:
+    return BleakDBusError(f"org.freedesktop.DBus.Error.{name}", [text])
+
+
+def unavailable(text: str, reason: BleakBluetoothNotAvailableReason) -> BleakError:
+    return BleakBluetoothNotAvailableError(text, reason)
+
+
+NO_CONNECT = 'Method "Connect" with signature "" on interface "org.bluez.Device1" doesn\'t exist'
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "remedy", "advice"),
+    [
+        # The adapter
+        (
+            unavailable("No powered Bluetooth adapters found. Turn on Bluetooth", OFF),
+            BluetoothUnavailable,
+            GIVE_UP,
+            "power on",
+        ),
+        (
+            unavailable("No Bluetooth adapters found.", NONE),
+            BluetoothUnavailable,
+            GIVE_UP,
+            "plug in",
+        ),
+        (
+            unavailable("No Bluetooth adapters with BLE 'central' role found.", NO_CENTRAL),
+            BluetoothUnavailable,
+            GIVE_UP,
+            "Bluetooth LE",
+        ),
+        (BleakError("adapter 'hci7' not found"), BluetoothUnavailable, GIVE_UP, "list"),
+        (bluez("NotReady", "Resource Not Ready"), BluetoothUnavailable, RETRY, "power on"),
+        (failed("Input/output error"), BluetoothUnavailable, RETRY, "power on"),
+        (bluez("InProgress", "In Progress"), BluetoothUnavailable, RETRY, "another program"),
+        (failed("No discovery started"), BluetoothUnavailable, RETRY, "scan again"),
+        # bluetoothd and the bus
+        (dbus("ServiceUnknown"), BluetoothUnavailable, GIVE_UP, "start bluetoothd"),
+        (dbus("NameHasNoOwner"), BluetoothUnavailable, GIVE_UP, "start bluetoothd"),
+        (dbus("Spawn.ChildExited"), BluetoothUnavailable, GIVE_UP, "start bluetoothd"),
+        (dbus("Spawn.ServiceNotFound"), BluetoothUnavailable, GIVE_UP, "start bluetoothd"),
+        (dbus("TimedOut"), BluetoothUnavailable, GIVE_UP, "start bluetoothd"),
+        (dbus("NoReply"), BluetoothUnavailable, RETRY, "start bluetoothd"),
+        (dbus("AccessDenied"), BluetoothUnavailable, GIVE_UP, "policy"),
+        (ConnectionRefusedError("refused"), BluetoothUnavailable, GIVE_UP, "start bluetoothd"),
+        (FileNotFoundError("no socket"), BluetoothUnavailable, GIVE_UP, "start bluetoothd"),
+        (EOFError(), BluetoothUnavailable, GIVE_UP, "start bluetoothd"),
+        (BleakError("Bleak requires BlueZ >= 5.55."), BluetoothUnavailable, GIVE_UP, "newer"),
+        # The device object
+        (
+            BleakDeviceNotFoundError("24:0A", "Device with address 24:0A was not found."),
+            DeviceNotFound,
+            FORGET,
+            "scan again",
+        ),
+        (BleakError("device 'dev_24_0A' not found"), DeviceNotFound, FORGET, "scan again"),
+        (dbus("UnknownObject", NO_CONNECT), DeviceNotFound, FORGET, "scan again"),
+        (dbus("UnknownMethod", NO_CONNECT), DeviceNotFound, FORGET, "scan again"),
+        (bluez("DoesNotExist", "Does Not Exist"), DeviceNotFound, FORGET, "scan again"),
+        # Establishing a link
+        (failed("le-connection-abort-by-local"), ConnectionLost, RETRY, "Wi-Fi"),
+        (failed("br-connection-canceled"), ConnectionLost, RETRY, "ControllerMode"),
+        (failed("br-connection-profile-unavailable"), ConnectionLost, RETRY, "ControllerMode"),
+        (TimeoutError(), DeviceNotFound, RETRY, "does not advertise"),
+        (
+            BleakError("failed to discover services, device disconnected"),
+            ConnectionLost,
+            RECONNECT,
+            "again",
+        ),
+        # Using it
+        (
+            BleakError("Service Discovery has not been performed yet"),
+            ConnectionLost,
+            RECONNECT,
+            "again",
+        ),
+        (BleakError("Not connected"), ConnectionLost, RECONNECT, "again"),
+        (bluez("NotConnected", "Not Connected"), ConnectionLost, RECONNECT, "again"),
+        (failed("Not connected"), ConnectionLost, RECONNECT, "again"),
+        (failed("Failed to initiate write"), ConnectionLost, RECONNECT, "again"),
+        (
+            BleakError("characteristic at /x not found, device may be disconnected"),
+            ConnectionLost,
+            RECONNECT,
+            "again",
+        ),
+        # Never seen
+        (failed("le-connection-of-tomorrow"), ConnectionLost, RECONNECT, "retry"),
+    ],
+    ids=lambda value: describe(value)[:60] if isinstance(value, BaseException) else "",
+)
+def test_each_error_has_its_remedy(
+    error: Exception, raised: type[BearerError], remedy: Remedy, advice: str
+) -> None:
+    """Retry, reconnect, forget the device, or give up; and a sentence that says what to do."""
+    assert isinstance(error, BLEAK_ERRORS)
+    diagnosis = diagnose(error)
+    assert (diagnosis.error, diagnosis.remedy) == (raised, remedy)
+    assert advice in diagnosis.advice
+    assert diagnosis.is_transient == (remedy is not GIVE_UP)
+    assert diagnosis.forgets_device == (remedy is FORGET)
+
+
+def test_an_error_is_one_line() -> None:
+    """Class and message, whatever BlueZ writes into it."""
+    assert describe(BleakError("first\n  second")) == "BleakError: first second"
+    assert describe(EOFError()) == "EOFError"
