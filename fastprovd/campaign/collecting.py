@@ -12,6 +12,7 @@ import asyncio
 import structlog
 
 from fastprovd.campaign.air_picture import AirPicture
+from fastprovd.campaign.control import get_node_list
 from fastprovd.campaign.planner import SAFE_LIST_ENTRIES, Plan
 from fastprovd.campaign.ports import Bearer
 from fastprovd.campaign.proxy_session import ProxySession, TopProvisioner, proxy_session
@@ -28,7 +29,6 @@ from fastprovd.errors import BearerError, ResponseTimeout
 from fastprovd.mesh.addresses import is_unicast
 from fastprovd.mesh.events import PduOverheard
 from fastprovd.mesh.keys import AppKey
-from fastprovd.mesh.models.fast_provisioning import NodeAddrGet
 from fastprovd.records import ParentSource
 
 log = structlog.get_logger()
@@ -125,17 +125,14 @@ class Collecting:
         while not self._are_known():
             if self._list_is_safe():
                 try:
-                    status = await session.request(
-                        NodeAddrGet(),
-                        dst=self._plan.primary,
-                        key=self._app_key,
-                        ttl=0,
-                        timeout_s=WAITS["list"].seconds,
+                    # One attempt: the next poll is the next attempt.
+                    listed = await get_node_list(
+                        session, self._app_key, self._plan.primary, attempts=1
                     )
                 except ResponseTimeout as error:
                     log.info("list_unanswered", reason=str(error))
                 else:
-                    await self._take_list(status.addresses)
+                    await self._take_list(listed)
             await self._take_overheard()
             if self._are_known() or self._is_settled():
                 return

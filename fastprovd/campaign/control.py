@@ -12,7 +12,7 @@ import structlog
 
 from fastprovd.campaign.ports import Bearer
 from fastprovd.campaign.proxy_session import ProxySession, TopProvisioner, proxy_session
-from fastprovd.campaign.states import Wait
+from fastprovd.campaign.states import WAITS, Wait
 from fastprovd.clock import Clock
 from fastprovd.errors import BearerError, DeviceNotFound, LocalProtocolError
 from fastprovd.mesh.addresses import format_address, is_unicast
@@ -28,8 +28,6 @@ CONTROL_WAITS: Final[Mapping[str, Wait]] = MappingProxyType(
         "proxy": Wait(
             12.0, "a node advertises every 0.5 s; BlueZ may withhold an unchanged one for 10.24 s"
         ),
-        "answer": Wait(2.0, "a node answers within 0.3 s, and within 2 s while others are busy"),
-        "list": Wait(3.0, "a list of 50 addresses takes 0.14 s, its last repetition 2 s"),
         "repetition": Wait(
             0.3, "three transmissions of a PDU take 0.1 s; the next must meet another moment"
         ),
@@ -73,7 +71,7 @@ async def get_onoff(session: ProxySession, app_key: AppKey, address: int) -> boo
         dst=address,
         key=app_key,
         ttl=_TTL,
-        timeout_s=CONTROL_WAITS["answer"].seconds,
+        timeout_s=WAITS["answer"].seconds,
         attempts=_ATTEMPTS,
     )
     return status.present
@@ -97,7 +95,7 @@ async def set_onoff(
             dst=address,
             key=app_key,
             ttl=_TTL,
-            timeout_s=CONTROL_WAITS["answer"].seconds,
+            timeout_s=WAITS["answer"].seconds,
             attempts=_ATTEMPTS,
         )
         return status.present
@@ -112,7 +110,9 @@ async def set_onoff(
     return None
 
 
-async def get_node_list(session: ProxySession, app_key: AppKey, primary: int) -> tuple[int, ...]:
+async def get_node_list(
+    session: ProxySession, app_key: AppKey, primary: int, *, attempts: int = _ATTEMPTS
+) -> tuple[int, ...]:
     """Read the Primary Provisioner's list; the session must be with the Primary itself.
 
     Ask only while the list is safely short (`planner.SAFE_LIST_ENTRIES`): a long one kills boards.
@@ -126,8 +126,8 @@ async def get_node_list(session: ProxySession, app_key: AppKey, primary: int) ->
         dst=primary,
         key=app_key,
         ttl=0,
-        timeout_s=CONTROL_WAITS["list"].seconds,
-        attempts=_ATTEMPTS,
+        timeout_s=WAITS["list"].seconds,
+        attempts=attempts,
     )
     return status.addresses
 
