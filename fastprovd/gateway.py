@@ -31,7 +31,6 @@ from fastprovd.clock import Clock, SystemClock
 from fastprovd.config import Config
 from fastprovd.errors import BearerError, NoRun, RunInProgress, UnknownNode
 from fastprovd.mesh.addresses import is_unicast
-from fastprovd.mesh.proxy_client import ProxyClient
 from fastprovd.mesh.replay import ReplayProtectionList
 from fastprovd.mesh.sequence import SequenceNumbers
 from fastprovd.mesh.stack import Stack
@@ -94,7 +93,7 @@ class Gateway:
             replay=ReplayProtectionList(heard=store.replay_list()),
         )
         stack.app_keys[network.app_key.index] = network.app_key
-        self._top = TopProvisioner(ProxyClient(stack), store)
+        self._top = TopProvisioner(stack, store)
         self._run_ids = {run.run_id for run in store.runs()}
         self._tid = entropy(1)[0]
         self._campaign: Campaign | None = None
@@ -297,7 +296,7 @@ class Gateway:
     # The end
 
     async def _save_replay_list(self) -> None:
-        entries = self._top.client.stack.replay.entries()
+        entries = self._top.stack.replay.entries()
         await asyncio.to_thread(self._store.save_replay_list, entries)
 
     async def check_store(self) -> None:
@@ -307,7 +306,7 @@ class Gateway:
     async def close(self) -> None:
         """Keep the replay list and give back the SEQ that were reserved and not used."""
         await self._save_replay_list()
-        next_seq = self._top.client.stack.sequence.next
+        next_seq = self._top.stack.sequence.next
         if next_seq is not None:
             await asyncio.to_thread(self._store.release_seq, next_seq)
 

@@ -53,9 +53,9 @@ def test_a_clean_stop_gives_back_seq_and_keeps_the_replay_list(
     async def main() -> None:
         async with open_world(world(2), tmp_path) as gateway:
             await run_once(gateway, 2)
-            sequence = gateway._top.client.stack.sequence
+            sequence = gateway._top.stack.sequence
             next_seq = sequence.next
-            heard = gateway._top.client.stack.replay.entries()
+            heard = gateway._top.stack.replay.entries()
         with StateStore(tmp_path / "state") as store:
             assert store.reserve_seq_block(16).start == next_seq
             assert sorted(store.replay_list()) == sorted(heard)

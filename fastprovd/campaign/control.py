@@ -172,7 +172,7 @@ def _is_proxy(
     device_address: str | None,
     passed_over: Collection[str],
 ) -> Callable[[Advertisement], bool]:
-    net_keys = tuple(top.client.stack.net_keys.values())
+    net_keys = tuple(top.stack.net_keys.values())
     for address in nodes:
         if not is_unicast(address):
             raise LocalProtocolError(f"{format_address(address)} is no node's address")

@@ -1,11 +1,11 @@
-"""A conversation over one GATT proxy link: requests, answers, timers, SEQ."""
+"""Conversations over GATT proxy links: requests, answers, timers, SEQ."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Final, TypeVar, cast
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Final, TypeVar, cast
 
 import structlog
 
@@ -25,8 +25,9 @@ from fastprovd.mesh.events import (
 )
 from fastprovd.mesh.iv_index import IvIndex
 from fastprovd.mesh.keys import AppKey, DevKey
-from fastprovd.mesh.proxy import FilterType, ProxyConfiguration, SetFilterType
+from fastprovd.mesh.proxy import FilterType, ProxyConfiguration, ProxyPduType, SetFilterType
 from fastprovd.mesh.proxy_client import ProxyClient
+from fastprovd.mesh.stack import Stack
 
 log = structlog.get_logger()
 
@@ -39,22 +40,30 @@ StatusT = TypeVar("StatusT", bound=Message)
 
 
 class TopProvisioner:
-    """Our side of the mesh over all links of a daemon: one stack, one SEQ, one replay list."""
+    """Our side of the mesh over all links of a daemon: one stack, one SEQ, one replay list.
 
-    def __init__(self, client: ProxyClient, store: Store) -> None:
-        self.client = client
+    A PDU goes over the link that its destination was last spoken to, or heard, through; without
+    such a link over any that is open, and without an open link nowhere, as on the air.
+    """
+
+    def __init__(self, stack: Stack, store: Store) -> None:
+        self.stack = stack
         self._store = store
-        self._lock = asyncio.Lock()
+        self._reserving = asyncio.Lock()
+        self._sending = asyncio.Lock()
         # The SEQ at hand were reserved under this one, the store's.
-        self._iv_index = client.stack.iv_index
+        self._iv_index = stack.iv_index
+        self._sessions: list[ProxySession] = []
+        self._ways: dict[int, ProxySession] = {}
+        self._pending: dict[tuple[int, int], asyncio.Future[Message]] = {}
 
     async def reserve_seq(self) -> None:
         """See that enough SEQ are reserved, durably, under the IV Index to send with.
 
         A new IV Index is stored first. Send or receive right after it, without another await.
         """
-        stack = self.client.stack
-        async with self._lock:
+        stack = self.stack
+        async with self._reserving:
             # A beacon may move the IV Index at any await, so both are looked at after each.
             while stack.iv_index != self._iv_index or stack.sequence.remaining < SEQ_LOW:
                 if stack.iv_index != self._iv_index:
@@ -66,27 +75,70 @@ class TopProvisioner:
     async def _take_iv_index(self, iv_index: IvIndex) -> None:
         await asyncio.to_thread(self._store.set_iv_index, iv_index)
         block = await asyncio.to_thread(self._store.reserve_seq_block, SEQ_BLOCK)
-        self.client.stack.sequence.restart(block)
+        self.stack.sequence.restart(block)
         self._iv_index = iv_index
         log.info("iv_index_changed", iv_index=iv_index.value)
 
+    @contextmanager
+    def awaiting(self, slot: tuple[int, int]) -> Iterator[asyncio.Future[Message]]:
+        """Expect a Status: its source and opcode; whichever link brings it first, ends the wait."""
+        if slot in self._pending:
+            raise LocalProtocolError(f"a request to {format_address(slot[0])} is already under way")
+        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._pending[slot] = future
+        try:
+            yield future
+        finally:
+            del self._pending[slot]
+
+    def answer(self, event: MessageReceived) -> None:
+        """Give a message to whoever awaits it."""
+        if isinstance(event.message, UnknownMessage):
+            return
+        future = self._pending.get((event.src, event.message.OPCODE))
+        if future is not None and not future.done():
+            future.set_result(event.message)
+
+    def open(self, session: ProxySession) -> None:
+        """Take a session's link into use."""
+        self._sessions.append(session)
+
+    def close(self, session: ProxySession) -> None:
+        """The session's link is gone."""
+        self._sessions.remove(session)
+        self._ways = {dst: way for dst, way in self._ways.items() if way is not session}
+
+    def lead(self, address: int, session: ProxySession, *, known: bool = True) -> None:
+        """Speak to `address` through this session from now on; not `known`: if no other way is."""
+        if known or address not in self._ways:
+            self._ways[address] = session
+
+    async def flush(self) -> None:
+        """Send what the stack has to send, and wake the sessions for the deadlines it made."""
+        async with self._sending:
+            for out in self.stack.pdus_to_send():
+                session = self._ways.get(out.pdu.dst) or next(iter(self._sessions), None)
+                if session is not None:
+                    await session.carry(ProxyPduType.NETWORK_PDU, out.raw)
+        deadline = self.stack.next_deadline()
+        for session in self._sessions:
+            session.wake_at(deadline)
+
 
 class ProxySession:
-    """Sends requests and matches answers; use it through `proxy_session`.
+    """Sends requests over one link and awaits answers; use it through `proxy_session`.
 
-    One request per node and Status at a time. `overheard` gets the PDUs between others that the
-    proxy lets through; `server_address` is the proxy's unicast address, once it told it. All
-    sessions of a TopProvisioner share its stack: have one open at a time.
+    One request per node and Status at a time, over all sessions. `overheard` gets the PDUs between
+    others that the proxy lets through; `server_address` is the proxy's unicast address, once it
+    told it.
     """
 
     def __init__(self, link: Link, top: TopProvisioner, clock: Clock) -> None:
         self._link = link
         self._top = top
-        self._client = top.client
+        self._client = ProxyClient(top.stack)
         self._clock = clock
-        self._pending: dict[tuple[int, int], asyncio.Future[Message]] = {}
         self._wait: asyncio.Timeout | None = None
-        self._sending = asyncio.Lock()
         self.lost = asyncio.Event()
         self.overheard: Callable[[PduOverheard], None] | None = None
         self.server_address: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -96,16 +148,20 @@ class ProxySession:
     ) -> None:
         """Send without waiting for an answer; raises ConnectionLost."""
         await self._top.reserve_seq()
-        self._client.stack.send(
+        self.check()
+        self._top.lead(dst, self)
+        self._top.stack.send(
             encode_message(message), dst=dst, key=key, ttl=ttl, now=self._clock.monotonic()
         )
-        await self._flush()
+        await self._top.flush()
+        self.check()
 
     async def configure(self, message: ProxyConfiguration) -> None:
         """Send a proxy configuration message; raises ConnectionLost."""
         await self._top.reserve_seq()
         self._client.configure(message)
-        await self._flush()
+        for pdu_type, payload in self._client.configuration_to_send():
+            await self._link.send(pdu_type, payload)
 
     async def request(
         self,
@@ -123,23 +179,21 @@ class ProxySession:
             ResponseTimeout: no answer.
             ConnectionLost: the link went away.
         """
-        slot = (dst, message.STATUS.OPCODE)
-        if slot in self._pending:
-            raise LocalProtocolError(f"a request to {format_address(dst)} is already under way")
-        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._pending[slot] = future
-        try:
-            for _ in range(attempts):
-                self.check()
-                await self.send(message, dst=dst, key=key, ttl=ttl)
-                await asyncio.wait([future], timeout=timeout_s)
-                if future.done():
-                    # _answer matched opcode and source, so it is the Status class.
-                    return cast(StatusT, future.result())
-        finally:
-            del self._pending[slot]
-            if future.done() and not future.cancelled():
-                future.exception()  # seen, whether or not anybody still waits
+        with self._top.awaiting((dst, message.STATUS.OPCODE)) as answer:
+            lost = asyncio.ensure_future(self.lost.wait())
+            either: tuple[asyncio.Future[Any], ...] = (answer, lost)
+            try:
+                for _ in range(attempts):
+                    await self.send(message, dst=dst, key=key, ttl=ttl)
+                    await asyncio.wait(
+                        either, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    if answer.done():
+                        # What is awaited matches opcode and source, so it is the Status class.
+                        return cast(StatusT, answer.result())
+                    self.check()
+            finally:
+                lost.cancel()
         raise ResponseTimeout(
             f"{type(message).__name__} to {format_address(dst)} had no answer in {attempts} "
             f"attempts of {timeout_s} s"
@@ -150,37 +204,50 @@ class ProxySession:
         if self.lost.is_set():
             raise ConnectionLost("the proxy link is gone")
 
+    async def carry(self, pdu_type: ProxyPduType, payload: bytes) -> None:
+        """Put one Proxy PDU on the link; a link that is gone swallows it."""
+        try:
+            await self._link.send(pdu_type, payload)
+        except ConnectionLost as error:
+            self._lose(error)
+
+    def wake_at(self, deadline: float | None) -> None:
+        """Look after the stack's timers at `deadline`; it may be nearer than what we wait for."""
+        if self._wait is not None and not self._wait.expired():
+            self._wait.reschedule(deadline)
+
     async def work(self) -> None:
         """Receive and keep the stack's timers until the link is gone."""
         try:
-            while True:
+            while not self.lost.is_set():
                 await self._top.reserve_seq()
-                now = self._clock.monotonic()
                 try:
                     async with asyncio.timeout_at(self._client.next_deadline()) as self._wait:
                         pdu_type, payload = await self._link.receive()
                 except TimeoutError:
                     events = self._client.handle_deadline(self._clock.monotonic())
                 else:
-                    now = self._clock.monotonic()
-                    events = self._client.receive(pdu_type, payload, now)
+                    events = self._client.receive(pdu_type, payload, self._clock.monotonic())
                 finally:
                     self._wait = None
                 await self._handle(events)
-                await self._flush()
+                await self._top.flush()
         except ConnectionLost as error:
-            log.debug("proxy_link_lost", reason=str(error))
+            self._lose(error)
         finally:
             self.lost.set()
-            for future in self._pending.values():
-                if not future.done():
-                    future.set_exception(ConnectionLost("the proxy link is gone"))
+
+    def _lose(self, error: ConnectionLost) -> None:
+        if not self.lost.is_set():
+            log.debug("proxy_link_lost", reason=str(error))
+            self.lost.set()
 
     async def _handle(self, events: list[Event]) -> None:
         for event in events:
             match event:
                 case MessageReceived():
-                    self._answer(event)
+                    self._top.lead(event.src, self, known=False)
+                    self._top.answer(event)
                 case PduOverheard():
                     if self.overheard is not None:
                         self.overheard(event)
@@ -189,25 +256,10 @@ class ProxySession:
                 case MessageRejected():
                     log.debug("pdu_rejected", reason=event.reason, src=event.src)
                 case FilterStatusReceived() if not self.server_address.done():
+                    self._top.lead(event.src, self)
                     self.server_address.set_result(event.src)
                 case _:
                     pass
-
-    def _answer(self, event: MessageReceived) -> None:
-        if isinstance(event.message, UnknownMessage):
-            return
-        future = self._pending.get((event.src, event.message.OPCODE))
-        if future is not None and not future.done():
-            future.set_result(event.message)
-
-    async def _flush(self) -> None:
-        # The deadline of a transfer that was just begun may be nearer than what work() waits for.
-        async with self._sending:
-            for pdu_type, payload in self._client.pdus_to_send():
-                await self._link.send(pdu_type, payload)
-        deadline = self._client.next_deadline()
-        if self._wait is not None and not self._wait.expired():
-            self._wait.reschedule(deadline)
 
 
 @asynccontextmanager
@@ -220,6 +272,10 @@ async def proxy_session(
         ConnectionLost: the link was gone before the filter was set.
     """
     session = ProxySession(link, top, clock)
-    async with background(session.work(), "proxy_session"):
-        await session.configure(SetFilterType(FilterType.REJECT_LIST))
-        yield session
+    top.open(session)
+    try:
+        async with background(session.work(), "proxy_session"):
+            await session.configure(SetFilterType(FilterType.REJECT_LIST))
+            yield session
+    finally:
+        top.close(session)

@@ -79,7 +79,7 @@ class Campaign:
         self._entropy = entropy
         self._top = top
         self._app_key = app_key
-        self._net_key = next(iter(top.client.stack.net_keys.values()))
+        self._net_key = next(iter(top.stack.net_keys.values()))
         run = Run(
             run_id,
             RunState.SCANNING,
@@ -232,7 +232,7 @@ class Campaign:
                 await self._log.move(Trigger.LINK_OPEN)
                 outcome, reason = await provision(
                     link,
-                    ProvisioningData(self._net_key, plan.primary, self._top.client.stack.iv_index),
+                    ProvisioningData(self._net_key, plan.primary, self._top.stack.iv_index),
                     self._entropy,
                     self._clock,
                     lambda dev_key: self._persist(plan.primary, board.uuid, dev_key),
@@ -258,13 +258,13 @@ class Campaign:
             role=NodeRole.PRIMARY_PROVISIONER,
             device_uuid=board.uuid,
             device_address=board.device_address,
-            provisioned_by=self._top.client.stack.address,
+            provisioned_by=self._top.stack.address,
         )
         return ""
 
     async def _persist(self, address: int, uuid: bytes, dev_key: DevKey) -> None:
         await asyncio.to_thread(self._store.save_dev_key, address, uuid, dev_key)
-        self._top.client.stack.dev_keys[address] = dev_key
+        self._top.stack.dev_keys[address] = dev_key
 
     async def _start_primary(self) -> None:
         plan = self._checked_plan()
@@ -282,7 +282,7 @@ class Campaign:
                     composition = await add_app_key(
                         session,
                         plan.primary,
-                        self._top.client.stack.dev_keys[plan.primary],
+                        self._top.stack.dev_keys[plan.primary],
                         self._app_key,
                     )
                     if composition is not None:

@@ -54,10 +54,17 @@ class ProxyClient:
         )
         self._configuration.append(encode_network_pdu(pdu, net_key, proxy_configuration=True))
 
-    def pdus_to_send(self) -> list[tuple[ProxyPduType, bytes]]:
-        """Return what is to be sent now, in order, and forget it."""
+    def configuration_to_send(self) -> list[tuple[ProxyPduType, bytes]]:
+        """Return the proxy configuration messages to send now, in order, and forget them."""
         configuration, self._configuration = self._configuration, []
-        pdus = [(ProxyPduType.PROXY_CONFIGURATION, raw) for raw in configuration]
+        return [(ProxyPduType.PROXY_CONFIGURATION, raw) for raw in configuration]
+
+    def pdus_to_send(self) -> list[tuple[ProxyPduType, bytes]]:
+        """Return what is to be sent now, in order, and forget it.
+
+        Where several clients share a stack, see `configuration_to_send` and the stack's own.
+        """
+        pdus = self.configuration_to_send()
         pdus += [(ProxyPduType.NETWORK_PDU, out.raw) for out in self.stack.pdus_to_send()]
         return pdus
 

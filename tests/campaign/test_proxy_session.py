@@ -24,10 +24,12 @@ from tests.support.fake_mesh import (
     DEV_KEY,
     IV_INDEX,
     PRIMARY,
+    FakeMesh,
     FakeNode,
     FakeStore,
     Talk,
     talk,
+    two_links,
 )
 
 CHILD, OTHER = 0x0010, 0x0011
@@ -313,7 +315,7 @@ def test_seq_are_reserved_before_they_are_used(run_virtual: RunVirtual[Any]) -> 
             for _ in range(300):
                 await _ask(t, PRIMARY)
             assert len(t.nonces.used) == 301
-            assert t.top.client.stack.sequence.remaining >= SEQ_LOW - 1
+            assert t.top.stack.sequence.remaining >= SEQ_LOW - 1
             blocks = [entry[2] for entry in t.store.journal if entry[0] == "seq"]
             assert blocks == [range(0, 256), range(256, 512)]
 
@@ -372,7 +374,7 @@ def test_a_beacon_during_a_reservation_misuses_no_seq(run_virtual: RunVirtual[An
     async def main() -> None:
         async with talk(_node(PRIMARY, True)) as t:
             await t.session.server_address
-            while t.top.client.stack.sequence.remaining >= SEQ_LOW:
+            while t.top.stack.sequence.remaining >= SEQ_LOW:
                 await t.session.send(OnOffGet(), dst=OTHER, key=APP_KEY)
             t.store.gate.clear()
             t.store.reserving.clear()
@@ -381,7 +383,7 @@ def test_a_beacon_during_a_reservation_misuses_no_seq(run_virtual: RunVirtual[An
             t.link.say(*t.mesh.move_iv_index(IvIndex(101)))
             for _ in range(10):
                 await asyncio.sleep(0)
-            assert t.top.client.stack.iv_index == IvIndex(101), "the beacon came meanwhile"
+            assert t.top.stack.iv_index == IvIndex(101), "the beacon came meanwhile"
             t.store.gate.set()
             assert (await asking).present is True
             assert t.nonces.used[-1] == (101, 0)
@@ -408,7 +410,7 @@ def test_an_iv_index_that_was_not_stored_is_stored_next_time(run_virtual: RunVir
             await t.top.reserve_seq()
         t.store.fails.clear()
         await t.top.reserve_seq()
-        assert t.top.client.stack.sequence.next == 0
+        assert t.top.stack.sequence.next == 0
         assert t.store.journal[-2:] == [("iv_index", IvIndex(101)), ("seq", 101, range(256))]
 
     run_virtual(main())
@@ -422,5 +424,75 @@ def test_a_beacon_that_says_nothing_new_stores_nothing(run_virtual: RunVirtual[A
             t.link.say(*t.mesh.move_iv_index(IV_INDEX))
             await asyncio.sleep(0.1)
             assert t.store.journal == [("seq", 100, range(256))]
+
+    run_virtual(main())
+
+
+def test_each_proxy_is_spoken_to_over_its_own_link(run_virtual: RunVirtual[Any]) -> None:
+    """With two links at once each request, segments included, goes where it was asked for."""
+
+    async def main() -> None:
+        nodes = (_node(PRIMARY, True), _node(OTHER, False))
+        for node in nodes:
+            node.answers[NodeAddrGet] = lambda _: NodeAddrStatus(tuple(range(0x10, 0x20)))
+        async with two_links(FakeMesh(nodes[0]), FakeMesh(nodes[1])) as (one, two):
+            answers = await asyncio.gather(
+                _ask(one, PRIMARY),
+                _ask(two, OTHER),
+                *(
+                    t.session.request(NodeAddrGet(), dst=a, key=APP_KEY, ttl=0, timeout_s=2.0)
+                    for t, a in ((one, PRIMARY), (two, OTHER))
+                ),
+            )
+            assert [answer.present for answer in answers[:2]] == [True, False]
+            # The segments of the list were acknowledged to the one that sent them.
+            await asyncio.sleep(5.0)
+            assert [len(node.messages(NodeAddrGet)) for node in nodes] == [1, 1]
+            assert not any(node.stack.next_deadline() for node in nodes)
+
+    run_virtual(main())
+
+
+def test_an_answer_may_come_over_another_link(run_virtual: RunVirtual[Any]) -> None:
+    """A node that heard us over one proxy is relayed to us by the other one, too."""
+
+    async def main() -> None:
+        far = _node(CHILD, True, 0.5)
+        mesh, deaf = FakeMesh(FakeNode(PRIMARY), far), FakeMesh(FakeNode(OTHER))
+        async with two_links(mesh, deaf) as (one, two):
+            asking = asyncio.create_task(_ask(one, CHILD))
+            await asyncio.sleep(0.2)
+            # The very PDU that its own proxy is about to bring.
+            (said,) = far.say(OnOffStatus(True), 0.0)
+            two.link.say(*said)
+            await asyncio.sleep(0.1)
+            assert asking.done()
+            assert (await asking).present is True
+            await asyncio.sleep(1.0)
+            assert (await _ask(one, CHILD)).present is True
+
+    run_virtual(main())
+
+
+def test_a_lost_link_ends_its_own_requests_only(run_virtual: RunVirtual[Any]) -> None:
+    """What is asked over the other link is answered, and what comes later takes that way."""
+
+    async def main() -> None:
+        nodes = [_node(PRIMARY, True, 1.0), _node(OTHER, False, 1.0)]
+        far = _node(CHILD, True)
+        first = FakeMesh(nodes[0])
+        async with two_links(first, FakeMesh(nodes[1], far)) as (one, two):
+            lost, kept = (
+                asyncio.create_task(_ask(t, node.address))
+                for t, node in zip((one, two), nodes, strict=True)
+            )
+            await asyncio.sleep(0.5)
+            one.link.hang_up()
+            assert (await kept).present is False
+            with pytest.raises(ConnectionLost):
+                await lost
+            with pytest.raises(ConnectionLost):
+                await _ask(one, CHILD)
+            assert (await _ask(two, CHILD)).present is True
 
     run_virtual(main())

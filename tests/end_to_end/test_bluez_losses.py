@@ -123,7 +123,7 @@ def test_scanning_is_back_soon(run_paced: RunPaced, private_bus: PrivateBus, fau
         async with bluez_scene(private_bus) as (s, bluetoothd):
             watch = Watch(
                 s.bearer,
-                AirPicture(b"\xdd\xdd", next(iter(s.top.client.stack.net_keys.values()))),
+                AirPicture(b"\xdd\xdd", next(iter(s.top.stack.net_keys.values()))),
                 lambda _: None,
             )
             heard_s: list[float] = []

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,6 @@ from fastprovd.mesh.keys import AppKey, DevKey, NetKey
 from fastprovd.mesh.models.generic_onoff import OnOffGet, OnOffStatus
 from fastprovd.mesh.network import NetworkPdu, decode_network_pdu, encode_network_pdu
 from fastprovd.mesh.proxy import FilterStatus, FilterType, ProxyPduType
-from fastprovd.mesh.proxy_client import ProxyClient
 from fastprovd.mesh.sequence import SequenceNumbers
 from fastprovd.mesh.stack import Stack
 from fastprovd.records import AddressRange, Node, Run
@@ -234,7 +233,7 @@ def top_provisioner(store: FakeStore) -> TopProvisioner:
     stack = Stack(address=TOP, net_keys=[NET_KEY], iv_index=IV_INDEX, sequence=SequenceNumbers())
     stack.app_keys[0] = APP_KEY
     stack.dev_keys[PRIMARY] = DEV_KEY
-    return TopProvisioner(ProxyClient(stack), store)
+    return TopProvisioner(stack, store)
 
 
 @dataclass
@@ -264,3 +263,19 @@ async def talk(
     link = FakeLink(mesh, to_board=to_board, to_top=to_top, watched=nonces.check)
     async with proxy_session(link, top, SystemClock()) as session:
         yield Talk(session, link, mesh, top, store, nonces)
+
+
+@asynccontextmanager
+async def two_links(first: FakeMesh, second: FakeMesh) -> AsyncIterator[tuple[Talk, Talk]]:
+    """Open sessions of one Top Provisioner over links to two proxies."""
+    store = FakeStore()
+    nonces = Nonces(store.journal)
+    top = top_provisioner(store)
+    talks: list[Talk] = []
+    async with AsyncExitStack() as stack:
+        for mesh in (first, second):
+            link = FakeLink(mesh, watched=nonces.check)
+            session = await stack.enter_async_context(proxy_session(link, top, SystemClock()))
+            await session.server_address
+            talks.append(Talk(session, link, mesh, top, store, nonces))
+        yield talks[0], talks[1]

@@ -23,7 +23,6 @@ from fastprovd.emulator.bluez import Bluetoothd
 from fastprovd.emulator.bluez_adapter import EmulatedAdapter
 from fastprovd.emulator.board import Board
 from fastprovd.emulator.hosts import Flaws, Host
-from fastprovd.mesh.proxy_client import ProxyClient
 from fastprovd.mesh.replay import ReplayProtectionList
 from fastprovd.mesh.sequence import SequenceNumbers
 from fastprovd.mesh.stack import Stack
@@ -163,7 +162,7 @@ async def scene(
                 replay=ReplayProtectionList(heard=store.replay_list()),
             )
             stack.app_keys[network.app_key.index] = network.app_key
-            top = TopProvisioner(ProxyClient(stack), store)
+            top = TopProvisioner(stack, store)
             listener = Listener()
             async with door(adapter) as bearer:
                 campaign = Campaign(
