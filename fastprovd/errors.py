@@ -114,6 +114,10 @@ class WrongService(BearerError):
     """Connected, but the device does not offer the service we came for."""
 
 
+class OtherService(WrongService):
+    """It offers the other mesh service: its role has changed, or BlueZ shows what was before."""
+
+
 class BluetoothUnavailable(BearerError):
     """No adapter, no bluetoothd, or powered off."""
 

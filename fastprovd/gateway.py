@@ -60,6 +60,10 @@ class Radio(Bearer, Protocol):
         """Close it, all links hung up."""
         ...
 
+    async def close_left_links(self) -> None:
+        """Hang up what a process before us left behind; raises BluetoothUnavailable."""
+        ...
+
 
 class Gateway:
     """Our network, and the only way to its boards; use it through `open_gateway`.
@@ -184,8 +188,10 @@ class Gateway:
     async def _adapter_problem(self) -> str | None:
         for pause_s in (*_ADAPTER_PAUSES_S, None):
             try:
-                async with self._radio, self._radio.scan():
-                    return None
+                async with self._radio:
+                    await self._radio.close_left_links()
+                    async with self._radio.scan():
+                        return None
             except BearerError as error:
                 if pause_s is None:
                     return str(error)
@@ -278,13 +284,12 @@ class Gateway:
         self._check_no_run()
         async with self._radio_use:
             self._check_no_run()  # one may have been prepared while we waited for our turn
-            async with (
-                self._radio,
-                control.network_session(
+            async with self._radio:
+                await self._radio.close_left_links()
+                async with control.network_session(
                     self._radio, self._top, self._clock, nodes=nodes, device_address=device_address
-                ) as session,
-            ):
-                yield session
+                ) as session:
+                    yield session
             await self._save_replay_list()
 
     async def _answered(self, node: Node, onoff: bool) -> Node:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -17,12 +17,12 @@ from bleak.backends.client import BaseBleakClient
 from bleak.backends.device import BLEDevice
 from bleak.backends.scanner import BaseBleakScanner
 
-from fastprovd.bearers.bluez import find_adapter
+from fastprovd.bearers.bluez import close_left_links, find_adapter
 from fastprovd.bearers.bluez_watch import BluezWatch
-from fastprovd.bearers.errors import BLEAK_ERRORS, describe, diagnose
+from fastprovd.bearers.errors import BLEAK_ERRORS, Remedy, describe, diagnose
 from fastprovd.bearers.gatt import PROVISIONING, PROXY, GattLink, MeshService
 from fastprovd.bearers.scanner import BleakScan
-from fastprovd.errors import BluetoothUnavailable, LocalProtocolError
+from fastprovd.errors import BluetoothUnavailable, LocalProtocolError, OtherService
 
 # Connect and discovery take 0.5 to 1.6 s; a board that just went off the air never answers.
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -35,8 +35,9 @@ CONNECT_ATTEMPTS: Final = 3
 DISCONNECT_TIMEOUT_S: Final = 12.0
 # The link is gone with bluetoothd or the adapter; this is for bleak to close its files.
 _GONE_TIMEOUT_S: Final = 1.0
-# bluetoothd restarts in 0.6 to 2.2 s to a powered adapter; a connection waits so long for it.
-RETURN_S: Final = 10.0
+# A connection waits so long for Bluetooth to return: bluetoothd restarts in 0.6 to 2.2 s, a person
+# needs half a minute to plug an adapter in again, and BlueZ some seconds to show it.
+RETURN_S: Final = 45.0
 _RETURN_PAUSE_S: Final = 0.5
 # BlueZ forgets an unconnected device 30 s after its last advertisement.
 _DEVICE_LIFE_S: Final = 20.0
@@ -86,7 +87,8 @@ class BleakBearer:
     When bluetoothd or the adapter goes, links and the scan end at once, and connections that are
     asked for soon after wait for the return. With backends of the caller's nothing is watched.
 
-    `adapter` is a name (`hci0`), the adapter's own address, or empty for the default one.
+    `adapter` is a name (`hci0`), the adapter's own address, or empty for the first that is on. One
+    that is not told by its name is looked for again after each loss: it may return as another hci.
     """
 
     def __init__(
@@ -114,12 +116,9 @@ class BleakBearer:
         self._hang_ups: dict[asyncio.Task[None], _Connection] = {}
 
     async def __aenter__(self) -> Self:
-        self._adapter_name = self._adapter
-        if ":" in self._adapter and self._scanner_backend is None:
-            self._adapter_name = await find_adapter(self._adapter)
-        if self._scanner_backend is None and self._client_backend is None:
+        if self._is_bluez:
             await self._watch.enter_async_context(
-                BluezWatch(self._adapter_name, self._bluetooth_lost)
+                BluezWatch(lambda: self._adapter_name, self._bluetooth_lost)
             )
         self._lost_s = -math.inf
         self._is_open = True
@@ -138,6 +137,16 @@ class BleakBearer:
         finally:
             await self._watch.aclose()
 
+    async def close_left_links(self) -> None:
+        """Hang up links to mesh boards that a process before us left at BlueZ; call it first.
+
+        Raises:
+            BluetoothUnavailable: no adapter, or bluetoothd does not answer.
+        """
+        if self._is_bluez:
+            await self._find_adapter()
+            await close_left_links(self._adapter_name)
+
     @asynccontextmanager
     async def scan(self) -> AsyncIterator[BleakScan]:
         """Discover until the context ends; waits for a connection that is being opened.
@@ -150,18 +159,20 @@ class BleakBearer:
         self._check_radio("scan")
         async with self._radio:
             self._is_scanning = True
-            self._forget_silent()
-            scan = BleakScan(self._adapter_name, self._scanner_backend, self._remember)
-            self._scan = scan
             try:
-                await scan.start()
-                yield scan
-            finally:
+                await self._find_adapter()
+                self._forget_silent()
+                scan = self._scan = BleakScan(
+                    self._adapter_name, self._scanner_backend, self._remember
+                )
                 try:
-                    await scan.stop()
+                    await scan.start()
+                    yield scan
                 finally:
-                    self._is_scanning = False
-                    self._scan = None
+                    await scan.stop()
+            finally:
+                self._is_scanning = False
+                self._scan = None
 
     @asynccontextmanager
     async def provisioning_link(self, device_address: str) -> AsyncIterator[GattLink]:
@@ -175,6 +186,7 @@ class BleakBearer:
 
         Raises:
             DeviceNotFound: the board does not answer.
+            OtherService: it offers the other mesh service, also after BlueZ forgot it.
             WrongService: it answers and does not offer the service.
             ConnectionLost: it was reached and lost again, at every attempt.
             BluetoothUnavailable: the adapter or bluetoothd is the cause.
@@ -200,17 +212,29 @@ class BleakBearer:
         if self._is_scanning:
             raise LocalProtocolError(f"end the scan before you {purpose}")
 
+    @property
+    def _is_bluez(self) -> bool:
+        return self._scanner_backend is None and self._client_backend is None
+
+    async def _find_adapter(self) -> None:
+        if self._adapter_name:
+            return
+        is_name = self._adapter and ":" not in self._adapter
+        if is_name or not self._is_bluez:
+            self._adapter_name = self._adapter
+        else:
+            self._adapter_name = await find_adapter(self._adapter)
+
     async def _connect(self, device_address: str, service: MeshService) -> _Connection:
         loop = asyncio.get_running_loop()
         started_s = loop.time()
         attempt = 1
-        while attempt <= self._connect_attempts:
+        is_forgotten = False
+        while True:
             await self._hung_up(device_address)
-            link = GattLink(device_address, service)
-            connection = _Connection(device_address, link, self._client(device_address, link))
             try:
-                value_octets = await self._open(connection)
-            except BLEAK_ERRORS as error:
+                connection = await self._open(device_address, service)
+            except (*BLEAK_ERRORS, BluetoothUnavailable, OtherService) as error:
                 diagnosis = diagnose(error)
                 log.debug(
                     "connect_failed",
@@ -218,16 +242,21 @@ class BleakBearer:
                     attempt=attempt,
                     error=describe(error),
                 )
-                if diagnosis.forgets_device:
-                    self._devices.pop(device_address, None)
                 if diagnosis.error is BluetoothUnavailable and self._may_return:
                     await asyncio.sleep(_RETURN_PAUSE_S)
                     continue
-                if attempt == self._connect_attempts or not diagnosis.is_transient:
+                remedy = diagnosis.remedy
+                is_hopeless = remedy is Remedy.GIVE_UP or (remedy is Remedy.FORGET and is_forgotten)
+                if is_hopeless or attempt == self._connect_attempts:
                     raise diagnosis.error(
                         f"could not connect to {device_address} in {attempt} attempts "
                         f"({describe(error)}); {diagnosis.advice}"
                     ) from error
+                if remedy is Remedy.FORGET:
+                    await self._forget(device_address)
+                    is_forgotten = True
+                if remedy in (Remedy.SEARCH, Remedy.FORGET):
+                    self._devices.pop(device_address, None)
                 await asyncio.sleep(CONNECT_BACK_OFF_S[min(attempt, len(CONNECT_BACK_OFF_S)) - 1])
                 attempt += 1
             else:
@@ -236,22 +265,36 @@ class BleakBearer:
                     device_address=device_address,
                     service=f"0x{service.uuid:04x}",
                     attempts=attempt,
-                    value_octets=value_octets,
+                    value_octets=connection.link.value_octets,
                     elapsed_s=round(loop.time() - started_s, 3),
                 )
                 return connection
-        raise LocalProtocolError("a bearer needs at least one connection attempt")
 
-    async def _open(self, connection: _Connection) -> int:
+    async def _open(self, device_address: str, service: MeshService) -> _Connection:
+        await self._find_adapter()
+        link = GattLink(device_address, service)
+        client = self._client(device_address, link.on_disconnected)
+        connection = _Connection(device_address, link, client)
         self._connections.add(connection)
         try:
             async with asyncio.timeout(2 * self._connect_timeout_s + _BLEAK_MARGIN_S):
-                await connection.client.connect()
-            await connection.link.start(connection.client)
-            return connection.link.value_octets
+                await client.connect()
+            await link.start(client)
+            return connection
         except BaseException:
             self._hang_up(connection)
             raise
+
+    async def _forget(self, device_address: str) -> None:
+        """Have BlueZ drop the device, with the services that it remembers."""
+        await self._hung_up(device_address)
+        try:
+            async with asyncio.timeout(DISCONNECT_TIMEOUT_S):
+                await self._client(device_address).unpair()
+        except BLEAK_ERRORS as error:
+            log.debug("forget_failed", device_address=device_address, error=describe(error))
+        else:
+            log.info("device_forgotten", device_address=device_address)
 
     @property
     def _may_return(self) -> bool:
@@ -260,13 +303,16 @@ class BleakBearer:
     def _bluetooth_lost(self, reason: str) -> None:
         log.warning("bluetooth_lost", reason=reason, links=len(self._connections))
         self._lost_s = asyncio.get_running_loop().time()
+        self._adapter_name = ""
         self._devices.clear()
         for connection in self._connections:
             connection.lose(reason)
         if self._scan is not None:
             self._scan.lose(reason)
 
-    def _client(self, device_address: str, link: GattLink) -> BleakClient:
+    def _client(
+        self, device_address: str, on_disconnected: Callable[[BleakClient], None] | None = None
+    ) -> BleakClient:
         self._forget_silent()
         known = self._devices.get(device_address)
         bluez = BlueZClientArgs()
@@ -275,7 +321,7 @@ class BleakBearer:
         # With a device that BlueZ still knows bleak need not search for it first.
         return BleakClient(
             device_address if known is None else known[0],
-            disconnected_callback=link.on_disconnected,
+            disconnected_callback=on_disconnected,
             timeout=self._connect_timeout_s,
             bluez=bluez,
             backend=self._client_backend,

@@ -23,6 +23,8 @@ _RULES: Final = (
 )
 # Four questions to the bus itself, which answers in milliseconds.
 _TIMEOUT_S: Final = 5.0
+# A D-Bus daemon that was restarted listens within a second; a refused connection costs nothing.
+_REOPEN_S: Final = 0.5
 
 log = structlog.get_logger(__name__)
 
@@ -30,33 +32,23 @@ log = structlog.get_logger(__name__)
 class BluezWatch:
     """Calls `lost` with a sentence when bluetoothd, the adapter or the bus goes; `async with` it.
 
-    `adapter` is a name (`hci0`); when it is empty the loss of any adapter counts, because bleak
-    does not tell which one it took. It does not tell when they return: try. Without D-Bus that is
-    logged, and nothing is told.
+    `adapter` returns the name of the one in use (`hci0`), empty while there is none. It does not
+    tell when they return: try. It comes back with D-Bus; without, that is logged once, and nothing
+    is told.
     """
 
-    def __init__(self, adapter: str, lost: Callable[[str], None]) -> None:
-        self._path = f"{_BLUEZ}/{adapter}" if adapter else ""
+    def __init__(self, adapter: Callable[[], str], lost: Callable[[str], None]) -> None:
+        self._adapter = adapter
         self._lost = lost
-        self._bus: MessageBus | None = None
-        self._ending: asyncio.Task[None] | None = None
+        self._working: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        bus = MessageBus(bus_type=BusType.SYSTEM)
         try:
-            async with asyncio.timeout(_TIMEOUT_S):
-                await bus.connect()
-                for rule in _RULES:
-                    await _add_match(bus, rule)
-        except BaseException as error:
-            bus.disconnect()
-            if not isinstance(error, OSError | EOFError | AuthError):
-                raise
+            bus = await self._open()
+        except (OSError, EOFError, AuthError) as error:
             log.warning("bluez_not_watched", error=describe(error))
-            return self
-        bus.add_message_handler(self._receive)
-        self._bus = bus
-        self._ending = asyncio.create_task(self._tell_end(bus), name="bluez_watch")
+            bus = None
+        self._working = asyncio.create_task(self._work(bus), name="bluez_watch")
         return self
 
     async def __aexit__(
@@ -65,38 +57,61 @@ class BluezWatch:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        bus, self._bus = self._bus, None
-        if bus is not None and self._ending is not None:
+        if self._working is not None:
+            self._working.cancel()
+            await asyncio.wait({self._working})
+
+    async def _work(self, bus: MessageBus | None) -> None:
+        while True:
+            if bus is not None:
+                await self._tell_end(bus)
+            await asyncio.sleep(_REOPEN_S)
+            try:
+                bus = await self._open()
+            except (OSError, EOFError, AuthError):
+                bus = None
+
+    async def _open(self) -> MessageBus:
+        bus = MessageBus(bus_type=BusType.SYSTEM)
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                await bus.connect()
+                for rule in _RULES:
+                    await _add_match(bus, rule)
+        except BaseException:
             bus.disconnect()
-            await asyncio.wait({self._ending})
+            raise
+        bus.add_message_handler(self._receive)
+        return bus
 
     async def _tell_end(self, bus: MessageBus) -> None:
         try:
             await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
         except (OSError, EOFError) as error:
             log.debug("bus_lost", error=describe(error))
-        if self._bus is not None:
-            self._lost("D-Bus ended")
+        finally:
+            bus.disconnect()
+        self._lost("D-Bus ended")
 
     def _receive(self, message: Message) -> None:
-        if message.message_type is not MessageType.SIGNAL or self._bus is None:
+        if message.message_type is not MessageType.SIGNAL:
             return
-        reason = loss(message, self._path)
+        reason = loss(message, f"{_BLUEZ}/{self._adapter()}")
         if reason is not None:
             self._lost(reason)
 
 
 def loss(message: Message, adapter_path: str) -> str | None:
-    """Return in words what a signal says is gone, if anything; an empty path is any adapter."""
+    """Return in words what a signal says is gone, if anything."""
     match message.member, message.body:
         case "NameOwnerChanged", ["org.bluez", str(old_owner), str()] if old_owner:
             return "bluetoothd ended"
         case "PropertiesChanged", [interface, changed, *_] if interface == _ADAPTER:
             path, powered = message.path or "", changed.get("Powered")
-            if powered is not None and not powered.value and adapter_path in ("", path):
+            if powered is not None and not powered.value and path == adapter_path:
                 return f"the adapter {_name(path)} was switched off"
         case "InterfacesRemoved", [str(path), interfaces]:
-            if _ADAPTER in interfaces and adapter_path in ("", path):
+            if _ADAPTER in interfaces and path == adapter_path:
                 return f"the adapter {_name(path)} is gone"
     return None
 

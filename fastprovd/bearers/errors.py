@@ -8,7 +8,13 @@ from typing import Final
 
 from bleak.exc import BleakError
 
-from fastprovd.errors import BearerError, BluetoothUnavailable, ConnectionLost, DeviceNotFound
+from fastprovd.errors import (
+    BearerError,
+    BluetoothUnavailable,
+    ConnectionLost,
+    DeviceNotFound,
+    OtherService,
+)
 
 # Everything a call into bleak was seen to raise when the link, bluetoothd or the bus goes away.
 # bleak asserts that it still has its bus; dbus-fast raises EOFError when it lost it. TimeoutError
@@ -19,12 +25,13 @@ BLEAK_ERRORS: Final = (BleakError, OSError, EOFError, AssertionError)
 class Remedy(Enum):
     """What helps; the first three are tried before an error is raised, with a pause between.
 
-    A connection attempt always has a new client, so it takes RETRY and RECONNECT alike.
+    Each attempt to connect has a new client, so a link that is not to be trusted needs no remedy
+    of its own.
     """
 
-    RETRY = "try the same again"
-    RECONNECT = "the link is gone or not to be trusted: open another"
-    FORGET_DEVICE = "BlueZ does not know the device any more: drop it, and find it again"
+    RETRY = "try again"
+    SEARCH = "BlueZ does not know the device any more: find it again, then try again"
+    FORGET = "BlueZ shows services from before: have it forget the device, find it again, try again"
     GIVE_UP = "nothing we do helps, somebody must follow the advice"
 
 
@@ -35,16 +42,6 @@ class Diagnosis:
     error: type[BearerError]
     remedy: Remedy
     advice: str
-
-    @property
-    def is_transient(self) -> bool:
-        """Whether to try again first."""
-        return self.remedy is not Remedy.GIVE_UP
-
-    @property
-    def forgets_device(self) -> bool:
-        """Whether the device must be found again."""
-        return self.remedy is Remedy.FORGET_DEVICE
 
 
 _NO_BLUETOOTHD: Final = Diagnosis(
@@ -57,12 +54,14 @@ _OFF: Final = Diagnosis(
     BluetoothUnavailable, Remedy.RETRY, "switch the adapter on (bluetoothctl power on)"
 )
 _FORGOTTEN: Final = Diagnosis(
-    DeviceNotFound, Remedy.FORGET_DEVICE, "scan again, BlueZ has forgotten the device"
+    DeviceNotFound, Remedy.SEARCH, "scan again, BlueZ has forgotten the device"
 )
-_LINK_GONE: Final = Diagnosis(ConnectionLost, Remedy.RECONNECT, "connect to the board again")
+_LINK_GONE: Final = Diagnosis(ConnectionLost, Remedy.RETRY, "connect to the board again")
 
 # The first row whose text occurs in "<class>: <message>" holds.
 _TABLE: Final[tuple[tuple[str, Diagnosis], ...]] = (
+    # The adapter, as we look for it; the sentence has its own advice
+    ("BluetoothUnavailable", Diagnosis(BluetoothUnavailable, Remedy.GIVE_UP, "then try again")),
     # The adapter, as bleak sees it before it asks
     (
         "No powered Bluetooth adapters",
@@ -112,11 +111,17 @@ _TABLE: Final[tuple[tuple[str, Diagnosis], ...]] = (
     ("Input/output error", _OFF),
     (
         "Error.InProgress",
-        Diagnosis(BluetoothUnavailable, Remedy.RETRY, "another program keeps the adapter busy"),
+        Diagnosis(
+            BluetoothUnavailable,
+            Remedy.RETRY,
+            "the adapter is busy: with a scan from before a crash of bluetoothd, which ends within "
+            "10 s, or with another program",
+        ),
     ),
     # bluetoothd was restarted under a scan
     ("No discovery started", Diagnosis(BluetoothUnavailable, Remedy.RETRY, "scan again")),
     # Establishing a link
+    ("OtherService", Diagnosis(OtherService, Remedy.FORGET, "look again for the board")),
     (
         "le-connection-abort-by-local",
         Diagnosis(
@@ -142,11 +147,11 @@ _TABLE: Final[tuple[tuple[str, Diagnosis], ...]] = (
     # The value is longer than the link takes: its size must be learnt anew
     ("Failed to initiate write", _LINK_GONE),
 )
-_UNKNOWN: Final = Diagnosis(ConnectionLost, Remedy.RECONNECT, "look again for the board and retry")
+_UNKNOWN: Final = Diagnosis(ConnectionLost, Remedy.RETRY, "look again for the board and retry")
 
 
 def diagnose(error: BaseException) -> Diagnosis:
-    """Return what `error`, one of BLEAK_ERRORS, means for a connection attempt."""
+    """Return what `error`, one of BLEAK_ERRORS or OtherService, means for an attempt."""
     text = describe(error)
     for needle, diagnosis in _TABLE:
         if needle in text:

@@ -14,7 +14,7 @@ from bleak.exc import BleakGATTProtocolError
 from bleak.uuids import normalize_uuid_16
 
 from fastprovd.bearers.errors import BLEAK_ERRORS, describe
-from fastprovd.errors import ConnectionLost, DecodeError, WrongService
+from fastprovd.errors import ConnectionLost, DecodeError, OtherService, WrongService
 from fastprovd.mesh.beacons import MESH_PROVISIONING_SERVICE, MESH_PROXY_SERVICE
 from fastprovd.mesh.proxy import MIN_VALUE_OCTETS, ProxyPduType, Reassembler, segment
 
@@ -77,6 +77,7 @@ class GattLink:
         """Find the characteristics and enable notifications, before anything is written.
 
         Raises:
+            OtherService: the board offers the other mesh service instead.
             WrongService: the board does not offer the service, or hid it just now.
             BLEAK_ERRORS: whatever bleak raises.
         """
@@ -86,10 +87,13 @@ class GattLink:
             data_in = service.get_characteristic(normalize_uuid_16(self._service.data_in))
             data_out = service.get_characteristic(normalize_uuid_16(self._service.data_out))
         if data_in is None or data_out is None:
-            offered = ", ".join(found.uuid[4:8] for found in client.services) or "nothing"
-            raise WrongService(
+            offered = [found.uuid for found in client.services]
+            is_other = any(
+                normalize_uuid_16(role.uuid) in offered for role in (PROVISIONING, PROXY)
+            )
+            raise (OtherService if is_other and service is None else WrongService)(
                 f"{self._device_address} must offer service 0x{self._service.uuid:04x}, it offers "
-                f"{offered}; look again for it"
+                f"{', '.join(uuid[4:8] for uuid in offered) or 'nothing'}; look again for it"
             )
         self._gatt = client, data_in
         try:

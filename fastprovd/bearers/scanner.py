@@ -15,7 +15,7 @@ from bleak.backends.device import BLEDevice
 from bleak.backends.scanner import AdvertisementData, BaseBleakScanner
 from bleak.uuids import normalize_uuid_16
 
-from fastprovd.bearers.errors import BLEAK_ERRORS, describe, diagnose
+from fastprovd.bearers.errors import BLEAK_ERRORS, Remedy, describe, diagnose
 from fastprovd.errors import BluetoothUnavailable, DecodeError
 from fastprovd.mesh.beacons import (
     MESH_PROVISIONING_SERVICE,
@@ -95,7 +95,7 @@ class BleakScan:
             except BLEAK_ERRORS as error:
                 diagnosis = diagnose(error)
                 log.debug("scan_start_failed", attempt=attempt, error=describe(error))
-                if pause_s is None or not diagnosis.is_transient:
+                if pause_s is None or diagnosis.remedy is Remedy.GIVE_UP:
                     raise BluetoothUnavailable(
                         f"discovery did not start after {attempt} attempts "
                         f"({describe(error)}); {diagnosis.advice}"

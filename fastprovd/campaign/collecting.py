@@ -8,6 +8,7 @@ is safely short, and all else is asked by unicast.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -35,7 +36,10 @@ log = structlog.get_logger()
 
 
 class Collecting:
-    """What is known of the network below one Primary; survives the loss of its link."""
+    """What is known of the network below one Primary; survives the loss of its link.
+
+    `confirm` sees to it that the Primary was started, over each new link to it.
+    """
 
     def __init__(
         self,
@@ -49,8 +53,10 @@ class Collecting:
         top: TopProvisioner,
         app_key: AppKey,
         clock: Clock,
+        confirm: Callable[[ProxySession], Awaitable[None]],
     ) -> None:
         self._plan = plan
+        self._confirm = confirm
         self._settings = settings
         self._log = log
         self._picture = picture
@@ -77,6 +83,7 @@ class Collecting:
             session.overheard = self._overhear
             self._last_news = self._last_overheard = self._clock.monotonic()
             await self._log.move(Trigger.PRIMARY_BACK)
+            await self._confirm(session)
             await self._settle(session)
             await self._log.move(Trigger.SETTLED, t_provisioned_s=self._t_provisioned())
             await self._prove(session)

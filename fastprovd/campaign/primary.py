@@ -49,6 +49,14 @@ _CONFIGURATION_ATTEMPTS = 3
 _INFO_SET_ATTEMPTS = 3
 
 
+class Start(Enum):
+    """How we know that the board has begun to provision others, if we do."""
+
+    STARTED = "INFO_STATUS says so"
+    ALREADY_STARTED = "INFO_STATUS says that it had begun before"
+    HUNG_UP = "the board hung up after INFO_SET"
+
+
 class Outcome(Enum):
     """How far a provisioning session came."""
 
@@ -155,11 +163,11 @@ async def add_app_key(
 
 async def start_fast_provisioning(
     session: ProxySession, plan: Plan, app_key: AppKey, group: int, match: bytes
-) -> str:
+) -> Start:
     """Send INFO_SET until the board has started; return how we know.
 
-    The board hangs up right after its answer, so a lost link means "started", and so does a
-    board that says it is already at it.
+    The board hangs up right after its answer, so a lost link most likely means "started", and a
+    board that says it is already at it has.
 
     Raises:
         StatusError: the board refuses, with its reason.
@@ -185,12 +193,14 @@ async def start_fast_provisioning(
                 timeout_s=WAITS["info_status"].seconds,
             )
         except ConnectionLost:
-            return "the board hung up after INFO_SET"
+            return Start.HUNG_UP
         except ResponseTimeout:
             log.info("info_set_unanswered", attempt=attempt + 1)
             continue
-        if status.succeeded or status.already_in_progress:
-            return "INFO_STATUS says so"
+        if status.succeeded:
+            return Start.STARTED
+        if status.already_in_progress:
+            return Start.ALREADY_STARTED
         if status.busy:
             await asyncio.sleep(0.5)
             continue

@@ -15,11 +15,12 @@ from fastprovd.campaign.planner import Plan, plan_run
 from fastprovd.campaign.ports import Audience, Bearer, Store
 from fastprovd.campaign.primary import (
     Outcome,
+    Start,
     add_app_key,
     provision,
     start_fast_provisioning,
 )
-from fastprovd.campaign.proxy_session import TopProvisioner, proxy_session
+from fastprovd.campaign.proxy_session import ProxySession, TopProvisioner, proxy_session
 from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.settings import RunSettings
 from fastprovd.campaign.states import WAITS, Trigger
@@ -90,9 +91,10 @@ class Campaign:
         )
         self._log = RunLog(run, store, audience, clock)
         self._picture = AirPicture(settings.match, self._net_key)
-        self._watch = Watch(bearer, self._picture, self._board_heard)
+        self._watch = Watch(bearer, self._picture, self._board_heard, self._scan_restarted)
         self._plan: Plan | None = None
         self._board: HeardBoard | None = None
+        self._is_started = False
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -149,6 +151,9 @@ class Campaign:
             rssi_dbm=board.rssi_dbm,
         )
 
+    def _scan_restarted(self, reason: str) -> None:
+        self._log.event("scan_restarted", reason=reason)
+
     async def _hear_boards(self) -> None:
         expected, boards = self._settings.expected, self._picture.boards
 
@@ -163,7 +168,7 @@ class Campaign:
             )
 
         deadline = self._clock.monotonic() + self._settings.scan_s
-        while (left_s := deadline - self._clock.monotonic()) > 0:
+        while (left_s := deadline + self._watch.deaf_s - self._clock.monotonic()) > 0:
             before = len(boards)
             await self._watch.until(is_last, min(left_s, WAITS["boards_settle"].seconds))
             if len(boards) >= (expected or math.inf):
@@ -188,9 +193,7 @@ class Campaign:
         passed_over: set[bytes] = set()
         reason = ""
         for _ in range(_BOARDS_TRIED):
-            board = self._picture.strongest(
-                passed_over, self._clock.monotonic(), self._settings.scan_s
-            )
+            board = await self._strongest(passed_over)
             if board is None:
                 break
             for _ in range(_SESSIONS_EACH):
@@ -204,6 +207,16 @@ class Campaign:
             Trigger.NO_BOARD_LEFT,
             f"no board could be made the Primary Provisioner: {reason}",
         )
+
+    async def _strongest(self, passed_over: set[bytes]) -> HeardBoard | None:
+        """Return the loudest board that is not passed over; listen again when none is fresh."""
+        for seconds in (WAITS["boards_settle"].seconds, 0.0):
+            now, within_s = self._clock.monotonic(), self._settings.scan_s
+            board = self._picture.strongest(passed_over, now, within_s)
+            if board is not None:
+                return board
+            await self._watch.listen(seconds)
+        return None
 
     async def _reserve(self) -> None:
         if self._plan is not None:
@@ -268,7 +281,7 @@ class Campaign:
 
     async def _start_primary(self) -> None:
         plan = self._checked_plan()
-        reason, proof = "", ""
+        reason = ""
         for _ in range(_SESSIONS_EACH):
             found = await self._find(plan.primary, WAITS["identity"].seconds)
             if found is None:
@@ -287,18 +300,39 @@ class Campaign:
                     )
                     if composition is not None:
                         await self._log.node(plan.primary, elements=len(composition.elements))
-                    self._picture.mark_stale()
-                    self._log.mark_info_set()
-                    proof = await start_fast_provisioning(
-                        session, plan, self._app_key, self._settings.group, self._settings.match
-                    )
+                    start = await self._send_info_set(session)
             except (AccessError, BearerError) as error:
                 reason = str(error)
-            if proof:
-                self._log.event("fast_provisioning_started", proof=proof)
+            else:
+                self._log.event("fast_provisioning_started", proof=start.value)
                 await self._log.move(Trigger.STARTED, t_provisioned_s=0.0, t_known_s=0.0)
                 return
         raise _End(Trigger.REFUSED, reason)
+
+    async def _send_info_set(self, session: ProxySession) -> Start:
+        plan = self._checked_plan()
+        sent_s = self._clock.monotonic()
+        start = await start_fast_provisioning(
+            session, plan, self._app_key, self._settings.group, self._settings.match
+        )
+        if start is not Start.ALREADY_STARTED or self._log.since_info_set is None:
+            self._log.mark_info_set(sent_s)
+        self._is_started = start is not Start.HUNG_UP
+        if self._is_started:
+            self._picture.mark_stale()
+        return start
+
+    async def _confirm_start(self, session: ProxySession) -> None:
+        """Send INFO_SET again if the link was lost before the answer, whoever lost it."""
+        if self._is_started:
+            return
+        try:
+            start = await self._send_info_set(session)
+        except AccessError as error:
+            self._log.event("warning", about="INFO_SET", reason=str(error))
+        else:
+            self._log.event("fast_provisioning_started", proof=start.value)
+            session.check()
 
     async def _find(self, address: int, seconds: float) -> str | None:
         """Return the device address that advertises node `address`, freshly."""
@@ -327,6 +361,7 @@ class Campaign:
             top=self._top,
             app_key=self._app_key,
             clock=self._clock,
+            confirm=self._confirm_start,
         )
         await asyncio.sleep(WAITS["quiet_after_start"].seconds)
         silent_since = self._clock.monotonic()

@@ -35,9 +35,9 @@ class RunLog:
         """Seconds since INFO_SET was sent, `None` before."""
         return None if self._t0 is None else self._clock.monotonic() - self._t0
 
-    def mark_info_set(self) -> None:
-        """Start the run's clocks."""
-        self._t0 = self._clock.monotonic()
+    def mark_info_set(self, sent_s: float) -> None:
+        """Start the run's clocks at this loop time."""
+        self._t0 = sent_s
 
     def since(self, when: float) -> float | None:
         """Return loop time `when` in seconds since INFO_SET."""

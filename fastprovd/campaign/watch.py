@@ -9,14 +9,18 @@ from typing import Final
 import structlog
 
 from fastprovd.campaign.air_picture import AirPicture, HeardBoard
-from fastprovd.campaign.ports import Bearer
+from fastprovd.campaign.ports import Bearer, Scan
 from fastprovd.errors import BearerError
 from fastprovd.mesh.beacons import Advertisement
 
 log = structlog.get_logger()
 
-# A scan that broke is begun again after this; bluetoothd needs 0.6..2.2 s for a restart.
-RESTART_S: Final = 1.0
+# A scan that broke is begun again after this; bluetoothd needs 0.6..2.2 s for a restart, and its
+# return must be noticed soon.
+RESTART_S: Final = 0.5
+# While no scan can be begun all waits stand still, but no longer than this: an adapter is plugged
+# in again after half a minute, and BlueZ may need 10 s more to scan with it.
+ABSENCE_S: Final = 45.0
 # A board on the air is reported every 10.24 s even by a controller that filters duplicates; twice
 # that without any report is a scanner that BlueZ or the controller has lost, or an empty air,
 # which a restart does not harm.
@@ -26,47 +30,90 @@ SILENT_S: Final = 20.0
 class Watch:
     """Feeds the AirPicture from scans; `new_board` is told each matching board once.
 
-    `last_error` is why scanning does not work now, `None` while advertisements come;
-    `silent_restarts` counts scans begun again because nothing at all was heard.
+    `restarted` is told why scans are begun again, once for a series. `last_error` is why scanning
+    does not work now, `None` while advertisements come.
     """
 
     def __init__(
-        self, bearer: Bearer, picture: AirPicture, new_board: Callable[[HeardBoard], None]
+        self,
+        bearer: Bearer,
+        picture: AirPicture,
+        new_board: Callable[[HeardBoard], None],
+        restarted: Callable[[str], None],
     ) -> None:
         self._bearer = bearer
         self._picture = picture
         self._new_board = new_board
+        self._restarted = restarted
+        self._deaf_since: float | None = None
+        self._deaf_before_s = 0.0
+        self._silent_series = 0
         self.last_error: BearerError | None = None
-        self.silent_restarts = 0
+
+    @property
+    def deaf_s(self) -> float:
+        """For how long waits stood still in all."""
+        if self._deaf_since is None:
+            return self._deaf_before_s
+        now = asyncio.get_running_loop().time()
+        return self._deaf_before_s + min(now - self._deaf_since, ABSENCE_S)
 
     async def until(
         self, wanted: Callable[[Advertisement], bool], seconds: float
     ) -> Advertisement | None:
         """Scan until an advertisement is `wanted`; `None` when `seconds` are over.
 
-        A scan that breaks or falls silent is begun again. On return the adapter does not discover
-        any more.
+        A scan that breaks or falls silent is begun again; the time until it works does not count,
+        up to ABSENCE_S. On return the adapter does not discover any more.
         """
+        end_s = asyncio.get_running_loop().time() + seconds - self.deaf_s
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout_at(end_s + self._longest_deaf_s()) as limit:
                 while True:
                     try:
                         async with self._bearer.scan() as scan:
-                            heard = aiter(scan)
-                            while (advertisement := await self._next(heard)) is not None:
-                                self.last_error = None
-                                verdict = wanted(advertisement)
-                                self._take(advertisement)
-                                if verdict:
-                                    return advertisement
+                            self._deaf(False)
+                            limit.reschedule(end_s + self._longest_deaf_s())
+                            found = await self._listen(scan, wanted)
+                            if found is not None:
+                                return found
                     except BearerError as error:
-                        (log.warning if self.last_error is None else log.debug)(
-                            "scan_broken", reason=str(error)
-                        )
-                        self.last_error = error
+                        self._broken(error)
+                        limit.reschedule(end_s + self._longest_deaf_s())
                     await asyncio.sleep(RESTART_S)
         except TimeoutError:
             return None
+
+    def _longest_deaf_s(self) -> float:
+        return self._deaf_before_s + (0.0 if self._deaf_since is None else ABSENCE_S)
+
+    def _deaf(self, is_deaf: bool) -> None:
+        if is_deaf and self._deaf_since is None:
+            self._deaf_since = asyncio.get_running_loop().time()
+        elif not is_deaf:
+            self._deaf_before_s = self.deaf_s
+            self._deaf_since = None
+
+    def _broken(self, error: BearerError) -> None:
+        if self.last_error is None:
+            log.warning("scan_broken", reason=str(error))
+            self._restarted(str(error))
+        else:
+            log.debug("scan_broken", reason=str(error))
+        self.last_error = error
+        self._deaf(True)
+
+    async def _listen(
+        self, scan: Scan, wanted: Callable[[Advertisement], bool]
+    ) -> Advertisement | None:
+        heard = aiter(scan)
+        while (advertisement := await self._next(heard)) is not None:
+            self.last_error = None
+            verdict = wanted(advertisement)
+            self._take(advertisement)
+            if verdict:
+                return advertisement
+        return None
 
     async def listen(self, seconds: float) -> None:
         """Scan for so long."""
@@ -81,13 +128,15 @@ class Watch:
         """Return the next advertisement; `None` when the scan has ended or is to be ended."""
         try:
             async with asyncio.timeout(SILENT_S):
-                return await anext(heard, None)
+                advertisement = await anext(heard, None)
         except TimeoutError:
-            self.silent_restarts += 1
-            (log.warning if self.silent_restarts == 1 else log.debug)(
-                "scan_silent", seconds=SILENT_S, restarts=self.silent_restarts
-            )
+            self._silent_series += 1
+            log.debug("scan_silent", seconds=SILENT_S, series=self._silent_series)
+            if self._silent_series == 1:
+                self._restarted(f"nothing at all was heard for {SILENT_S:g} s")
             return None
+        self._silent_series = 0
+        return advertisement
 
     def _take(self, advertisement: Advertisement) -> None:
         board = self._picture.receive(advertisement)

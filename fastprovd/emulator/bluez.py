@@ -87,8 +87,14 @@ class Bluetoothd:
         self._tree = ObjectTree(self._send)
         self._spawn(self._send_all(bus, self._unsent))
         self._life = self._group.create_task(self._live(bus), name="bluetoothd")
-        self._adapter.on_power = self._powered
         await bus.request_name(_NAME)
+        self.plug()
+
+    def plug(self, name: str = "") -> None:
+        """Show the adapter, which may have come back under another name."""
+        self._adapter.name = name or self._adapter.name
+        self._path = f"/org/bluez/{self._adapter.name}"
+        self._adapter.on_power = self._powered
         self._tree.add(
             self._path,
             ADAPTER,
@@ -111,15 +117,19 @@ class Bluetoothd:
         """End as by SIGTERM: the links are closed and every object taken away first."""
         if self._bus is None:
             return
+        await self.unplug()
+        await self._unsent.join()
+        await self._bus.release_name(_NAME)  # its answer proves that all signals have left
+        await self.kill()
+
+    async def unplug(self) -> None:
+        """Take the adapter away with its links and devices; bluetoothd goes on."""
         await asyncio.sleep(self._adapter.rng.uniform(*self._adapter.timing.power_off_s))
         devices = list(self._devices.values())
         self._forget()
         for device in devices:
             device.remove()
         self._tree.remove(self._path)
-        await self._unsent.join()
-        await self._bus.release_name(_NAME)  # its answer proves that all signals have left
-        await self.kill()
 
     async def _live(self, bus: MessageBus) -> None:
         try:
@@ -134,6 +144,7 @@ class Bluetoothd:
                     handed_over.close()
             for task in self._answering:
                 task.cancel()
+            self._adapter.leave_scan()
             self._forget()
 
     def _forget(self) -> None:

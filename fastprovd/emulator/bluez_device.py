@@ -13,6 +13,7 @@ from fastprovd.emulator.bluez_adapter import DeviceObject, EmulatedAdapter
 from fastprovd.emulator.bluez_gatt import NOT_SUPPORTED, GattObjects, Reply
 from fastprovd.emulator.bluez_objects import DEVICE, ObjectTree
 from fastprovd.emulator.connection import FAILED, Connection
+from fastprovd.emulator.peripheral import Service
 
 _ABORTED: Final = "le-connection-abort-by-local"
 
@@ -33,6 +34,7 @@ class BluezDevice:
         self._tree = tree
         self._spawn = spawn
         self._opening: asyncio.Task[Connection] | None = None
+        self._remembered: tuple[Service, ...] | None = None
         self._connection: Connection | None = None
         tree.add(
             remote.path,
@@ -125,6 +127,9 @@ class BluezDevice:
             return
         services = connection.discover()
         connection.subscribe_service_changed()
+        if self._adapter.remembers_services and self._remembered is not None:
+            services = self._remembered
+        self._remembered = services
         self.gatt.show(services)
         self._tree.change(self.remote.path, DEVICE, ServicesResolved=True)
 

@@ -27,6 +27,8 @@ class BlueZTiming:
 
     scan_start_s: Seconds = (0.02, 0.05)
     scan_stop_s: Seconds = (0.01, 0.03)
+    # The kernel ends a scan that nobody owns any more after one round of its duplicate filter.
+    orphan_scan_s: float = 9.5
     # Unchanged advertisements of one device are reported no more often than this.
     report_interval_s: float = 0.1
     # The kernel restarts its scan this often; a connect behind its duplicate filter waits for it.

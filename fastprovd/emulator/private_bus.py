@@ -44,6 +44,20 @@ class PrivateBus:
         return None
 
     def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.kill()
+        self._directory.cleanup()
+
+    def start(self) -> None:
+        """Start the bus, at the same address as the one that was killed before."""
         directory = Path(self._directory.name)
         config = directory / "bus.conf"
         config.write_text(_CONFIG.format(socket=directory / "bus"))
@@ -61,20 +75,11 @@ class PrivateBus:
             text=True,
         )
         assert self._daemon.stdout is not None  # noqa: S101 - PIPE was asked for
-        self.address = self._daemon.stdout.readline().strip()
-        if not self.address:
+        listening = self._daemon.stdout.readline().strip()
+        if not listening:
             self.kill()
             raise OSError(f"{_PROGRAM} did not start, exit status {self._daemon.returncode}")
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.kill()
-        self._directory.cleanup()
+        self.address = listening.partition(",guid=")[0]  # another one at each start
 
     def kill(self) -> None:
         """End the bus without a word to anybody; idempotent."""

@@ -1,13 +1,15 @@
-"""Adapters are found by their address."""
+"""Adapters are found by their address or their power, links of nobody by their services."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
+from bleak.uuids import normalize_uuid_16
 from dbus_fast import Variant
 
-from fastprovd.bearers.bluez import adapter_name, find_adapter
+from fastprovd.bearers.bluez import adapter_name, find_adapter, first_adapter, linked_boards
 from fastprovd.errors import BluetoothUnavailable
 
 OBJECTS = {
@@ -30,6 +32,71 @@ def test_a_missing_adapter_is_named_with_those_there_are() -> None:
         adapter_name(OBJECTS, "24:0A:C4:5E:00:01")
     with pytest.raises(BluetoothUnavailable, match="none"):
         adapter_name({}, "24:0A:C4:5E:00:01")
+
+
+def adapter(*, powered: bool = True, roles: tuple[str, ...] = ("central",)) -> dict[str, Any]:
+    return {
+        "org.bluez.Adapter1": {"Powered": Variant("b", powered), "Roles": Variant("as", [*roles])}
+    }
+
+
+@pytest.mark.parametrize(
+    ("adapters", "name"),
+    [
+        ({"hci0": adapter()}, "hci0"),
+        ({"hci10": adapter(), "hci2": adapter()}, "hci2"),
+        ({"hci0": adapter(powered=False), "hci1": adapter()}, "hci1"),
+        ({"hci0": adapter(roles=("peripheral",)), "hci1": adapter()}, "hci1"),
+    ],
+)
+def test_the_first_usable_adapter_is_taken(adapters: dict[str, Any], name: str) -> None:
+    """It is on, has LE, and the lowest number of those."""
+    assert first_adapter({f"/org/bluez/{n}": found for n, found in adapters.items()}) == name
+
+
+@pytest.mark.parametrize(
+    ("adapters", "said"),
+    [
+        ({}, "plug one in"),
+        ({"hci0": adapter(roles=())}, "no LE on hci0"),
+        ({"hci0": adapter(powered=False)}, "hci0 is off; switch it on"),
+    ],
+)
+def test_without_a_usable_adapter_it_is_said_why(adapters: dict[str, Any], said: str) -> None:
+    """Each reason has its advice."""
+    with pytest.raises(BluetoothUnavailable, match=said):
+        first_adapter({f"/org/bluez/{n}": found for n, found in adapters.items()})
+
+
+HCI0, HCI1 = "/org/bluez/hci0", "/org/bluez/hci1"
+
+
+def device(adapter_path: str, *, connected: bool = True, uuids: tuple[int, ...] = ()) -> Any:
+    return {
+        "org.bluez.Device1": {
+            "Adapter": Variant("o", adapter_path),
+            "Connected": Variant("b", connected),
+            "UUIDs": Variant("as", [normalize_uuid_16(uuid) for uuid in uuids]),
+        }
+    }
+
+
+def test_only_links_to_mesh_boards_on_our_adapter_are_ours() -> None:
+    """A keyboard, a board that is not connected, and one at another adapter are left alone."""
+    objects = {
+        f"{HCI0}/dev_advertised": device(HCI0, uuids=(0x1827,)),
+        f"{HCI0}/dev_discovered": device(HCI0),
+        f"{HCI0}/dev_discovered/service000a": {
+            "org.bluez.GattService1": {
+                "Device": Variant("o", f"{HCI0}/dev_discovered"),
+                "UUID": Variant("s", normalize_uuid_16(0x1828)),
+            }
+        },
+        f"{HCI0}/dev_keyboard": device(HCI0, uuids=(0x1812,)),
+        f"{HCI0}/dev_free": device(HCI0, connected=False, uuids=(0x1827,)),
+        f"{HCI1}/dev_elsewhere": device(HCI1, uuids=(0x1827,)),
+    }
+    assert linked_boards(objects, "hci0") == [f"{HCI0}/dev_advertised", f"{HCI0}/dev_discovered"]
 
 
 def test_without_a_bus_bluetooth_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:

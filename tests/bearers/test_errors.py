@@ -12,19 +12,20 @@ from bleak.exc import (
 )
 
 from fastprovd.bearers.errors import BLEAK_ERRORS, Remedy, describe, diagnose
-from fastprovd.errors import BearerError, BluetoothUnavailable, ConnectionLost, DeviceNotFound
+from fastprovd.errors import (
+    BearerError,
+    BluetoothUnavailable,
+    ConnectionLost,
+    DeviceNotFound,
+    OtherService,
+)
 
 OFF, NONE, NO_CENTRAL = (
     BleakBluetoothNotAvailableReason.POWERED_OFF,
     BleakBluetoothNotAvailableReason.NO_BLUETOOTH,
     BleakBluetoothNotAvailableReason.NO_BLE_CENTRAL_ROLE,
 )
-RETRY, RECONNECT, FORGET, GIVE_UP = (
-    Remedy.RETRY,
-    Remedy.RECONNECT,
-    Remedy.FORGET_DEVICE,
-    Remedy.GIVE_UP,
-)
+RETRY, SEARCH, FORGET, GIVE_UP = Remedy.RETRY, Remedy.SEARCH, Remedy.FORGET, Remedy.GIVE_UP
 
 
 def failed(text: str) -> BleakDBusError:
@@ -50,6 +51,7 @@ NO_CONNECT = 'Method "Connect" with signature "" on interface "org.bluez.Device1
     ("error", "raised", "remedy", "advice"),
     [
         # The adapter
+        (BluetoothUnavailable("there is no adapter"), BluetoothUnavailable, GIVE_UP, "again"),
         (
             unavailable("No powered Bluetooth adapters found. Turn on Bluetooth", OFF),
             BluetoothUnavailable,
@@ -89,14 +91,15 @@ NO_CONNECT = 'Method "Connect" with signature "" on interface "org.bluez.Device1
         (
             BleakDeviceNotFoundError("24:0A", "Device with address 24:0A was not found."),
             DeviceNotFound,
-            FORGET,
+            SEARCH,
             "scan again",
         ),
-        (BleakError("device 'dev_24_0A' not found"), DeviceNotFound, FORGET, "scan again"),
-        (dbus("UnknownObject", NO_CONNECT), DeviceNotFound, FORGET, "scan again"),
-        (dbus("UnknownMethod", NO_CONNECT), DeviceNotFound, FORGET, "scan again"),
-        (bluez("DoesNotExist", "Does Not Exist"), DeviceNotFound, FORGET, "scan again"),
+        (BleakError("device 'dev_24_0A' not found"), DeviceNotFound, SEARCH, "scan again"),
+        (dbus("UnknownObject", NO_CONNECT), DeviceNotFound, SEARCH, "scan again"),
+        (dbus("UnknownMethod", NO_CONNECT), DeviceNotFound, SEARCH, "scan again"),
+        (bluez("DoesNotExist", "Does Not Exist"), DeviceNotFound, SEARCH, "scan again"),
         # Establishing a link
+        (OtherService("it offers 1827"), OtherService, FORGET, "look again"),
         (failed("le-connection-abort-by-local"), ConnectionLost, RETRY, "Wi-Fi"),
         (failed("br-connection-canceled"), ConnectionLost, RETRY, "ControllerMode"),
         (failed("br-connection-profile-unavailable"), ConnectionLost, RETRY, "ControllerMode"),
@@ -104,41 +107,39 @@ NO_CONNECT = 'Method "Connect" with signature "" on interface "org.bluez.Device1
         (
             BleakError("failed to discover services, device disconnected"),
             ConnectionLost,
-            RECONNECT,
+            RETRY,
             "again",
         ),
         # Using it
         (
             BleakError("Service Discovery has not been performed yet"),
             ConnectionLost,
-            RECONNECT,
+            RETRY,
             "again",
         ),
-        (BleakError("Not connected"), ConnectionLost, RECONNECT, "again"),
-        (bluez("NotConnected", "Not Connected"), ConnectionLost, RECONNECT, "again"),
-        (failed("Not connected"), ConnectionLost, RECONNECT, "again"),
-        (failed("Failed to initiate write"), ConnectionLost, RECONNECT, "again"),
+        (BleakError("Not connected"), ConnectionLost, RETRY, "again"),
+        (bluez("NotConnected", "Not Connected"), ConnectionLost, RETRY, "again"),
+        (failed("Not connected"), ConnectionLost, RETRY, "again"),
+        (failed("Failed to initiate write"), ConnectionLost, RETRY, "again"),
         (
             BleakError("characteristic at /x not found, device may be disconnected"),
             ConnectionLost,
-            RECONNECT,
+            RETRY,
             "again",
         ),
         # Never seen
-        (failed("le-connection-of-tomorrow"), ConnectionLost, RECONNECT, "retry"),
+        (failed("le-connection-of-tomorrow"), ConnectionLost, RETRY, "retry"),
     ],
     ids=lambda value: describe(value)[:60] if isinstance(value, BaseException) else "",
 )
 def test_each_error_has_its_remedy(
     error: Exception, raised: type[BearerError], remedy: Remedy, advice: str
 ) -> None:
-    """Retry, reconnect, forget the device, or give up; and a sentence that says what to do."""
-    assert isinstance(error, BLEAK_ERRORS)
+    """Retry, search or forget the device, or give up; and a sentence that says what to do."""
+    assert isinstance(error, (*BLEAK_ERRORS, BearerError))
     diagnosis = diagnose(error)
     assert (diagnosis.error, diagnosis.remedy) == (raised, remedy)
     assert advice in diagnosis.advice
-    assert diagnosis.is_transient == (remedy is not GIVE_UP)
-    assert diagnosis.forgets_device == (remedy is FORGET)
 
 
 def test_an_error_is_one_line() -> None:

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from fastprovd.campaign.air_picture import AirPicture
 from fastprovd.campaign.collecting import Collecting
 from fastprovd.campaign.planner import SAFE_LIST_ENTRIES, Plan, Share
+from fastprovd.campaign.proxy_session import ProxySession
 from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.settings import RunSettings
 from fastprovd.campaign.states import WAITS
@@ -61,6 +62,10 @@ def _proxy(number: int) -> Advertisement:
     return Advertisement(_at(number), NetworkIdentity(NET_KEY.network_id), -50, 0.0)
 
 
+async def _is_started(_: ProxySession) -> None:
+    """Nothing is to be done: the Primary has told that it took INFO_SET."""
+
+
 class Scene:
     """A Primary Provisioner with `nodes` behind it; board 1 is the Primary itself.
 
@@ -85,10 +90,10 @@ class Scene:
         self.links: list[FakeLink] = []
         self.bearer = FakeBearer(*airs, link=self._open)
         self.picture = AirPicture(b"\xdd\xdd", NET_KEY)
-        self.watch = Watch(self.bearer, self.picture, lambda _: None)
+        self.watch = Watch(self.bearer, self.picture, lambda _: None, lambda _: None)
         run = Run("r-1", RunState.PROVISIONING, datetime(2026, 1, 1, tzinfo=UTC))
         self.log = RunLog(run, self.store, self.listener, CLOCK)
-        self.log.mark_info_set()
+        self.log.mark_info_set(CLOCK.monotonic())
         self.top = top_provisioner(self.store)
         self.collecting = Collecting(
             Plan(PRIMARY, SHARE, 1),
@@ -100,6 +105,7 @@ class Scene:
             top=self.top,
             app_key=APP_KEY,
             clock=CLOCK,
+            confirm=_is_started,
         )
 
     async def collect(self) -> None:

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from fastprovd.campaign.planner import plan_run
 from fastprovd.campaign.primary import (
     Outcome,
+    Start,
     add_app_key,
     provision,
     start_fast_provisioning,
@@ -337,7 +338,7 @@ def test_a_board_that_does_not_answer_is_asked_three_times(
 PLAN = plan_run(7, PRIMARY, 0x7FFF, [])
 
 
-async def _start(t: Talk) -> str:
+async def _start(t: Talk) -> Start:
     return await start_fast_provisioning(t.session, PLAN, APP_KEY, GROUP, MATCH)
 
 
@@ -346,7 +347,7 @@ def test_info_set_says_what_the_plan_says(run_virtual: RunVirtual[Any]) -> None:
 
     async def main() -> None:
         async with talk(_board()) as t:
-            assert await _start(t) == "INFO_STATUS says so"
+            assert await _start(t) is Start.STARTED
             (heard,) = t.mesh.proxy.heard
             # ctx_flags: node_addr_cnt, unicast_min, unicast_max, group_addr, match_val, action.
             assert encode_message(heard.message).hex() == (
@@ -369,7 +370,7 @@ def test_a_board_that_is_at_it_already_has_started(run_virtual: RunVirtual[Any])
 
     async def main() -> None:
         async with talk(_board(info=InfoStatus(0x40, b"\x04"))) as t:
-            assert await _start(t) == "INFO_STATUS says so"
+            assert await _start(t) is Start.ALREADY_STARTED
 
     run_virtual(main())
 
@@ -382,7 +383,7 @@ def test_a_busy_board_is_asked_again(run_virtual: RunVirtual[Any]) -> None:
         replies = iter([BUSY, SUCCEEDED])
         board.answers[InfoSet] = lambda _: next(replies)
         async with talk(board) as t:
-            assert await _start(t) == "INFO_STATUS says so"
+            assert await _start(t) is Start.STARTED
             first, second = board.heard
             assert second.at_s - first.at_s >= 0.5
 
@@ -437,7 +438,7 @@ def test_a_hang_up_without_status_is_a_start(run_virtual: RunVirtual[Any]) -> No
         board = _board()
         async with talk(board) as t:
             board.answers[InfoSet] = lambda _: t.link.hang_up_later(0.0)
-            assert await _start(t) == "the board hung up after INFO_SET"
+            assert await _start(t) is Start.HUNG_UP
 
     run_virtual(main())
 
@@ -448,7 +449,7 @@ def test_a_status_right_before_the_hang_up_is_taken(run_virtual: RunVirtual[Any]
     async def main() -> None:
         # INFO_STATUS has two segments; 0 is the Filter Status, 1 the acknowledgment of INFO_SET.
         async with talk(_board(), to_top={3: hang_up_after}) as t:
-            assert await _start(t) == "INFO_STATUS says so"
+            assert await _start(t) is Start.STARTED
             assert not t.link.is_connected
 
     run_virtual(main())
@@ -459,7 +460,7 @@ def test_a_hang_up_that_meets_the_write_is_a_start(run_virtual: RunVirtual[Any])
 
     async def main() -> None:
         async with talk(_board(), to_board={2: hang_up_after}) as t:
-            assert await _start(t) == "the board hung up after INFO_SET"
+            assert await _start(t) is Start.HUNG_UP
             assert len(t.mesh.proxy.heard) == 1
 
     run_virtual(main())
@@ -487,7 +488,7 @@ def test_an_info_set_that_is_lost_is_sent_again(run_virtual: RunVirtual[Any]) ->
         replies = iter([None, SUCCEEDED])
         board.answers[InfoSet] = lambda _: next(replies)
         async with talk(board) as t:
-            assert await _start(t) == "INFO_STATUS says so"
+            assert await _start(t) is Start.STARTED
             assert len(board.heard) == 2
 
     run_virtual(main())

@@ -126,7 +126,7 @@ def test_times_count_from_info_set(run_virtual: RunVirtual[Any]) -> None:
         await asyncio.sleep(5.0)
         assert scene.log.since_info_set is None
         assert scene.log.since(1.0) is None
-        scene.log.mark_info_set()
+        scene.log.mark_info_set(SystemClock().monotonic())
         await asyncio.sleep(2.5)
         assert scene.log.since_info_set == 2.5
         assert scene.log.since(6.0) == 1.0

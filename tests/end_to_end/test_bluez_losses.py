@@ -125,6 +125,7 @@ def test_scanning_is_back_soon(run_paced: RunPaced, private_bus: PrivateBus, fau
                 s.bearer,
                 AirPicture(b"\xdd\xdd", next(iter(s.top.stack.net_keys.values()))),
                 lambda _: None,
+                lambda _: None,
             )
             heard_s: list[float] = []
 
