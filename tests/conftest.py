@@ -21,6 +21,13 @@ RunVirtual = Callable[[Coroutine[Any, Any, T]], T]
 # For long runs: `pytest --hypothesis-profile=fuzz`.
 settings.register_profile("fuzz", max_examples=20_000, deadline=None)
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the fault matrix be run as a whole."""
+    parser.addoption("--fault-matrix", action="store_true", help="run every fault in every phase")
+    parser.addoption("--fault-table", metavar="FILE", help="write the outcome of each cell")
+
+
 # Emulated seconds: no test means to take a day, so a deadlock fails at once instead of hanging.
 LIMIT_S = 86_400.0
 
