@@ -95,6 +95,7 @@ class Campaign:
         self._plan: Plan | None = None
         self._board: HeardBoard | None = None
         self._is_started = False
+        self._quiet_since: float | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -375,7 +376,7 @@ class Campaign:
                 if self.run.state is not RunState.PROVISIONING:
                     silent_since = self._clock.monotonic()
                     await self._log.move(Trigger.LINK_LOST)
-        await collecting.identify_silent()
+        self._quiet_since = await collecting.identify_silent()
         raise self._verdict()
 
     def _verdict(self) -> _End:
@@ -418,7 +419,9 @@ class Campaign:
 
     def _missing(self) -> tuple[Any, ...]:
         now = self._clock.monotonic()
-        left = self._picture.unprovisioned(now, WAITS["board_gone"].seconds)
+        gone_s = WAITS["board_gone"].seconds
+        within_s = gone_s if self._quiet_since is None else now - self._quiet_since
+        left = self._picture.unprovisioned(now, within_s)
         return missing_boards(
             self._log.nodes.values(), left, self._settings.expected, len(self._picture.boards)
         )

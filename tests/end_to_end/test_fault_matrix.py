@@ -56,13 +56,15 @@ def test_run_survives_or_says_why(
 ) -> None:
     """Done, or an end whose reason is true; keys, addresses and SEQ are kept, no link is left."""
 
+    record_property("cell", [fault.name, phase.name, host.name])
+
     async def main() -> None:
         async with world(private_bus, host, phase, seed=1) as w:
-            executing = asyncio.create_task(w.scene.campaign.execute())
-            await w.moment()
-            assert w.scene.campaign.run.state is phase.state, "the fault must hit its phase"
-            await fault.happen(w)
-            run = await executing
+            async with asyncio.TaskGroup() as group:
+                executing = group.create_task(w.scene.campaign.execute())
+                assert await w.moment() is phase.state, "the fault must hit its phase"
+                await fault.happen(w)
+            run = executing.result()
             assert fault.took_effect(w), "nobody noticed the fault"
             record_property("outcome", outcome_of(run, w.scene.without_app_key()))
             check_end(w, run, fault)

@@ -73,17 +73,17 @@ class World:
     bluetoothd: Bluetoothd
     bearer: TracedBearer
     phase: Phase
-    has_passed: asyncio.Event
+    passed_in: asyncio.Future[RunState]
     others: AsyncExitStack
     victims: list[Board] = field(default_factory=list)
 
-    async def moment(self) -> None:
-        """Wait for the phase."""
+    async def moment(self) -> RunState:
+        """Wait for the phase, and return the state of the run at that moment."""
         if self.phase.passes:
-            await self.has_passed.wait()
-        else:
-            await self.scene.listener.reached(self.phase.state)
-            await asyncio.sleep(self.phase.after_s)
+            return await self.passed_in
+        await self.scene.listener.reached(self.phase.state)
+        await asyncio.sleep(self.phase.after_s)
+        return self.scene.campaign.run.state
 
     @property
     def primary(self) -> Board:
@@ -102,12 +102,12 @@ class World:
 @asynccontextmanager
 async def world(bus: PrivateBus, host: Host, phase: Phase, seed: int) -> AsyncIterator[World]:
     """Open a scene with stock boards over D-Bus."""
-    has_passed = asyncio.Event()
+    passed_in: asyncio.Future[RunState] = asyncio.get_running_loop().create_future()
     behind: list[tuple[Bluetoothd, TracedBearer]] = []
 
     def passed(name: str) -> None:
-        if name == phase.passes:
-            has_passed.set()
+        if name == phase.passes and not passed_in.done():
+            passed_in.set_result(s.campaign.run.state)
 
     @asynccontextmanager
     async def door(adapter: EmulatedAdapter) -> AsyncIterator[BleakBearer]:
@@ -121,7 +121,7 @@ async def world(bus: PrivateBus, host: Host, phase: Phase, seed: int) -> AsyncIt
     ):
         bluetoothd, bearer = behind[0]
         bearer.net_keys = list(s.top.client.stack.net_keys.values())
-        yield World(s, bus, bluetoothd, bearer, phase, has_passed, others)
+        yield World(s, bus, bluetoothd, bearer, phase, passed_in, others)
 
 
 @dataclass(frozen=True)
