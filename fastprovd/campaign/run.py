@@ -244,7 +244,11 @@ class Campaign:
         within_s = gone_s if self._quiet_since is None else now - self._quiet_since
         left = self._picture.unprovisioned(now, within_s)
         return missing_boards(
-            self._log.nodes.values(), left, self._settings.expected, len(self._picture.boards)
+            self._log.nodes.values(),
+            left,
+            self._settings.expected,
+            len(self._picture.boards),
+            is_quiet=self._quiet_since is not None,
         )
 
     async def _finish(self, trigger: Trigger, reason: str) -> None:

@@ -18,6 +18,10 @@ SILENT_PRIMARY: Final = (
     "power-cycle all boards and run again"
 )
 UNPROVISIONED: Final = "still unprovisioned: no provisioner took it; run again"
+LAST_HEARD_UNPROVISIONED: Final = (
+    "unprovisioned when it was last heard: no provisioner took it, or nobody could tell its address"
+    "; power-cycle it and run again"
+)
 
 
 def target(expected: int | None, heard: int) -> int:
@@ -30,10 +34,13 @@ def missing_boards(
     unprovisioned: Iterable[HeardBoard],
     expected: int | None,
     heard: int,
+    *,
+    is_quiet: bool = True,
 ) -> tuple[MissingBoard, ...]:
     """Return who keeps the run from being done; empty when every board is proven.
 
-    `unprovisioned` are matching boards that still advertise 0x1827 once all is quiet.
+    `unprovisioned` are matching boards that still advertise 0x1827 once all is quiet; while it is
+    not, they may have become nodes since, and BlueZ may repeat what they advertised before.
     """
     nodes = list(nodes)
     missing = [
@@ -54,7 +61,13 @@ def missing_boards(
         # Nodes that others provisioned have no UUID here, and may have been heard just before it.
         left = sorted(left, key=lambda board: -board.last_seen_s)[:unaccounted]
         missing += [
-            MissingBoard(UNPROVISIONED, None, board.uuid, board.device_address) for board in left
+            MissingBoard(
+                UNPROVISIONED if is_quiet else LAST_HEARD_UNPROVISIONED,
+                None,
+                board.uuid,
+                board.device_address,
+            )
+            for board in left
         ]
         unaccounted -= len(left)
     if unaccounted > 0:
