@@ -326,6 +326,8 @@ class BleakBearer:
         try:
             async with asyncio.timeout(2 * self._connect_timeout_s + _BLEAK_MARGIN_S):
                 await client.connect()
+            # BlueZ knows a board as long as it is connected, however long it was not heard.
+            self._linked(device_address)
             await link.start(client)
             return connection
         except BaseException:
@@ -376,6 +378,11 @@ class BleakBearer:
 
     def _remember(self, device: BLEDevice) -> None:
         self._devices[device.address] = (device, asyncio.get_running_loop().time())
+
+    def _linked(self, device_address: str) -> None:
+        known = self._devices.get(device_address)
+        if known is not None:
+            self._remember(known[0])
 
     def _forget_silent(self) -> None:
         oldest_s = asyncio.get_running_loop().time() - _DEVICE_LIFE_S

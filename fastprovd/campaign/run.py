@@ -11,12 +11,13 @@ import structlog
 
 from fastprovd.campaign.air_picture import AirPicture, HeardBoard
 from fastprovd.campaign.collecting import Collecting
+from fastprovd.campaign.direct import Direct
 from fastprovd.campaign.founding import Founding, checked
 from fastprovd.campaign.planner import Plan
 from fastprovd.campaign.ports import Audience, Bearer, Store
 from fastprovd.campaign.proxy_session import TopProvisioner
 from fastprovd.campaign.run_log import RunLog
-from fastprovd.campaign.settings import RunSettings
+from fastprovd.campaign.settings import Method, RunSettings
 from fastprovd.campaign.states import WAITS, RunEnd, Trigger
 from fastprovd.campaign.verdict import missing_boards, summary, target
 from fastprovd.campaign.watch import Watch
@@ -76,6 +77,18 @@ class Campaign:
             top=top,
             app_key=app_key,
         )
+        self._direct = Direct(
+            settings,
+            log=self._log,
+            picture=self._picture,
+            watch=self._watch,
+            bearer=bearer,
+            store=store,
+            clock=clock,
+            entropy=entropy,
+            top=top,
+            app_key=app_key,
+        )
         self._quiet_since: float | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
@@ -119,6 +132,9 @@ class Campaign:
 
     async def _drive(self) -> None:
         await self._hear_boards()
+        if self._settings.method is Method.DIRECT:
+            await self._direct.provision_all()
+            raise self._verdict()
         await self._founding.make()
         await self._founding.start()
         await self._collect()

@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Method(StrEnum):
+    """Who provisions the boards: they each other, we all of them, or whoever is faster."""
+
+    FAST = "fast"
+    DIRECT = "direct"
+    AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,7 +19,8 @@ class RunSettings:
     """`expected` counts all boards, the Primary too; `None`: as many as are heard.
 
     `match` is the start of the Device UUIDs to provision, 2..16 octets; `group` is what every
-    board subscribes to; `unicast_min`..`unicast_max` bound the addresses handed out.
+    board subscribes to; `unicast_min`..`unicast_max` bound the addresses handed out; `links` is how
+    many GATT links the adapter bears at once.
 
     Times in seconds: `scan_s`, how long to look for boards before giving up; `primary_return_s`,
     how long the Primary's proxy may stay off the air (it came back as late as 67 s at 24 boards);
@@ -18,6 +28,8 @@ class RunSettings:
     Provisioner reports 5 s after its last child, then repeats every 4 s); `run_s`, all in all.
     """
 
+    method: Method = Method.FAST
+    links: int = 5
     expected: int | None = None
     match: bytes = b"\xdd\xdd"
     group: int = 0xC000
