@@ -57,11 +57,17 @@ async def one_run(
 
 
 async def provision(
-    config: Config, expected: int, reporter: Reporter, radio: Radio | None = None
+    config: Config,
+    expected: int,
+    reporter: Reporter,
+    radio: Radio | None = None,
+    method: str | None = None,
 ) -> Run:
     """Do one run with the configured adapter; raises ConfigError, StoreError."""
     async with open_published(config, radio=radio) as gateway:
-        run, nodes = await one_run(gateway, gateway.settings(expected=expected), reporter)
+        run, nodes = await one_run(
+            gateway, gateway.settings(expected=expected, method=method), reporter
+        )
         reporter.finished(run, nodes)
         return run
 

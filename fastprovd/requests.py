@@ -46,6 +46,7 @@ _CODES: tuple[tuple[type[FastprovdError], ErrorCode], ...] = (
 class RunStartData:
     """`run/start`; what is absent or `null` is taken from the configuration."""
 
+    method: Literal["fast", "direct", "auto"] | None = setting(None)
     expected: int | None = setting(None, low=1, high=addresses.UNICAST_MAX)
     match: bytes | None = setting(None, low=2, high=16)
     group: int | None = setting(

@@ -26,7 +26,13 @@ from fastprovd.campaign.states import WAITS, RunEnd, Trigger
 from fastprovd.campaign.tasks import together
 from fastprovd.campaign.watch import Watch
 from fastprovd.clock import Clock
-from fastprovd.errors import AccessError, BearerError, ConnectionLost, LocalProtocolError
+from fastprovd.errors import (
+    AccessError,
+    BearerError,
+    ConnectionLost,
+    LocalProtocolError,
+    OtherService,
+)
 from fastprovd.mesh.beacons import Advertisement
 from fastprovd.mesh.keys import AppKey, DevKey
 from fastprovd.mesh.models.configuration_states import GattProxySet, NodeIdentitySet
@@ -78,7 +84,10 @@ class _Addresses:
 
 
 class Direct:
-    """Provisions all boards that were heard; what did not work out is in the log's nodes."""
+    """Provisions all boards that were heard.
+
+    `failed` has the UUIDs of those that are no nodes, and why.
+    """
 
     def __init__(
         self,
@@ -108,11 +117,14 @@ class Direct:
         self._addresses = _Addresses()
         self._tasks: deque[_Task] = deque()
         self._made = 0
+        self.has_begun = False
+        self.failed: dict[bytes, str] = {}
 
     async def provision_all(self) -> None:
         """Provision the boards, loudest first; raises RunEnd when no addresses are left."""
         boards = sorted(self._picture.boards.values(), key=lambda board: -board.rssi_dbm)
         await self._reserve(len(boards))
+        self.has_begun = True
         await self._log.move(Trigger.BY_OURSELVES, t_provisioned_s=0.0, t_known_s=0.0)
         self._log.mark_info_set(self._clock.monotonic())
         self._tasks.extend(_Task(board) for board in boards)
@@ -163,6 +175,10 @@ class Direct:
             task.reason = ""
             try:
                 await (self._finish(task) if task.is_node else self._make(task))
+            except OtherService as error:
+                # It forgot what we made of it, or was never told: it waits to be provisioned.
+                task.is_node = False
+                task.reason = str(error)
             except (AccessError, BearerError, LocalProtocolError) as error:
                 task.reason = str(error)
             if task.reason:
@@ -179,6 +195,8 @@ class Direct:
         self._log.event("warning", about=task.board.device_address, reason=task.reason)
         if task.sessions >= _SESSIONS_EACH:
             self._tasks.remove(task)
+            if not task.is_node:
+                self.failed[task.board.uuid] = task.reason
 
     # One board
 

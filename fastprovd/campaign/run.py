@@ -13,7 +13,7 @@ from fastprovd.campaign.air_picture import AirPicture, HeardBoard
 from fastprovd.campaign.collecting import Collecting
 from fastprovd.campaign.direct import Direct
 from fastprovd.campaign.founding import Founding, checked
-from fastprovd.campaign.planner import Plan
+from fastprovd.campaign.planner import Plan, we_are_faster
 from fastprovd.campaign.ports import Audience, Bearer, Store
 from fastprovd.campaign.proxy_session import TopProvisioner
 from fastprovd.campaign.run_log import RunLog
@@ -132,12 +132,20 @@ class Campaign:
 
     async def _drive(self) -> None:
         await self._hear_boards()
-        if self._settings.method is Method.DIRECT:
+        if self._is_direct():
             await self._direct.provision_all()
             raise self._verdict()
         await self._founding.make()
         await self._founding.start()
         await self._collect()
+
+    def _is_direct(self) -> bool:
+        settings, boards = self._settings, len(self._picture.boards)
+        if settings.method is not Method.AUTO:
+            return settings.method is Method.DIRECT
+        # Boards that we do not hear can only be reached by other boards.
+        all_heard = boards >= (settings.expected or 0)
+        return all_heard and we_are_faster(boards, settings.links)
 
     # Hearing the boards
 
@@ -258,18 +266,21 @@ class Campaign:
         now = self._clock.monotonic()
         gone_s = WAITS["board_gone"].seconds
         within_s = gone_s if self._quiet_since is None else now - self._quiet_since
-        left = self._picture.unprovisioned(now, within_s)
+        failed = self._direct.failed
+        left = self._picture.unprovisioned(now, math.inf if failed else within_s)
         return missing_boards(
             self._log.nodes.values(),
             left,
             self._settings.expected,
             len(self._picture.boards),
             is_quiet=self._quiet_since is not None,
+            failed=failed,
         )
 
     async def _finish(self, trigger: Trigger, reason: str) -> None:
         changes: dict[str, Any] = {"reason": reason or None, "heard": len(self._picture.boards)}
-        if trigger is not Trigger.ALL_PROVEN and self._founding.plan is not None:
+        has_begun = self._founding.plan is not None or self._direct.has_begun
+        if trigger is not Trigger.ALL_PROVEN and has_begun:
             changes["missing"] = self._missing()
         await self._log.move(trigger, **changes)
         self._log.publish_nodes()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 from fastprovd.campaign.air_picture import HeardBoard
@@ -36,13 +37,17 @@ def missing_boards(
     heard: int,
     *,
     is_quiet: bool = True,
+    failed: Mapping[bytes, str] = MappingProxyType({}),
 ) -> tuple[MissingBoard, ...]:
     """Return who keeps the run from being done; empty when every board is proven.
 
     `unprovisioned` are matching boards that still advertise 0x1827 once all is quiet; while it is
     not, they may have become nodes since, and BlueZ may repeat what they advertised before.
+    `failed` has the UUIDs of those that we tried ourselves, with the reason. A board that forgot
+    its address and answers under a new one is not missing.
     """
     nodes = list(nodes)
+    answering = {node.device_uuid for node in nodes if node.proven and node.device_uuid}
     missing = [
         MissingBoard(
             SILENT_PRIMARY if node.role is NodeRole.PRIMARY_PROVISIONER else SILENT,
@@ -51,7 +56,7 @@ def missing_boards(
             node.device_address,
         )
         for node in sorted(nodes, key=lambda node: node.address)
-        if not node.proven
+        if not node.proven and node.device_uuid not in answering
     ]
     proven = sum(node.proven for node in nodes)
     unaccounted = target(expected, heard) - proven - len(missing)
@@ -62,7 +67,7 @@ def missing_boards(
         left = sorted(left, key=lambda board: -board.last_seen_s)[:unaccounted]
         missing += [
             MissingBoard(
-                UNPROVISIONED if is_quiet else LAST_HEARD_UNPROVISIONED,
+                _left(failed.get(board.uuid), is_quiet),
                 None,
                 board.uuid,
                 board.device_address,
@@ -73,6 +78,12 @@ def missing_boards(
     if unaccounted > 0:
         missing += [MissingBoard(_unaccounted(expected, heard))] * unaccounted
     return tuple(missing)
+
+
+def _left(failure: str | None, is_quiet: bool) -> str:
+    if failure is not None:
+        return f"it could not be provisioned: {failure}; power-cycle it and run again"
+    return UNPROVISIONED if is_quiet else LAST_HEARD_UNPROVISIONED
 
 
 def _unaccounted(expected: int | None, heard: int) -> str:

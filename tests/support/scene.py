@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastprovd.bearers.adapter import BleakBearer
+from fastprovd.bearers.adapter import MAX_LINKS, BleakBearer
 from fastprovd.campaign.proxy_session import TopProvisioner
 from fastprovd.campaign.run import Campaign
 from fastprovd.campaign.settings import RunSettings
@@ -113,13 +113,19 @@ class Scene:
 Door = Callable[[EmulatedAdapter], AbstractAsyncContextManager[BleakBearer]]
 
 
-@asynccontextmanager
-async def in_process(adapter: EmulatedAdapter) -> AsyncIterator[BleakBearer]:
+def in_process(links: int) -> Door:
     """Reach the boards by backend classes for bleak."""
-    async with BleakBearer(
-        scanner_backend=scanner_backend(adapter), client_backend=client_backend(adapter)
-    ) as bearer:
-        yield bearer
+
+    @asynccontextmanager
+    async def reach(adapter: EmulatedAdapter) -> AsyncIterator[BleakBearer]:
+        async with BleakBearer(
+            scanner_backend=scanner_backend(adapter),
+            client_backend=client_backend(adapter),
+            max_links=links,
+        ) as bearer:
+            yield bearer
+
+    return reach
 
 
 def over_dbus(bus_address: str) -> Door:
@@ -141,7 +147,8 @@ async def scene(
     host: Host = Host.BLUEDROID,
     flaws: Flaws | None = None,
     settings: RunSettings | None = None,
-    door: Door = in_process,
+    door: Door | None = None,
+    links: int = MAX_LINKS,
 ) -> AsyncIterator[Scene]:
     """Set the scene; everything in it depends on the seed only."""
     air = Air(seed)
@@ -164,7 +171,7 @@ async def scene(
             stack.app_keys[network.app_key.index] = network.app_key
             top = TopProvisioner(stack, store)
             listener = Listener()
-            async with door(adapter) as bearer:
+            async with (door or in_process(links))(adapter) as bearer:
                 campaign = Campaign(
                     "r-test",
                     settings or RunSettings(expected=boards),
