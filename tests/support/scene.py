@@ -78,6 +78,7 @@ class Scene:
     bearer: BleakBearer
     store: StateStore
     top: TopProvisioner
+    entropy: Callable[[int], bytes]
     listener: Listener
     campaign: Campaign
 
@@ -149,6 +150,7 @@ async def scene(
     settings: RunSettings | None = None,
     door: Door | None = None,
     links: int = MAX_LINKS,
+    listener: Listener | None = None,
 ) -> AsyncIterator[Scene]:
     """Set the scene; everything in it depends on the seed only."""
     air = Air(seed)
@@ -170,7 +172,7 @@ async def scene(
             )
             stack.app_keys[network.app_key.index] = network.app_key
             top = TopProvisioner(stack, store)
-            listener = Listener()
+            listener = listener or Listener()
             async with (door or in_process(links))(adapter) as bearer:
                 campaign = Campaign(
                     "r-test",
@@ -183,4 +185,4 @@ async def scene(
                     top=top,
                     app_key=network.app_key,
                 )
-                yield Scene(air, adapter, bearer, store, top, listener, campaign)
+                yield Scene(air, adapter, bearer, store, top, entropy, listener, campaign)
