@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.clock import SystemClock
+from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
 from fastprovd.errors import NoRun, RunInProgress, UnknownNode
 from fastprovd.gateway import Gateway, open_gateway
 from fastprovd.records import Run, RunState
@@ -223,4 +225,28 @@ def test_refreshing_the_nodes(run_virtual: RunVirtual[Any], tmp_path: Path) -> N
             await asyncio.to_thread(gateway._store.save_run, replace(run, heard=41))
             assert (await gateway.refresh_nodes())[2] is False
 
+    run_virtual(main())
+
+
+def test_left_links_are_closed_before_the_radio_is_used(
+    run_virtual: RunVirtual[Any], tmp_path: Path
+) -> None:
+    """By a run and by a request; a link that nobody holds keeps its board off the air."""
+    closed: list[bool] = []
+
+    class Radio(BleakBearer):
+        async def close_left_links(self) -> None:
+            closed.append(scene.adapter.discovering)
+
+    async def main() -> None:
+        nonlocal scene
+        scene = world(1)
+        radio = Radio("", scanner_backend(scene.adapter), client_backend(scene.adapter))
+        async with open_gateway(config(tmp_path), radio=radio, entropy=entropy()) as gateway:
+            await run_once(gateway, 1)
+            assert closed == [False]
+            await gateway.get_onoff(0x0002)
+            assert closed == [False, False]
+
+    scene: World
     run_virtual(main())

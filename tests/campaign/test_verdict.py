@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastprovd.campaign.air_picture import HeardBoard
 from fastprovd.campaign.verdict import (
+    LAST_HEARD_UNPROVISIONED,
     SILENT,
     SILENT_PRIMARY,
     UNPROVISIONED,
@@ -67,3 +68,17 @@ def test_summary_names_addresses() -> None:
 def test_target_is_what_was_announced_or_heard() -> None:
     """More boards heard than announced raise the target."""
     assert (target(None, 4), target(5, 4), target(3, 4)) == (4, 5, 4)
+
+
+def test_no_more_boards_are_called_unprovisioned_than_are_missing() -> None:
+    """Those that were heard last; the others are nodes whose UUID nobody knows."""
+    nodes = [PRIMARY, _node(3, proven=True), _node(4, proven=True)]
+    heard = [HeardBoard(bytes([n]) * 16, f"{n:02X}", -50, float(n)) for n in (1, 3, 2)]
+    assert [board.device_address for board in missing_boards(nodes, heard, 4, 4)] == ["03"]
+
+
+def test_in_an_unquiet_air_nobody_is_called_unprovisioned_for_sure() -> None:
+    """It is said when that was true."""
+    left = HeardBoard(b"x" * 16, "AA", -50, 0.0)
+    (missing,) = missing_boards([PRIMARY], [left], None, 2, is_quiet=False)
+    assert missing.reason == LAST_HEARD_UNPROVISIONED
