@@ -40,8 +40,9 @@ from fastprovd.store.state import StateStore
 
 log = structlog.get_logger(__name__)
 
-# A restart of bluetoothd takes 0.6 to 2.2 s; an adapter that is away longer fails the run.
-_ADAPTER_PAUSES_S: Final = (1.0, 2.0)
+# A restart of bluetoothd takes 0.6 to 2.2 s, and after a crash the adapter may be busy for 10 s
+# with the scan of before; one that is away longer fails the run.
+_ADAPTER_PAUSES_S: Final = (1.0, 2.0, 4.0, 4.0)
 _TIDS: Final = 256
 
 
