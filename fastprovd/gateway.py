@@ -105,6 +105,15 @@ class Gateway:
         self._campaign: Campaign | None = None
         self._radio_use = asyncio.Lock()
 
+    async def close_left_links(self) -> None:
+        """Hang up what a process before us left behind, if Bluetooth can be used now."""
+        async with self._radio_use:
+            try:
+                async with self._radio:
+                    await self._radio.close_left_links()
+            except BearerError as error:
+                log.info("left_links_not_closed", reason=str(error))
+
     # Runs
 
     @property

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.clock import SystemClock
 from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
-from fastprovd.errors import NoRun, RunInProgress, UnknownNode
+from fastprovd.errors import BluetoothUnavailable, NoRun, RunInProgress, UnknownNode
 from fastprovd.gateway import Gateway, open_gateway
 from fastprovd.records import Run, RunState
 from fastprovd.store.state import StateStore
@@ -231,7 +232,7 @@ def test_refreshing_the_nodes(run_virtual: RunVirtual[Any], tmp_path: Path) -> N
 def test_left_links_are_closed_before_the_radio_is_used(
     run_virtual: RunVirtual[Any], tmp_path: Path
 ) -> None:
-    """By a run and by a request; a link that nobody holds keeps its board off the air."""
+    """At the start, by a run and by a request; a linked board is not on the air for anybody."""
     closed: list[bool] = []
 
     class Radio(BleakBearer):
@@ -243,10 +244,30 @@ def test_left_links_are_closed_before_the_radio_is_used(
         scene = world(1)
         radio = Radio("", scanner_backend(scene.adapter), client_backend(scene.adapter))
         async with open_gateway(config(tmp_path), radio=radio, entropy=entropy()) as gateway:
+            await gateway.close_left_links()
             await run_once(gateway, 1)
-            assert closed == [False]
             await gateway.get_onoff(0x0002)
-            assert closed == [False, False]
+            assert closed == [False] * 3
 
     scene: World
+    run_virtual(main())
+
+
+def test_without_bluetooth_no_links_are_closed(
+    run_virtual: RunVirtual[Any], tmp_path: Path
+) -> None:
+    """The start goes on, and the next use of the radio does it."""
+
+    class Radio(BleakBearer):
+        async def close_left_links(self) -> None:
+            raise BluetoothUnavailable("there is no Bluetooth adapter")
+
+    async def main() -> None:
+        adapter = world(1).adapter
+        radio = Radio("", scanner_backend(adapter), client_backend(adapter))
+        async with open_gateway(config(tmp_path), radio=radio, entropy=entropy()) as gateway:
+            with capture_logs() as logs:
+                await gateway.close_left_links()
+        assert "left_links_not_closed" in [entry["event"] for entry in logs]
+
     run_virtual(main())
