@@ -163,9 +163,13 @@ class Gateway:
         try:
             async with self._radio_use:
                 self.audiences.run_changed(campaign.run)
-                problem = await self._adapter_problem()
+                try:
+                    problem = await self._adapter_problem()
+                except asyncio.CancelledError:
+                    await self._end(campaign.run, Trigger.INTERRUPT, "the daemon ended before it")
+                    raise
                 if problem is not None:
-                    return await self._fail(campaign.run, problem)
+                    return await self._end(campaign.run, Trigger.NOTHING_HEARD, problem)
                 async with self._radio:
                     run = await campaign.execute()
                     # The next may be asked for now; it waits until all links are hung up.
@@ -210,10 +214,11 @@ class Gateway:
             await asyncio.sleep(pause_s)
         return None
 
-    async def _fail(self, run: Run, reason: str) -> Run:
+    async def _end(self, run: Run, trigger: Trigger, reason: str) -> Run:
+        """End a run that was announced and has not begun."""
         run_log = RunLog(run, self._store, self.audiences, self._clock)
         run_log.event("run_started", expected=run.expected)
-        await run_log.move(Trigger.NOTHING_HEARD, reason=reason)
+        await run_log.move(trigger, reason=reason)
         run_log.event("run_finished", state=run_log.run.state.value, reason=reason)
         return run_log.run
 

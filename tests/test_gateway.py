@@ -271,3 +271,28 @@ def test_without_bluetooth_no_links_are_closed(
         assert "left_links_not_closed" in [entry["event"] for entry in logs]
 
     run_virtual(main())
+
+
+def test_a_run_that_is_interrupted_before_it_begins_is_kept(
+    run_virtual: RunVirtual[Any], tmp_path: Path
+) -> None:
+    """It was announced, so its end is told and stored, too."""
+
+    class Radio(BleakBearer):
+        async def close_left_links(self) -> None:
+            await asyncio.Event().wait()
+
+    async def main() -> None:
+        adapter = world(1).adapter
+        radio = Radio("", scanner_backend(adapter), client_backend(adapter))
+        async with open_gateway(config(tmp_path), radio=radio, entropy=entropy()) as gateway:
+            executing = asyncio.create_task(run_once(gateway, 1))
+            await asyncio.sleep(1)
+            executing.cancel()
+            await asyncio.wait([executing])
+            assert executing.cancelled()
+            last, _ = await gateway.last_run()
+            assert last is not None
+            assert last.state is RunState.INTERRUPTED
+
+    run_virtual(main())
