@@ -248,7 +248,7 @@ class Campaign:
             left,
             self._settings.expected,
             len(self._picture.boards),
-            is_quiet=self._quiet_since is not None,
+            is_complete=self._quiet_since is not None,
         )
 
     async def _finish(self, trigger: Trigger, reason: str) -> None:

@@ -13,6 +13,10 @@ SILENT: Final = (
     "provisioned, but it answers nothing: its provisioner left it without AppKey, or it is off or "
     "out of reach; power-cycle it and run again"
 )
+UNASKED: Final = (
+    "provisioned, but the run ended before it could be asked, or before it answered; power-cycle "
+    "all boards and run again"
+)
 SILENT_PRIMARY: Final = (
     "the Primary Provisioner does not answer: it restarted, or is off or out of reach; "
     "power-cycle all boards and run again"
@@ -35,17 +39,18 @@ def missing_boards(
     expected: int | None,
     heard: int,
     *,
-    is_quiet: bool = True,
+    is_complete: bool = True,
 ) -> tuple[MissingBoard, ...]:
     """Return who keeps the run from being done; empty when every board is proven.
 
-    `unprovisioned` are matching boards that still advertise 0x1827 once all is quiet; while it is
-    not, they may have become nodes since, and BlueZ may repeat what they advertised before.
+    `unprovisioned` are matching boards that still advertise 0x1827 once all is quiet. A run that
+    is not `is_complete` has not asked everybody, and ended in an air that was not quiet: boards may
+    have become nodes since, and BlueZ may repeat what they advertised before.
     """
     nodes = list(nodes)
     missing = [
         MissingBoard(
-            SILENT_PRIMARY if node.role is NodeRole.PRIMARY_PROVISIONER else SILENT,
+            _unproven(node, is_complete),
             node.address,
             node.device_uuid,
             node.device_address,
@@ -62,7 +67,7 @@ def missing_boards(
         left = sorted(left, key=lambda board: -board.last_seen_s)[:unaccounted]
         missing += [
             MissingBoard(
-                UNPROVISIONED if is_quiet else LAST_HEARD_UNPROVISIONED,
+                UNPROVISIONED if is_complete else LAST_HEARD_UNPROVISIONED,
                 None,
                 board.uuid,
                 board.device_address,
@@ -73,6 +78,12 @@ def missing_boards(
     if unaccounted > 0:
         missing += [MissingBoard(_unaccounted(expected, heard))] * unaccounted
     return tuple(missing)
+
+
+def _unproven(node: Node, is_complete: bool) -> str:
+    if node.role is NodeRole.PRIMARY_PROVISIONER:
+        return SILENT_PRIMARY
+    return SILENT if is_complete else UNASKED
 
 
 def _unaccounted(expected: int | None, heard: int) -> str:

@@ -7,6 +7,7 @@ from fastprovd.campaign.verdict import (
     LAST_HEARD_UNPROVISIONED,
     SILENT,
     SILENT_PRIMARY,
+    UNASKED,
     UNPROVISIONED,
     missing_boards,
     summary,
@@ -77,8 +78,10 @@ def test_no_more_boards_are_called_unprovisioned_than_are_missing() -> None:
     assert [board.device_address for board in missing_boards(nodes, heard, 4, 4)] == ["03"]
 
 
-def test_in_an_unquiet_air_nobody_is_called_unprovisioned_for_sure() -> None:
-    """It is said when that was true."""
+def test_a_run_that_broke_off_says_only_what_it_knows() -> None:
+    """Nobody is called silent who was not asked, or unprovisioned who may be a node by now."""
     left = HeardBoard(b"x" * 16, "AA", -50, 0.0)
-    (missing,) = missing_boards([PRIMARY], [left], None, 2, is_quiet=False)
-    assert missing.reason == LAST_HEARD_UNPROVISIONED
+    nodes = [PRIMARY, _node(3, proven=False)]
+    unasked, unprovisioned = missing_boards(nodes, [left], None, 3, is_complete=False)
+    assert unasked.reason == UNASKED
+    assert unprovisioned.reason == LAST_HEARD_UNPROVISIONED
