@@ -273,7 +273,7 @@ class Campaign:
             left,
             self._settings.expected,
             len(self._picture.boards),
-            is_quiet=self._quiet_since is not None,
+            is_complete=self._quiet_since is not None or self._direct.is_complete,
             failed=failed,
         )
 
