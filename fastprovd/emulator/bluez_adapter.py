@@ -119,9 +119,15 @@ class EmulatedAdapter:
         return client in self._sessions
 
     @property
+    def linked(self) -> frozenset[str]:
+        """BD_ADDRs of the devices to which a link is open or being opened."""
+        devices = self._devices.values()
+        return frozenset(device.address for device in devices if device.connection is not None)
+
+    @property
     def connections(self) -> int:
         """How many links are open or being opened."""
-        return sum(device.connection is not None for device in self._devices.values())
+        return len(self.linked)
 
     def power(self, on: bool) -> None:
         """Switch the adapter; off ends discovery and all links."""

@@ -1,0 +1,29 @@
+"""How long things take before the real bluetoothd, as a table for people."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from tests.support.door import run_on_door
+from tests.support.door_figures import Figure, figures, table
+from tests.system.guest_door import GuestDoor
+
+
+@run_on_door
+async def test_figures(door: GuestDoor, capsys: pytest.CaptureFixture[str]) -> None:
+    """Everything that is measured happens, and its times are printed."""
+    uptime_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+    await door.end_bluetoothd(signal.SIGTERM)
+    started_s = time.perf_counter()
+    await door.start_bluetoothd()
+    elapsed_s = time.perf_counter() - started_s
+    taken = [
+        Figure("guest up and adapter powered", uptime_s, uptime_s),
+        Figure("start bluetoothd again", elapsed_s, elapsed_s),
+        *await figures(door),
+    ]
+    with capsys.disabled():
+        print("\n" + table("door of the real bluetoothd", taken))  # noqa: T201
