@@ -230,7 +230,7 @@ class EmulatedAdapter:
         if not self._powered:
             raise BleakDBusError(FAILED, ["Input/output error"])
         if device.connection is not None:
-            raise BleakDBusError(IN_PROGRESS, ["In Progress"])
+            raise BleakDBusError(FAILED, ["Operation already in progress"])
         connection = device.connection = Connection(self.timing, self.rng)
         cancel: Callable[[], None] | None = None
         try:
@@ -260,6 +260,11 @@ class EmulatedAdapter:
 
         connection.on_lost = lost
         return connection
+
+    def cancel_connect(self, device: DeviceObject) -> None:
+        """End a pending attempt to connect, as Disconnect does, whoever began it."""
+        if device.connection is not None and not device.connection.opened.done():
+            device.connection.power_off(BleakDBusError(FAILED, ["br-connection-canceled"]))
 
     def request_disconnect(self, device: DeviceObject) -> None:
         """Ask for the end of the link; it comes after BlueZ's delay, whoever waits for it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any, Final
 
 from dbus_fast import BusType, Message, MessageType, Variant
@@ -23,6 +24,8 @@ class BluezClient:
 
     async def __aexit__(self, *_: object) -> None:
         self._bus.disconnect()
+        with contextlib.suppress(OSError, EOFError):  # the bus went first
+            await self._bus.wait_for_disconnect()
 
     async def objects(self) -> dict[str, dict[str, dict[str, Variant]]]:
         """Return all objects by path, interface and property; none while bluetoothd is away."""

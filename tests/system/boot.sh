@@ -2,7 +2,7 @@
 # boot.sh DIR COMMAND...: boot a throw-away guest that prepare.sh made in DIR, run COMMAND there
 # with a copy of this project read-only at /project, print its output, return its exit status.
 #   SYSTEM_ACCEL    tcg | kvm; only hardware KVM runs these kernels (default: tcg)
-#   SYSTEM_TIMEOUT  seconds after which the guest is killed (default: 600)
+#   SYSTEM_TIMEOUT  seconds after which the guest is killed (default: 900)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 project=$(realpath "$here/../..")
@@ -37,7 +37,7 @@ share project "$dir/project" ,readonly=on
 # One processor: a second one makes the start slower without hardware virtualisation. No crypto
 # self tests, no Spectre mitigations: they cost seconds.
 status=0
-timeout "${SYSTEM_TIMEOUT:-600}" qemu-system-x86_64 "${accelerator[@]}" -M q35 -m 1024 -smp 1 \
+timeout "${SYSTEM_TIMEOUT:-900}" qemu-system-x86_64 "${accelerator[@]}" -M q35 -m 1024 -smp 1 \
     -nographic -nodefaults -no-reboot -nic none -monitor none \
     -serial "file:$control/console.log" -serial stdio \
     -kernel "$dir/vmlinux" -initrd "$dir/initrd.gz" \

@@ -114,7 +114,7 @@ class Links:
         """Write Request, notification and read need their property."""
         door.place_fakes()
         async with door.connected() as client:
-            with pytest.raises(BleakGATTProtocolError, match="Request Not Supported"):
+            with pytest.raises(BleakGATTProtocolError, match="Write Not Permitted"):
                 await client.write_gatt_char(IN, b"x", response=True)
             with pytest.raises(BleakDBusError, match="NotSupported"):
                 await client.start_notify(IN, lambda _, __: None)

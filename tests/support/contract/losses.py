@@ -39,14 +39,17 @@ class Losses:
             assert client.is_connected
 
     async def test_the_adapter_goes_off_under_a_connect(self, door: Door) -> None:
-        """A pending connection ends with an error at once."""
+        """A pending connection ends with an error at once.
+
+        BlueZ 5.66 tells of one that was aborted as if it were open, and then of its end.
+        """
         (board,) = door.place_fakes()
         device = await door.find()
         board.advertising = False
         connecting = asyncio.create_task(door.client(device).connect())
         await door.until(lambda: door.fakes.is_used)
         await door.switch_adapter(on=False)
-        with pytest.raises(BleakDBusError, match="Input/output error"):
+        with pytest.raises(BleakError, match=r"Input/output error|failed to discover services"):
             await connecting
         assert await door.links() == set()
 
@@ -80,6 +83,7 @@ class Losses:
         async with door.connected():
             pass
 
+    @pytest.mark.slow
     @needs(Need.DAEMON)
     @pytest.mark.parametrize("found_again", [True, False])
     async def test_bluetoothd_is_killed(self, door: Door, found_again: bool) -> None:

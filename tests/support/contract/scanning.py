@@ -90,6 +90,7 @@ class Scanning:
         assert seen[-1].service_data == expected
         assert seen[-1].service_uuids == [PROVISIONING, PROXY]
 
+    @pytest.mark.slow
     async def test_a_board_goes_back_to_earlier_data(self, door: Door) -> None:
         """Data that was heard before is told again after other data, at the latest in 10.24 s."""
         (board,) = door.place_fakes()
@@ -175,6 +176,7 @@ class Scanning:
         await door.until(is_over)
         await door.until(lambda: not door.fakes.is_used)
 
+    @pytest.mark.slow
     async def test_a_silent_device_is_forgotten(self, door: Door) -> None:
         """Half a minute after its last advertisement a device has to be found again."""
         (board,) = door.place_fakes()

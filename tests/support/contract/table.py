@@ -1,4 +1,4 @@
-"""The table of contract tests and doors, as tests/README.md has it."""
+"""The table of contract tests and doors, as tests/README.md has it: `python -m` prints it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,15 @@ import inspect
 
 from tests.support.contract import DoorContract
 from tests.support.door import Door
+from tests.support.doors import DbusDoor, InProcessDoor
+from tests.system.guest_door import GuestDoor
 
 NUMBER = "①②③④⑤⑥⑦⑧⑨"
+DOORS: dict[str, type[Door]] = {
+    "In process": InProcessDoor,
+    "D-Bus": DbusDoor,
+    "bluetoothd in the guest": GuestDoor,
+}
 
 
 def table(doors: dict[str, type[Door]]) -> list[str]:
@@ -27,9 +34,18 @@ def table(doors: dict[str, type[Door]]) -> list[str]:
     return lines
 
 
+def main() -> None:
+    """Print the table of all doors."""
+    print("\n".join(table(DOORS)))  # noqa: T201 - that is what it is for
+
+
 def _cell(reason: str | None, reasons: list[str]) -> str:
     if reason is None:
         return "yes"
     if reason not in reasons:
         reasons.append(reason)
     return NUMBER[reasons.index(reason)]
+
+
+if __name__ == "__main__":
+    main()

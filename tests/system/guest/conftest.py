@@ -21,6 +21,7 @@ if IN_GUEST:
 
     from fastprovd.emulator.virtual_time import VirtualTimeLoop
     from tests.support.door import RunOnDoor
+    from tests.support.paced import close_bleak
     from tests.system.guest_door import GuestDoor
     from tests.system.program import bluetoothd, system_bus
     from tests.system.virtual_adapter import virtual_adapter
@@ -46,8 +47,17 @@ if IN_GUEST:
         def __call__(self, scenario: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
             async def main() -> None:
                 door = GuestDoor(self._bus, self._bluetoothd, self._controller, self._numbers)
+                ours = asyncio.all_tasks()
                 async with door:
-                    await scenario(door)
+                    try:
+                        await scenario(door)
+                    finally:
+                        # What a failed test has begun is not for the next one.
+                        left = asyncio.all_tasks() - ours
+                        for task in left:
+                            task.cancel()
+                        await asyncio.gather(*left, return_exceptions=True)
+                        await close_bleak()
 
             self._runner.run(main())
 

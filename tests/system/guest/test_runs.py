@@ -91,6 +91,7 @@ async def test_one_board_is_provisioned(door: GuestDoor, tmp_path: Path) -> None
     assert set(told["addresses"]) == true_addresses(boards)
 
 
+@pytest.mark.slow
 @run_on_door
 async def test_five_boards_are_published(door: GuestDoor, tmp_path: Path) -> None:
     """A run of 5 boards ends in done, and the broker keeps their true addresses."""
@@ -108,7 +109,9 @@ async def test_five_boards_are_published(door: GuestDoor, tmp_path: Path) -> Non
     assert published == true_addresses(boards)
 
 
-@pytest.mark.parametrize("moment", ["provisioning_primary", "proving"])
+@pytest.mark.parametrize(
+    "moment", ["provisioning_primary", pytest.param("proving", marks=pytest.mark.slow)]
+)
 @run_on_door
 async def test_bluetoothd_is_killed_in_mid_run(
     door: GuestDoor, tmp_path: Path, moment: str
