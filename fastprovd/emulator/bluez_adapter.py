@@ -230,7 +230,7 @@ class EmulatedAdapter:
         if not self._powered:
             raise BleakDBusError(FAILED, ["Input/output error"])
         if device.connection is not None:
-            raise BleakDBusError(FAILED, ["Operation already in progress"])
+            raise BleakDBusError(IN_PROGRESS, ["In Progress"])
         connection = device.connection = Connection(self.timing, self.rng)
         cancel: Callable[[], None] | None = None
         try:

@@ -75,6 +75,11 @@ class Door(ABC):
         self.port: AirPort = _TwoAirs(self.fakes, self._emulated.adapter())
 
     @property
+    def is_real(self) -> bool:
+        """Whether the BlueZ behind it is the real one, of one version or another."""
+        return Need.SCRIPT in self.lacks
+
+    @property
     def board(self) -> FakeBoard:
         """The first fake."""
         return self.boards[0]

@@ -43,7 +43,8 @@ class Connecting:
         device = await door.find()
         started = now()
         async with door.client(device) as client:
-            assert 0.3 <= now() - started <= 2 * door.patience
+            assert now() - started <= 2 * door.patience
+            assert now() - started >= 0.49 or door.is_real  # 0.25 s in a fast guest
             (listed,) = client.services
             assert listed.uuid == PROVISIONING
             assert {(c.uuid, c.handle) for c in listed.characteristics} == {
@@ -70,6 +71,7 @@ class Connecting:
             assert data_in.max_write_without_response_size == 20
             assert all(found.uuid[4:8] != "1828" for found in client.services)
 
+    @pytest.mark.slow
     async def test_an_address_is_searched_first(self, door: Door) -> None:
         """A client made from an address scans by itself, and fails when nobody answers."""
         (board,) = door.place_fakes()
@@ -106,11 +108,12 @@ class Connecting:
         await door.until(lambda: board.link_count == 0)
 
     async def test_service_changed_is_subscribed(self, door: Door) -> None:
-        """BlueZ asks for Service Changed by itself; it shows 0x1801, but not Generic Access."""
+        """BlueZ asks for Service Changed by itself; it shows 0x1801, and 5.82 Generic Access."""
         (board,) = door.place_fakes(base=(GENERIC_ACCESS, GENERIC_ATTRIBUTE))
         async with door.connected() as client:
             await door.until(lambda: board.log == ["connected", "cccd 0200"])
-            assert sorted(listed.uuid[4:8] for listed in client.services) == ["1801", "1827"]
+            shown = {listed.uuid[4:8] for listed in client.services}
+            assert shown - ({"1800"} if door.is_real else set()) == {"1801", "1827"}
 
     @pytest.mark.slow
     async def test_a_refused_connection_ends_with_the_timeout(self, door: Door) -> None:
@@ -176,7 +179,8 @@ class Connecting:
         client = door.client(device, timeout=20)
         connecting = asyncio.create_task(client.connect())
         await door.until(lambda: door.fakes.is_used)
-        with pytest.raises(BleakDBusError, match="Operation already in progress"):
+        # 5.82 says the one, 5.66 the other.
+        with pytest.raises(BleakDBusError, match=r"InProgress|Operation already in progress"):
             await door.client(device).connect()
         with pytest.raises(BleakError, match=r"br-connection-canceled|failed to discover services"):
             await connecting

@@ -38,10 +38,11 @@ class Losses:
         async with door.connected() as client:
             assert client.is_connected
 
+    @pytest.mark.slow
     async def test_the_adapter_goes_off_under_a_connect(self, door: Door) -> None:
-        """A pending connection ends with an error at once.
+        """A pending connection ends with an error.
 
-        BlueZ 5.66 tells of one that was aborted as if it were open, and then of its end.
+        BlueZ 5.66 tells that the link opened and was lost; with 5.82 it takes bleak's timeout.
         """
         (board,) = door.place_fakes()
         device = await door.find()
@@ -49,8 +50,9 @@ class Losses:
         connecting = asyncio.create_task(door.client(device).connect())
         await door.until(lambda: door.fakes.is_used)
         await door.switch_adapter(on=False)
-        with pytest.raises(BleakError, match=r"Input/output error|failed to discover services"):
+        with pytest.raises((BleakError, TimeoutError)) as failed:
             await connecting
+        assert door.is_real or "Input/output error" in str(failed.value)
         assert await door.links() == set()
 
     async def test_the_bearer_loses_the_adapter(self, door: Door) -> None:
@@ -90,7 +92,7 @@ class Losses:
         """bleak stays deaf and says it is connected, until disconnect() has failed.
 
         That takes ten seconds when the board was found again, because BlueZ accepts to disconnect
-        it.
+        it. BlueZ 5.82 may know it without.
         """
         (board,) = door.place_fakes()
         client = door.client(await door.find())
@@ -113,9 +115,10 @@ class Losses:
         if found_again:
             await door.find()
         started = now()
-        with pytest.raises(TimeoutError if found_again else BleakDBusError):
+        with pytest.raises((TimeoutError, BleakDBusError)) as failed:
             await client.disconnect()
-        assert (now() - started > 9.9) is found_again
+        assert (now() - started > 9.9) is isinstance(failed.value, TimeoutError)
+        assert isinstance(failed.value, TimeoutError) is found_again or door.is_real
         assert not client.is_connected
         assert len(door.lost) == 1
         async with door.connected() as client:

@@ -21,6 +21,7 @@ def booted_s() -> float:
     return float(dict(line.split() for line in STAMPS.read_text().splitlines())["command"])
 
 
+@pytest.mark.slow
 @run_on_door
 async def test_figures(door: GuestDoor, capsys: pytest.CaptureFixture[str]) -> None:
     """Everything that is measured happens, and its times are printed."""
