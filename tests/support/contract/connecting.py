@@ -56,6 +56,7 @@ class Connecting:
         assert not client.is_connected
         assert len(door.lost) == 1
 
+    @pytest.mark.slow
     @HOSTS
     async def test_discovery_finds_what_the_firmware_shows(self, door: Door, host: Host) -> None:
         """An unprovisioned board shows 0x1827 with its handles and properties, not 0x1828."""
@@ -81,6 +82,7 @@ class Connecting:
         with pytest.raises(BleakDeviceNotFoundError):
             await door.client(ABSENT, timeout=3).connect()
 
+    @pytest.mark.slow
     async def test_the_bearer_does_not_find_an_absent_board(self, door: Door) -> None:
         """Connecting to nobody ends with the error that says so."""
         async with door.bearer(connect_timeout_s=3.0, connect_attempts=1) as bearer:
@@ -88,6 +90,7 @@ class Connecting:
                 async with bearer.provisioning_link(ABSENT):
                     pass
 
+    @pytest.mark.slow
     async def test_disconnecting_takes_two_seconds(self, door: Door) -> None:
         """The link ends after BlueZ's delay; meanwhile the client is connected."""
         (board,) = door.place_fakes()
@@ -95,7 +98,8 @@ class Connecting:
         await client.connect()
         started = now()
         await client.disconnect()
-        assert 1.8 <= now() - started < 3.5 * door.patience
+        # The clock of the guest's boards stands while the guest does.
+        assert (1.0 if door.is_real else 1.99) <= now() - started < 3.5 * door.patience
         assert board.log[-1] == "disconnected"
         assert await door.links() == set()
 
@@ -107,6 +111,7 @@ class Connecting:
         assert await door.links() == set()
         await door.until(lambda: board.link_count == 0)
 
+    @pytest.mark.slow
     async def test_service_changed_is_subscribed(self, door: Door) -> None:
         """BlueZ asks for Service Changed by itself; it shows 0x1801, and 5.82 Generic Access."""
         (board,) = door.place_fakes(base=(GENERIC_ACCESS, GENERIC_ATTRIBUTE))

@@ -35,6 +35,7 @@ class Links:
             assert client.is_connected
         assert board.written == [(DATA_IN, bytes(mtu - 3))]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("mtu", [23, 69, 247])
     async def test_the_bearer_fills_its_writes(self, door: Door, mtu: int) -> None:
         """A Proxy PDU leaves in pieces of MTU - 3 octets, the last one shorter."""
@@ -68,6 +69,7 @@ class Links:
         async with found_link(door, board) as link:
             await capabilities(door, link)
 
+    @pytest.mark.slow
     async def test_notifications_before_the_first_write(self, door: Door) -> None:
         """What a board says the moment it is subscribed to is heard, and a write comes after it."""
         (board,) = door.place_fakes()
@@ -94,6 +96,7 @@ class Links:
         assert got == list(range(100))
         assert board.log == ["connected", "cccd 0100", "cccd 0000", "disconnected"]
 
+    @pytest.mark.slow
     @needs(Need.BUS)
     async def test_notifications_by_socket(self, door: Door) -> None:
         """AcquireNotify gives a socket; the board is told when the program closes it."""
@@ -110,6 +113,7 @@ class Links:
             await door.until(lambda: board.log[-1] == "cccd 0000")
         assert got == list(range(100))
 
+    @pytest.mark.slow
     async def test_what_a_characteristic_does_not_offer_is_refused(self, door: Door) -> None:
         """Write Request, notification and read need their property."""
         door.place_fakes()
@@ -121,6 +125,7 @@ class Links:
             with pytest.raises(BleakGATTProtocolError, match="Read Not Permitted"):
                 await client.read_gatt_char(OUT)
 
+    @pytest.mark.slow
     async def test_a_hidden_cccd_answers_an_att_error(self, door: Door) -> None:
         """start_notify on a service that went raises the board's ATT error."""
         (board,) = door.place_fakes()
@@ -130,7 +135,10 @@ class Links:
                 await client.start_notify(OUT, lambda _, __: None)
 
     async def test_a_board_that_hangs_up(self, door: Door) -> None:
-        """Its last words are heard first, then the loss, once; the board can be reached again."""
+        """Its last words are heard before the loss, or never by the real BlueZ; it can be reached.
+
+        The real one reads the link's data and its end from different sockets.
+        """
         (board,) = door.place_fakes()
         heard: list[object] = []
         async with door.connected() as client:
@@ -140,7 +148,7 @@ class Links:
             board.notify(DATA_OUT, b"last words")
             board.hang_up()
             await door.until(lambda: bool(door.lost))
-            assert heard == [(b"last words", 0)]
+            assert heard == [(b"last words", 0)] or (door.is_real and not heard)
             assert not client.is_connected
             with pytest.raises(BleakError, match="Service Discovery has not been performed yet"):
                 await client.write_gatt_char(IN, b"x", response=False)

@@ -18,6 +18,7 @@ from tests.support.door import Door, Need, contract, needs, now
 class Losses:
     """What is under way fails with errors that say so; the return heals everything."""
 
+    @pytest.mark.slow
     async def test_the_adapter_goes_off_and_on(self, door: Door) -> None:
         """Links are lost, scans and connects are refused; switched on, all of it works again."""
         door.place_fakes()
@@ -71,6 +72,7 @@ class Losses:
         await door.switch_adapter(on=True)
         await works(door, board)
 
+    @pytest.mark.slow
     async def test_a_removed_device_is_forgotten(self, door: Door) -> None:
         """RemoveDevice ends the link, and the device must be found again."""
         (board,) = door.place_fakes()
@@ -124,6 +126,7 @@ class Losses:
         async with door.connected() as client:
             assert client.is_connected
 
+    @pytest.mark.slow
     @needs(Need.DAEMON)
     async def test_bluetoothd_is_stopped(self, door: Door) -> None:
         """The loss is told at once; there is no Bluetooth until the restart, then all works."""
@@ -164,6 +167,7 @@ class Losses:
         await door.start_bluetoothd()
         await works(door, board)
 
+    @pytest.mark.slow
     @needs(Need.DAEMON)
     async def test_bluetoothd_is_not_there_at_first(self, door: Door) -> None:
         """Without the service nothing starts; once it is there, the same program goes on."""

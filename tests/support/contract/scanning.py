@@ -127,6 +127,7 @@ class Scanning:
             board.power_on()
             await find(door, bearer, board)
 
+    @pytest.mark.slow
     async def test_a_beacon_repeats_stale_service_data(self, door: Door) -> None:
         """A board that only sends mesh PDUs is reported with the service data it had before."""
         (board,) = door.place_fakes()

@@ -66,6 +66,7 @@ class Swapping:
             assert client.is_connected
         await shows_proxy(door)
 
+    @pytest.mark.slow
     async def test_a_subscription_goes_with_its_service(self, door: Door) -> None:
         """After the swap nothing more is told of the old service, and the link stays."""
         (board,) = door.place_fakes(base=(GENERIC_ATTRIBUTE,))
