@@ -81,8 +81,11 @@ class Losses:
         await client.connect()
         await client.unpair()
         await door.until(lambda: board.log[-1] == "disconnected")
-        with pytest.raises(BleakError, match="not found"):
+        with pytest.raises(BleakError) as failed:
             await door.client(device).connect()
+        # The real BlueZ may take the device away a moment after its link.
+        gone = "failed to discover services" in str(failed.value)
+        assert "not found" in str(failed.value) or (door.is_real and gone)
         await client.disconnect()
         async with door.connected():
             pass
