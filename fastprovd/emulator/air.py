@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import Random
 
@@ -36,6 +36,7 @@ class Air:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.seed = seed
         self.timeline: list[Entry] = []
+        self.watchers: list[Callable[[Entry], None]] = []
         self._default_reach: Reach | None = reach or Reach()
         self._reach: dict[tuple[str, str], Reach | None] = {}
         self._random = self.random_for("air")
@@ -102,8 +103,11 @@ class Air:
     def record(
         self, board: Board, what: Happening, detail: str = "", address: int | None = None
     ) -> None:
-        """Write into the timeline."""
-        self.timeline.append(Entry(self.loop.time(), board.device_address, what, detail, address))
+        """Write into the timeline, and tell those who watch it."""
+        entry = Entry(self.loop.time(), board.device_address, what, detail, address)
+        self.timeline.append(entry)
+        for watcher in self.watchers:
+            watcher(entry)
 
     # For boards and adapters
 

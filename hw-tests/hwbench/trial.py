@@ -1,0 +1,149 @@
+"""One run at the bench: started over MQTT, watched, disturbed, judged by the consoles."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from hwbench import oracles
+from hwbench.bench import Bench
+from hwbench.config import BoardConfig
+from hwbench.records import RunRecord
+
+REQUEST_S: Final = 30.0  # a link to the mesh and an answer; three times what a bad one takes
+# A run ends by its own limit, `run_s`; this much later it must have said so.
+_LATE_S: Final = 15.0
+_LIST_S: Final = 5.0  # the list is published with the end of the run
+_LIGHT_S: Final = 5.0  # from the response to the line on the console
+_GROUP_ATTEMPTS: Final = 3  # nobody confirms a group message, and one may be lost on the air
+_CLOCKS: Final = ("elapsed_s", "t_provisioned_s", "t_known_s", "t_proven_s", "proven", "reason")
+
+
+def run_s(boards: int) -> float:
+    """Return the limit of a run: three minutes, of which the Primary's absence may take half."""
+    return 180.0 + 10.0 * boards
+
+
+class Trial:
+    """One run of `boards`, from its start; the record is kept however it ends."""
+
+    def __init__(
+        self, bench: Bench, boards: Sequence[BoardConfig], test: str, expected: int | None = None
+    ) -> None:
+        self._bench = bench
+        self.boards = tuple(boards)
+        with bench.timeline.locked():
+            for view in bench.views(boards).values():
+                view.begin_trial()
+        self._limit_s = run_s(len(boards))
+        begun_s = time.monotonic()
+        answer = bench.mqtt.request(
+            "run/start",
+            {"expected": expected or len(boards), "timeout_s": self._limit_s},
+            REQUEST_S,
+        )
+        assert answer["status"] == "ok", answer
+        self.run_id: str = answer["data"]["run_id"]
+        self.record = RunRecord(test, self.run_id, len(boards), begun_s)
+        bench.runs.append(self.record)
+
+    # The run
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """The newest `bridge/run`, if it is about this run."""
+        run = self._bench.newest("bridge/run")
+        return run if run.get("run_id") == self.run_id else {}
+
+    def reach(self, *states: str, timeout_s: float = 60.0) -> dict[str, Any]:
+        """Wait until the run is in one of these states, or in one after them: it has ended."""
+        return self._wait_for({*states, *oracles.ENDED}, " or ".join(states), timeout_s)
+
+    def end(self) -> dict[str, Any]:
+        """Wait for the end of the run and return it; the record knows it from now on."""
+        run = self._wait_for(set(oracles.ENDED), "the end of the run", self._limit_s + _LATE_S)
+        record = self.record
+        record.ended_s = time.monotonic()
+        record.state, record.known = run["state"], run["provisioned"]
+        for name in _CLOCKS:
+            setattr(record, name, run[name])
+        return run
+
+    def _wait_for(self, states: set[str], what: str, timeout_s: float) -> dict[str, Any]:
+        def look() -> dict[str, Any] | None:
+            run = self.run
+            return run if run.get("state") in states else None
+
+        return self._bench.timeline.wait(f"{self.run_id}: {what}", timeout_s, look)
+
+    def disturb(self, what: str, fault: Callable[[], None]) -> None:
+        """Do something bad to the run, and write it down."""
+        self.record.faults.append(f"{what} while {self.run.get('state')}")
+        self._bench.note(f"fault: {what}")
+        fault()
+
+    # Its verdict
+
+    def nodes(self) -> dict[str, Any]:
+        """Return the address list of this run as published after its end."""
+
+        def look() -> dict[str, Any] | None:
+            nodes = self._bench.newest("bridge/nodes")
+            return nodes if oracles.is_final(nodes, self.run) else None
+
+        return self._bench.timeline.wait("bridge/nodes that fits the run", _LIST_S, look)
+
+    def judge(self) -> dict[str, Any]:
+        """Wait for the end, hold it against the consoles, and return the run.
+
+        Raises:
+            AssertionError: every lie in it.
+        """
+        run = self.end()
+        nodes = self.nodes()
+        with self._bench.timeline.locked():
+            self.record.problems = oracles.problems(
+                run,
+                nodes,
+                self._bench.views(self.boards),
+                {board.id: board.mac for board in self.boards},
+            )
+        assert not self.record.problems, "\n".join(self.record.problems)
+        return run
+
+    # Lights
+
+    def switch_every_node(self) -> None:
+        """Switch each proven node on, then all off by their group; the consoles must say so."""
+        addresses = [node["addr"] for node in self.nodes()["nodes"] if node["proven"]]
+        for address in addresses:
+            data = {"addr": address, "state": "ON"}
+            answer = self._bench.mqtt.request("node/set", data, REQUEST_S)
+            assert answer["status"] == "ok", answer
+            assert answer["data"] == {**data, "acknowledged": True}
+        assert self._lights_are(True, addresses), self._wrong_lights(True, addresses)
+        for _ in range(_GROUP_ATTEMPTS):
+            data = {"addr": self.run["group"], "state": "OFF"}
+            answer = self._bench.mqtt.request("node/set", data, REQUEST_S)
+            assert answer["status"] == "ok", answer
+            if self._lights_are(False, addresses):
+                return
+        raise AssertionError(self._wrong_lights(False, addresses))
+
+    def _lights_are(self, on: bool, addresses: Iterable[str]) -> bool:
+        end = time.monotonic() + _LIGHT_S
+        while self._wrong_lights(on, addresses):
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.05)
+        return True
+
+    def _wrong_lights(self, on: bool, addresses: Iterable[str]) -> str:
+        wanted = {int(address, 16) for address in addresses}
+        with self._bench.timeline.locked():
+            views = self._bench.views(self.boards)
+            right = {view.address for view in views.values() if view.light is on}
+        wrong = [f"0x{address:04x}" for address in sorted(wanted - right)]
+        state = "on" if on else "off"
+        return f"no console says that it is {state}: {', '.join(wrong)}" if wrong else ""
