@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-dev
 DEMO_STAMP := $(VENV)/.installed-demo
 
-.PHONY: demo test system-test lint bench coverage clean
+.PHONY: demo test system-test hw-rehearsal lint bench coverage clean
 
 demo: $(DEMO_STAMP)
 	$(BIN)/fastprovd demo
@@ -17,6 +17,10 @@ test: $(STAMP)
 SUITE ?= bookworm
 system-test: | $(VENV)/bin/python
 	SYSTEM_PYTHON=$(BIN)/python tests/system/run.sh $(SUITE) $(PYTEST_OPTIONS)
+
+# hw-tests on emulated boards, at the speed of real ones.
+hw-rehearsal: $(STAMP)
+	$(BIN)/python -m pytest hw-tests -q -rs --rehearsal 10 --soak-rounds 2 --require-bench $(PYTEST_OPTIONS)
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -48,5 +52,5 @@ $(STAMP): pyproject.toml | $(VENV)/bin/python
 	@touch $@ $(DEMO_STAMP)
 
 clean:
-	rm -rf $(VENV) .system-test .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov dist build
+	rm -rf $(VENV) .system-test hw-logs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

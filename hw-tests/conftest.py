@@ -145,9 +145,9 @@ def opened_bench(
             bench = Bench(bench_config, surroundings, session.directory, give_up)
         elif session.bench_config is not None:
             bench_config = session.bench_config
-            bench = Bench(bench_config, RealSurroundings(bench_config), session.directory, give_up)
             if not config.option.skip_autoflash:
                 _flash(config, bench_config, session.directory)
+            bench = Bench(bench_config, RealSurroundings(bench_config), session.directory, give_up)
         else:
             give_up(NO_BENCH)
         session.bench = bench
@@ -164,6 +164,7 @@ def _flash(config: pytest.Config, bench: BenchConfig, directory: Path) -> None:
             for board in bench.boards
             if board.firmware is not None
         }
+        directory.mkdir(parents=True)
         flashing.flash(plan, erase_nvs=config.option.erase_nvs, log_directory=directory)
     except flashing.FirmwareMissing as error:
         _give_up(config, str(error))

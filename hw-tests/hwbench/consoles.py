@@ -22,8 +22,7 @@ class BoardView:
     has_app_key: bool = False
     light: bool | None = None
     elf_sha256: str | None = None
-    listed: set[int] = field(default_factory=set)
-    provisioned: set[int] = field(default_factory=set)
+    children: set[int] = field(default_factory=set)
     ever_had: set[int] = field(default_factory=set)
 
     def hear(self, line: str) -> None:
@@ -51,8 +50,7 @@ class BoardView:
     def _forget(self) -> None:
         self.is_ready = self.has_app_key = False
         self.address = self.light = None
-        self.listed.clear()
-        self.provisioned.clear()
+        self.children.clear()
 
     # One method for each line
 
@@ -74,25 +72,23 @@ class BoardView:
         self.has_app_key = True
 
     def _child(self, found: re.Match[str]) -> None:
-        self.provisioned.add(int(found["address"], 16))
-
-    def _listed_one(self, found: re.Match[str]) -> None:
-        self.listed.add(int(found["address"], 16))
+        self.children.add(int(found["address"], 16))
 
     def _onoff(self, found: re.Match[str]) -> None:
         self.light = found["state"] == "01"
 
 
-_ADDRESS: Final = "0x(?P<address>[0-9a-f]{4})"
 _LINES: Final[tuple[tuple[re.Pattern[str], Callable[[BoardView, re.Match[str]], None]], ...]] = (
     # cpu_start in ESP-IDF 4 and 5.0, app_init since
     (re.compile(r"\w+: ELF file SHA256: +(?P<digits>[0-9a-f]+)\.\.\."), BoardView._elf),
     (re.compile(r"EXAMPLE: Initializing\.\.\."), BoardView._initializing),
     (re.compile("EXAMPLE: BLE Mesh Fast Prov Node initialized"), BoardView._initialized),
-    (re.compile(f"EXAMPLE: net_idx: 0x[0-9a-f]+, unicast_addr: {_ADDRESS}"), BoardView._node),
+    (
+        re.compile("EXAMPLE: net_idx: 0x[0-9a-f]+, unicast_addr: 0x(?P<address>[0-9a-f]{4})"),
+        BoardView._node,
+    ),
+    (re.compile("EXAMPLE: Unicast address 0x(?P<address>[0-9a-f]{4})"), BoardView._child),
     (re.compile("EXAMPLE: Config Server get Config AppKey Add"), BoardView._app_key),
-    (re.compile(f"EXAMPLE: Unicast address {_ADDRESS}"), BoardView._child),
-    (re.compile(f"FAST_PROV_SERVER: Node address: {_ADDRESS}"), BoardView._listed_one),
     (re.compile("EXAMPLE: onoff 0x(?P<state>[0-9a-f]{2})"), BoardView._onoff),
 )
 

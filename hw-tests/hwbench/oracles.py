@@ -18,8 +18,10 @@ def is_final(nodes: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
         return False
     if run["state"] not in (DONE, PARTIAL):
         return True
+    # The Primary is in the list from the start, but counts only when it has answered.
+    known = sum(node["listed"] or node["proven"] for node in nodes["nodes"])
     proven = sum(node["proven"] for node in nodes["nodes"])
-    return (nodes["count"], proven) == (run["provisioned"], run["proven"])
+    return (known, proven) == (run["provisioned"], run["proven"])
 
 
 def problems(
@@ -57,7 +59,7 @@ def problems(
         # Its board lost the network; only a proof from before that can be in the list.
         if run["state"] == DONE:
             found.append(f"0x{address:04x} counts in a run that is done, but its board forgot it")
-    return found + _verdict_problems(run, views)
+    return found + _parent_problems(nodes, views, printed) + _verdict_problems(run, views)
 
 
 def _list_problems(run: Mapping[str, Any], nodes: Mapping[str, Any]) -> list[str]:
@@ -80,6 +82,20 @@ def _list_problems(run: Mapping[str, Any], nodes: Mapping[str, Any]) -> list[str
         for address in addresses
         if not low <= address <= high
     ]
+    return found
+
+
+def _parent_problems(
+    nodes: Mapping[str, Any], views: Mapping[str, BoardView], printed: Mapping[int, str]
+) -> list[str]:
+    found = []
+    for node in nodes["nodes"]:
+        parent = printed.get(int(node["provisioned_by"] or "0", 16))
+        if parent is not None and int(node["addr"], 16) not in views[parent].children:
+            found.append(
+                f"{node['addr']} is said to be of {node['provisioned_by']}, "
+                f"but {parent} printed no such child"
+            )
     return found
 
 

@@ -179,7 +179,7 @@ def clocks(runs: Iterable[RunRecord]) -> Plot:
 
 def progress(run: RunRecord, entries: Iterable[Entry], board_ids: Iterable[str]) -> Plot:
     """Return how many boards were nodes, known and proven over one run, its states and faults."""
-    mine = [entry for entry in entries if run.begun_s <= entry.time_s <= _end(run)]
+    mine = [e for e in entries if run.begun_s <= e.time_s and not 0 < run.ended_s < e.time_s]
     nodes: dict[str, bool] = dict.fromkeys(board_ids, False)
     consoles = Consoles(nodes)
     series: dict[str, list[Point]] = {
@@ -203,7 +203,8 @@ def progress(run: RunRecord, entries: Iterable[Entry], board_ids: Iterable[str])
             if entry.said["state"] != state:
                 state = entry.said["state"]
                 marks.append((at, state))
-    end = _end(run) - run.begun_s
+    # A run that did not end is shown as far as anything was seen.
+    end = (run.ended_s or max((e.time_s for e in mine), default=run.begun_s)) - run.begun_s
     for points in series.values():
         points.append((end, points[-1][1]))
     return Plot("seconds after the start of the run", "boards", dict(series), marks, as_steps=True)
@@ -221,7 +222,3 @@ def _is_about(entry: Entry, run_id: str) -> bool:
 def _append(points: list[Point], at: float, count: float) -> None:
     if points[-1][1] != count:
         points.append((at, float(count)))
-
-
-def _end(run: RunRecord) -> float:
-    return run.ended_s or float("inf")
