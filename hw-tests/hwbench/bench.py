@@ -103,7 +103,7 @@ class Bench(AbstractContextManager["Bench"]):
         self.runs: list[RunRecord] = []
         self._surroundings = surroundings
         self._stack = ExitStack()
-        self._is_used = False
+        self.is_used = False  # whether boards were told to provision each other
         self._daemons = 0
         (directory / "serial").mkdir(parents=True)
         self.timeline = Timeline(directory / "timeline.jsonl")
@@ -165,9 +165,8 @@ class Bench(AbstractContextManager["Bench"]):
         name = self.config.name
         if others:
             self.give_up(f"bench '{name}' has no [power] backend to switch {others} boards off")
-        if self._is_used:
+        if self.is_used:
             self.give_up(f"bench '{name}' has no [power] backend to make boards forget a run")
-        self._is_used = True
 
     def cut(self, board: BoardConfig) -> None:
         """Take the power of one board away."""

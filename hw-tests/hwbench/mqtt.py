@@ -9,12 +9,14 @@ from typing import Any, Final
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.reasoncodes import ReasonCode
 
 from fastprovd.config import MqttConfig
 from hwbench.timeline import MQTT, Entry, Timeline
 
 _CONNECT_S: Final = 10.0  # a broker on the bench answers at once; one that restarts takes seconds
 _RECONNECT_S: Final = 1
+_RETAINED: Final = ("bridge/state", "bridge/info", "bridge/nodes", "bridge/run", "node/")
 
 
 class GatewayOverMqtt:
@@ -81,7 +83,12 @@ class GatewayOverMqtt:
 
     # What paho calls, in its thread
 
-    def _on_connect(self, client: paho.Client, *_: object) -> None:
+    def _on_connect(
+        self, client: paho.Client, userdata: object, flags: object, reason: ReasonCode, *_: object
+    ) -> None:
+        if reason.is_failure:
+            self._timeline.add(MQTT, f"refused: {reason}")
+            return
         client.subscribe(self._base + "#", qos=1)
         self._connected = True
         self._timeline.add(MQTT, "connected")
@@ -94,7 +101,7 @@ class GatewayOverMqtt:
         topic = message.topic.removeprefix(self._base)
         if not message.payload or topic.startswith("bridge/request/"):
             return
-        if topic.startswith(("bridge/", "node/")) and topic not in ("bridge/event",):
+        if topic.startswith(_RETAINED):
             self._retained.add(topic)
         try:
             said = json.loads(message.payload)
