@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from fastprovd.emulator import virtual_time
 from fastprovd.emulator.air import Air
 from fastprovd.emulator.bluez import Bluetoothd
 from fastprovd.emulator.bluez_adapter import EmulatedAdapter
@@ -156,7 +157,8 @@ class World:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._live())
+            # Its timers for one moment fire in order; what is sent in order arrives so.
+            virtual_time.run(self._live(), speed=1.0)
         except BaseException as error:  # noqa: BLE001 - raised again by start or stop
             self._failure = error
         finally:
