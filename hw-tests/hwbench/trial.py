@@ -55,9 +55,11 @@ class Trial:
         run = self._bench.newest("bridge/run")
         return run if run.get("run_id") == self.run_id else {}
 
-    def reach(self, *states: str, timeout_s: float = 60.0) -> dict[str, Any]:
-        """Wait until the run is in one of these states, or in one after them: it has ended."""
-        return self._wait_for({*states, *oracles.ENDED}, " or ".join(states), timeout_s)
+    def reach(self, state: str) -> None:
+        """Wait until the run is or was in this state; a run that ended before that fails."""
+        run = self._wait_for({state, *oracles.ENDED}, state, self._limit_s + _LATE_S)
+        ended = run["state"] in oracles.ENDED
+        assert not ended, f"ended as {run['state']} before {state}: {run['reason']}"
 
     def end(self) -> dict[str, Any]:
         """Wait for the end of the run and return it; the record knows it from now on."""
@@ -71,8 +73,12 @@ class Trial:
 
     def _wait_for(self, states: set[str], what: str, timeout_s: float) -> dict[str, Any]:
         def look() -> dict[str, Any] | None:
-            run = self.run
-            return run if run.get("state") in states else None
+            for entry in self._bench.timeline.since(self.record.begun_s):
+                if entry.topic == "bridge/run" and entry.said.get("run_id") == self.run_id:
+                    run: dict[str, Any] = entry.said
+                    if run["state"] in states:
+                        return run
+            return None
 
         return self._bench.timeline.wait(f"{self.run_id}: {what}", timeout_s, look)
 
@@ -136,7 +142,6 @@ class Trial:
         answer = self._set(data, may_miss=may_miss)
         if answer["status"] == "error":
             assert answer["code"] == "node_unreachable", answer
-            assert self._wrong_lights(False, [address]), f"{address} is off, but unreachable"
             self._bench.note(f"{address} is out of reach")
             return False
         assert answer["data"] == {**data, "acknowledged": True}
