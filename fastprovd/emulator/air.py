@@ -29,7 +29,9 @@ class Reach:
 class Air:
     """Boards and adapters around one event loop's clock; the same seed gives the same run.
 
-    By default everybody hears everybody at once and without loss.
+    By default everybody hears everybody at once and without loss. The loop is to be a
+    `VirtualTimeLoop`, for real time one at speed 1: others mix up timers for the same moment, and
+    with them the order of writes.
     """
 
     def __init__(self, seed: int = 0, *, reach: Reach | None = None) -> None:
