@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, Protocol
 
 from hwbench.config import BenchConfig, BoardConfig, Service
-from hwbench.consoles import BoardView, Consoles
+from hwbench.consoles import POWER_CUT, BoardView, Consoles
 from hwbench.daemon import Daemon
 from hwbench.mqtt import GatewayOverMqtt
 from hwbench.power import Power, power_for
@@ -153,9 +153,8 @@ class Bench(AbstractContextManager["Bench"]):
         for board in self.config.boards:
             self.power.cut(board)
         time.sleep(OFF_S)
-        with self.timeline.locked():
-            for view in self.consoles.views.values():
-                view.switched_off()
+        for board in self.config.boards:
+            self.timeline.add(board.id, POWER_CUT)
         for board in chosen:
             self.power.restore(board)
         self._wait_ready(chosen)
@@ -171,8 +170,7 @@ class Bench(AbstractContextManager["Bench"]):
     def cut(self, board: BoardConfig) -> None:
         """Take the power of one board away."""
         self._switch().cut(board)
-        with self.timeline.locked():
-            self.consoles.views[board.id].switched_off()
+        self.timeline.add(board.id, POWER_CUT)
 
     def restore(self, board: BoardConfig) -> None:
         """Give it back and wait until the board is up."""

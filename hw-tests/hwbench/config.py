@@ -76,7 +76,7 @@ class BenchConfig:
     gateway: GatewayConfig
     mqtt_host: str
     mqtt_port: int
-    power: Backend
+    power: Backend | Literal["emulated"]
     boards: tuple[BoardConfig, ...]
     services: Mapping[str, Service] = field(default_factory=dict)
     manifest: Path | None = None

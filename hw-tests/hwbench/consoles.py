@@ -9,6 +9,9 @@ from typing import Final
 
 from hwbench.timeline import Entry
 
+POWER_CUT: Final = "(power cut)"
+"""What the bench puts into a board's place in the timeline, as no board can say it."""
+
 _PREFIX: Final = re.compile(r"(?:\x1b\[[0-9;]*m)?[EWIDV] \(\d+\) (?P<rest>.*?)(?:\x1b\[0m)?\s*")
 
 
@@ -27,7 +30,7 @@ class BoardView:
 
     def hear(self, line: str) -> None:
         """Take one line of the console."""
-        if line.startswith(("rst:0x", "Rebooting...")):
+        if line.startswith(("rst:0x", "Rebooting...", POWER_CUT)):
             self._forget()
             return
         prefixed = _PREFIX.fullmatch(line)
@@ -38,10 +41,6 @@ class BoardView:
             if found is not None:
                 take(self, found)
                 return
-
-    def switched_off(self) -> None:
-        """Its power was cut: nothing is left, and no line will say so."""
-        self._forget()
 
     def begin_trial(self) -> None:
         """Forget what it had before; what it has now stays."""

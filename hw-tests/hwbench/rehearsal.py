@@ -64,7 +64,7 @@ def rehearsal(boards: int, seed: int, directory: Path) -> Iterator[tuple[BenchCo
             gateway=GatewayConfig(),
             mqtt_host=LOOPBACK,
             mqtt_port=broker.port,
-            power="none",
+            power="emulated",
             boards=world.boards,
             manifest=_write_manifest(directory),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hwbench.consoles import BoardView, Consoles
+from hwbench.consoles import POWER_CUT, BoardView, Consoles
 from hwbench.timeline import Entry
 
 BOOT = [
@@ -41,7 +41,7 @@ def test_children() -> None:
     """A provisioner prints whom it provisioned."""
     view = heard(*BOOT, NODE, "I (1) EXAMPLE: Unicast address 0x0a0c")
     assert view.children == {0x0A0C}
-    view.switched_off()
+    view.hear(POWER_CUT)
     assert view.children == set()
 
 
@@ -57,7 +57,7 @@ def test_lights() -> None:
 
 def test_a_reset_forgets_the_network() -> None:
     """After a boot nothing of the run before is left, but what it ever had."""
-    for lines in (BOOT, ["Rebooting..."]):
+    for lines in (BOOT, ["Rebooting..."], [POWER_CUT]):
         view = heard(*BOOT, NODE, APP_KEY, "I (1) EXAMPLE: onoff 0x01", *lines)
         assert (view.address, view.has_app_key, view.light) == (None, False, None)
         assert view.ever_had == {0x0A0B}
@@ -68,7 +68,7 @@ def test_a_trial_begins_with_what_is_there() -> None:
     view = heard(*BOOT, NODE)
     view.begin_trial()
     assert view.ever_had == {0x0A0B}
-    view.switched_off()
+    view.hear(POWER_CUT)
     view.begin_trial()
     assert view.ever_had == set()
 

@@ -12,7 +12,7 @@ import pytest
 
 from hwbench import report
 from hwbench.config import BenchConfig, BoardConfig, GatewayConfig
-from hwbench.consoles import Consoles
+from hwbench.consoles import POWER_CUT, Consoles
 from hwbench.plots import Plot, mean_by_x, ticks
 from hwbench.records import RunRecord, TestOutcome, write_csv
 from hwbench.timeline import Entry
@@ -115,7 +115,7 @@ def test_progress_of_one_run() -> None:
 
 def test_a_power_cut_lowers_the_number_of_nodes() -> None:
     """A console that has no power says nothing, but the bench knows."""
-    entries = [*ENTRIES[:3], Entry(105.0, "n01", "rst:0x1 (POWERON),boot:0xc")]
+    entries = [*ENTRIES[:3], Entry(105.0, "n01", POWER_CUT)]
     plot = report.progress(a_run(), entries, ["n01", "n02"])
     assert plot.series["nodes, by console"][1:3] == [(4.0, 1.0), (5.0, 0.0)]
 
