@@ -75,8 +75,8 @@ class ProxySession:
     """Sends requests and matches answers; use it through `proxy_session`.
 
     One request per node and Status at a time. `overheard` gets the PDUs between others that the
-    proxy lets through; `server_address` is the proxy's unicast address, once it told it. All
-    sessions of a TopProvisioner share its stack: have one open at a time.
+    proxy lets through, `observer` every event; `server_address` is the proxy's unicast address,
+    once it told it. All sessions of a TopProvisioner share its stack: have one open at a time.
     """
 
     def __init__(self, link: Link, top: TopProvisioner, clock: Clock) -> None:
@@ -89,17 +89,22 @@ class ProxySession:
         self._sending = asyncio.Lock()
         self.lost = asyncio.Event()
         self.overheard: Callable[[PduOverheard], None] | None = None
+        self.observer: Callable[[Event], None] | None = None
         self.server_address: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def send(
         self, message: Message, *, dst: int, key: AppKey | DevKey, ttl: int | None = None
-    ) -> None:
-        """Send without waiting for an answer; raises ConnectionLost."""
+    ) -> int:
+        """Send without waiting for an answer; raises ConnectionLost.
+
+        Returns the number that the transfer events of a segmented message will carry.
+        """
         await self._top.reserve_seq()
-        self._client.stack.send(
+        transfer_id = self._client.stack.send(
             encode_message(message), dst=dst, key=key, ttl=ttl, now=self._clock.monotonic()
         )
         await self._flush()
+        return transfer_id
 
     async def configure(self, message: ProxyConfiguration) -> None:
         """Send a proxy configuration message; raises ConnectionLost."""
@@ -178,6 +183,8 @@ class ProxySession:
 
     async def _handle(self, events: list[Event]) -> None:
         for event in events:
+            if self.observer is not None:
+                self.observer(event)
             match event:
                 case MessageReceived():
                     self._answer(event)

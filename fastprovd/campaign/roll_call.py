@@ -11,8 +11,9 @@ from fastprovd.campaign.search import GAPS_BY_PASS, AddressSearch
 from fastprovd.campaign.states import WAITS
 from fastprovd.clock import Clock
 from fastprovd.errors import ResponseTimeout
+from fastprovd.mesh.access import AcknowledgedMessage
 from fastprovd.mesh.keys import AppKey
-from fastprovd.mesh.models.generic_onoff import OnOffGet
+from fastprovd.mesh.models.generic_onoff import OnOffGet, OnOffStatus
 
 # Answers under way at once; each takes two notifications of the Primary's dozen buffers.
 CONCURRENCY: Final = 4
@@ -22,6 +23,8 @@ TTL_BY_ATTEMPT: Final = (3, 3, 7, 7, 7)
 
 # So many known nodes in a row that do not answer mean that the mesh is too busy to ask.
 MISSES_IN_A_ROW: Final = 3
+
+_GET: Final = OnOffGet()
 
 Answered = Callable[[int, bool], Awaitable[None]]
 Calm = Callable[[], Awaitable[None]]
@@ -40,9 +43,9 @@ class Pace:
     QUICK: Final = 0.5
     SLOW: Final = 1.0
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, shortest_s: float = SHORTEST) -> None:
         self._clock = clock
-        self._interval_s = self.SHORTEST
+        self._shortest_s = self._interval_s = shortest_s
         self._next = clock.monotonic()
 
     async def wait(self) -> None:
@@ -56,7 +59,7 @@ class Pace:
     def answered(self, after_s: float) -> None:
         """An answer came: quick ones shorten the interval, slow ones lengthen it."""
         if after_s < self.QUICK:
-            self._interval_s = max(self.SHORTEST, self._interval_s * 0.8)
+            self._interval_s = max(self._shortest_s, self._interval_s * 0.8)
         elif after_s > self.SLOW:
             self._interval_s = min(self.LONGEST, self._interval_s * 1.5)
 
@@ -64,7 +67,8 @@ class Pace:
 class RollCall:
     """Asks nodes one by one; `answered` is awaited with (address, present OnOff) for each.
 
-    `calm` waits until the mesh has nothing left to relay.
+    `calm` waits until the mesh has nothing left to relay. An OnOff Set as the question switches
+    whom it asks.
     """
 
     def __init__(
@@ -75,11 +79,13 @@ class RollCall:
         *,
         answered: Answered,
         calm: Calm,
+        question: AcknowledgedMessage[OnOffStatus] = _GET,
     ) -> None:
         self._session = session
         self._app_key = app_key
         self._answered = answered
         self._calm = calm
+        self._question = question
         self._clock = clock
         self._pace = Pace(clock)
         self._misses = 0
@@ -90,7 +96,7 @@ class RollCall:
         asked = self._clock.monotonic()
         try:
             status = await self._session.request(
-                OnOffGet(),
+                self._question,
                 dst=address,
                 key=self._app_key,
                 ttl=TTL_BY_ATTEMPT[attempt],
