@@ -17,7 +17,6 @@ from fastprovd.emulator.board import Board
 from fastprovd.emulator.hosts import Flaws, Host
 from fastprovd.gateway import Gateway, open_gateway
 from fastprovd.mesh.access import Message, encode_message
-from fastprovd.mesh.iv_index import IvIndex
 from fastprovd.mesh.keys import AppKey, DevKey
 from fastprovd.mesh.models.configuration import AppKeyAdd
 from fastprovd.mesh.models.fast_provisioning import ENTER_AS_PRIMARY, Action, InfoSet

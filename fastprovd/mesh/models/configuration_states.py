@@ -1,6 +1,7 @@
 """Configuration messages that read single states of a node (Mesh Profile v1.0.1 §4.3.2).
 
-Little-endian; sent under the DevKey. Only the Gets: fastprovd changes none of these states.
+Little-endian; sent under the DevKey. Only the Gets: the one state here that fastprovd changes has
+its messages in `configuration_subscriptions.py`.
 """
 
 from __future__ import annotations
