@@ -103,6 +103,11 @@ class Membership:
     is_member: bool
     proof: Proof | None = None
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the node has proven that it left."""
+        return not self.is_member and self.proof is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Switched:

@@ -26,7 +26,7 @@ MISSES_IN_A_ROW: Final = 3
 
 _GET: Final = OnOffGet()
 
-Answered = Callable[[int, bool], Awaitable[None]]
+Answered = Callable[[int, bool], Awaitable[object]]
 Calm = Callable[[], Awaitable[None]]
 
 
@@ -64,6 +64,38 @@ class Pace:
             self._interval_s = min(self.LONGEST, self._interval_s * 1.5)
 
 
+class Rounds:
+    """Goes through nodes, CONCURRENCY at once; the silent ones again after all others.
+
+    `ask` is told the address and the number of the attempt, and returns whether it answered.
+    """
+
+    def __init__(self, ask: Callable[[int, int], Awaitable[bool]], calm: Calm) -> None:
+        self._ask = ask
+        self._calm = calm
+        self._misses = 0
+
+    async def through(self, addresses: Iterable[int]) -> None:
+        """Ask everyone; what `ask` raises comes out."""
+        silent = sorted(addresses)
+        for attempt in range(len(TTL_BY_ATTEMPT)):
+            if not silent:
+                return
+            await self._calm()
+            waiting, silent = iter(silent), []
+            await _together(lambda: self._work(waiting, attempt, silent))  # noqa: B023 - awaited
+
+    async def _work(self, waiting: Iterable[int], attempt: int, silent: list[int]) -> None:
+        for address in waiting:
+            if await self._ask(address, attempt):
+                self._misses = 0
+                continue
+            silent.append(address)
+            self._misses += 1
+            if self._misses % MISSES_IN_A_ROW == 0:
+                await self._calm()
+
+
 class RollCall:
     """Asks nodes one by one; `answered` is awaited with (address, present OnOff) for each.
 
@@ -88,7 +120,7 @@ class RollCall:
         self._question = question
         self._clock = clock
         self._pace = Pace(clock)
-        self._misses = 0
+        self._rounds = Rounds(self.ask, calm)
 
     async def ask(self, address: int, attempt: int) -> bool:
         """Ask once; return whether the node answered; raises ConnectionLost."""
@@ -114,23 +146,7 @@ class RollCall:
         Raises:
             ConnectionLost: the link went away.
         """
-        silent = sorted(addresses)
-        for attempt in range(len(TTL_BY_ATTEMPT)):
-            if not silent:
-                return
-            await self._calm()
-            waiting, silent = iter(silent), []
-            await _together(lambda: self._prove(waiting, attempt, silent))  # noqa: B023 - awaited
-
-    async def _prove(self, waiting: Iterable[int], attempt: int, silent: list[int]) -> None:
-        for address in waiting:
-            if await self.ask(address, attempt):
-                self._misses = 0
-                continue
-            silent.append(address)
-            self._misses += 1
-            if self._misses % MISSES_IN_A_ROW == 0:
-                await self._calm()
+        await self._rounds.through(addresses)
 
     async def search(self, search: AddressSearch, enough: Callable[[], bool]) -> None:
         """Look for nodes nobody listed, wider with each pass, until `enough`.
