@@ -130,7 +130,7 @@ async def test_a_late_subscriber_finds_the_last_values(
         p.event("run_finished", {}, "r-1")
         await found.until(lambda: found.seqs() == [1, 2])
         async with reader(port) as late:
-            await late.until(lambda: len(late.topics()) == 9)
+            await late.until(lambda: len(late.topics()) == 10)
     assert late.last("bridge/run")["provisioned"] == 5
     assert late.last("bridge/nodes")["complete"] is True
     assert late.last("node/0x0004")["state"] is None
