@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from fastprovd.campaign.proxy_session import ProxySession
 from fastprovd.campaign.states import WAITS
 from fastprovd.clock import Clock
+
+
+# What rounding leaves of a wait may be too little to move the clock.
+_SHORTEST_S: Final = 0.001
 
 
 class Calm:
@@ -32,7 +37,7 @@ class Calm:
             quiet_s = self._clock.monotonic() - self._last_heard
             if quiet_s >= calm_s:
                 return
-            await pause(session, calm_s - quiet_s)
+            await pause(session, max(calm_s - quiet_s, _SHORTEST_S))
 
 
 async def pause(session: ProxySession, seconds: float) -> None:
