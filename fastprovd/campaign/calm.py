@@ -9,7 +9,6 @@ from fastprovd.campaign.proxy_session import ProxySession
 from fastprovd.campaign.states import WAITS
 from fastprovd.clock import Clock
 
-
 # What rounding leaves of a wait may be too little to move the clock.
 _SHORTEST_S: Final = 0.001
 
