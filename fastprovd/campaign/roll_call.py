@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 from fastprovd.campaign.proxy_session import ProxySession
@@ -20,6 +20,7 @@ CONCURRENCY: Final = 4
 # Below 3 the Primary does not forward (its relay is off). The first attempts stay near: what
 # arrives with TTL 1 is not relayed, so they can not be multiplied by nodes that are busy.
 TTL_BY_ATTEMPT: Final = (3, 3, 7, 7, 7)
+ATTEMPTS: Final = len(TTL_BY_ATTEMPT)
 
 # So many known nodes in a row that do not answer mean that the mesh is too busy to ask.
 MISSES_IN_A_ROW: Final = 3
@@ -78,7 +79,7 @@ class Rounds:
     async def through(self, addresses: Iterable[int]) -> None:
         """Ask everyone; what `ask` raises comes out."""
         silent = sorted(addresses)
-        for attempt in range(len(TTL_BY_ATTEMPT)):
+        for attempt in range(ATTEMPTS):
             if not silent:
                 return
             await self._calm()
@@ -100,7 +101,7 @@ class RollCall:
     """Asks nodes one by one; `answered` is awaited with (address, present OnOff) for each.
 
     `calm` waits until the mesh has nothing left to relay. An OnOff Set as the question switches
-    whom it asks.
+    whom it asks. `ttl_by_attempt` has a TTL for each attempt of `Rounds` or of a search.
     """
 
     def __init__(
@@ -112,12 +113,14 @@ class RollCall:
         answered: Answered,
         calm: Calm,
         question: AcknowledgedMessage[OnOffStatus] = _GET,
+        ttl_by_attempt: Sequence[int] = TTL_BY_ATTEMPT,
     ) -> None:
         self._session = session
         self._app_key = app_key
         self._answered = answered
         self._calm = calm
         self._question = question
+        self._ttl_by_attempt = ttl_by_attempt
         self._clock = clock
         self._pace = Pace(clock)
         self._rounds = Rounds(self.ask, calm)
@@ -131,7 +134,7 @@ class RollCall:
                 self._question,
                 dst=address,
                 key=self._app_key,
-                ttl=TTL_BY_ATTEMPT[attempt],
+                ttl=self._ttl_by_attempt[attempt],
                 timeout_s=WAITS["answer"].seconds,
             )
         except ResponseTimeout:

@@ -10,7 +10,7 @@ import structlog
 
 from fastprovd.campaign.calm import Calm, pause
 from fastprovd.campaign.proxy_session import ProxySession
-from fastprovd.campaign.roll_call import Answered, RollCall
+from fastprovd.campaign.roll_call import ATTEMPTS, Answered, RollCall
 from fastprovd.clock import Clock
 from fastprovd.mesh.keys import AppKey
 from fastprovd.mesh.models.generic_onoff import OnOffSet, OnOffSetUnacknowledged
@@ -21,7 +21,8 @@ log = structlog.get_logger()
 # 0.09 s; the next repetition must meet another moment of the air.
 REPETITIONS: Final = 3
 REPETITION_S: Final = 0.3
-# A node whose relay is off does not forward below 3; 7 reaches behind relays too.
+# A node whose relay is off does not forward below 3; 7 reaches behind relays too. Outside of a run
+# the mesh is idle, and each node relays a message only once, whatever its TTL.
 _TTL: Final = 7
 # Confirming takes 0.19 s per node at the pace of a roll-call, and 2.5 s for each that stays
 # silent; a quarter of all may do so before the time is over.
@@ -72,6 +73,7 @@ class Switching:
             answered=self._take,
             calm=lambda: calm.wait(session),
             question=OnOffSet(self._onoff, self._tid),
+            ttl_by_attempt=(_TTL,) * ATTEMPTS,
         )
         try:
             async with asyncio.timeout(_CONFIRM_S + _CONFIRM_PER_NODE_S * len(self.waiting)):

@@ -20,7 +20,7 @@ from fastprovd.mesh.upper_transport import MIC_32_OCTETS
 from fastprovd.records import Membership, Proof
 from tests.conftest import RunVirtual
 from tests.support.emulated import World
-from tests.support.placed import GROUP, PRIMARY, placed
+from tests.support.placed import GROUP, PRIMARY, in_a_row, placed
 
 HOSTS = pytest.mark.parametrize("host", [Host.NIMBLE, Host.BLUEDROID], ids=lambda host: host.name)
 KITCHEN = 0xC010
@@ -81,6 +81,20 @@ def test_nodes_join_and_leave_and_prove_it(
             assert proofs(left) == {PRIMARY: Proof.STATUS} | acknowledged
             assert in_group(world, GROUP) == set(range(PRIMARY, PRIMARY + boards))
             assert sum(board.killed_count for board in world.air.boards) == 0
+
+    run_virtual(main())
+
+
+def test_far_nodes_join(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """Commands and acknowledgments cross four hops at 30 % loss."""
+
+    async def main() -> None:
+        async with placed(20, tmp_path) as (world, gateway):
+            in_a_row(world, cells=5, loss=0.3)
+            who = range(PRIMARY, PRIMARY + 20)
+            joined = await gateway.controls.change_group(KITCHEN, who, add=True)
+            assert in_group(world) == set(who)
+            assert None not in proofs(joined).values()
 
     run_virtual(main())
 

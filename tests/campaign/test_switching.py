@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from fastprovd.emulator.air import Reach
 from fastprovd.emulator.board import Board
 from fastprovd.emulator.hosts import Host
 from fastprovd.errors import BearerError
@@ -18,7 +17,7 @@ from fastprovd.mesh.addresses import ALL_NODES
 from fastprovd.records import Switched
 from tests.conftest import RunVirtual
 from tests.support.emulated import World
-from tests.support.placed import GROUP, PRIMARY, placed
+from tests.support.placed import GROUP, PRIMARY, in_a_row, placed
 
 HOSTS = pytest.mark.parametrize("host", [Host.NIMBLE, Host.BLUEDROID], ids=lambda host: host.name)
 # Emulated seconds from the command, the search for a proxy and its link included.
@@ -49,16 +48,6 @@ async def switched_on(world: World) -> AsyncIterator[dict[str, float]]:
         await asyncio.wait([looking])
 
 
-def in_a_row(world: World, cells: int, loss: float) -> None:
-    """Let boards hear only those of their own cell and the next ones; the Primary is in one."""
-    boards = world.air.boards
-    cell = {board.device_address: at * cells // len(boards) for at, board in enumerate(boards)}
-    for one in cell:
-        for other in cell:
-            near = abs(cell[one] - cell[other]) <= 1
-            world.air.set_reach(one, other, Reach(loss) if near else None)
-
-
 def addresses(boards: list[Board] | tuple[Board, ...]) -> tuple[int, ...]:
     return tuple(sorted(board.unicast_address or 0 for board in boards))
 
@@ -83,6 +72,20 @@ def test_all_are_switched_and_confirm_it(
             assert result == Switched(ALL_NODES, True, everybody, ())
             assert len(when) == boards
             assert max(when.values()) < GOAL_S
+            assert killed(world) == 0
+
+    run_virtual(main())
+
+
+@HOSTS
+def test_far_nodes_confirm(run_virtual: RunVirtual[Any], tmp_path: Path, host: Host) -> None:
+    """Over four hops and at 30 % loss everybody is asked, and has answered before the deadline."""
+
+    async def main() -> None:
+        async with placed(20, tmp_path, host=host) as (world, gateway):
+            in_a_row(world, cells=5, loss=0.3)
+            result = await gateway.controls.set_onoff(ALL_NODES, True)
+            assert result.unconfirmed == ()
             assert killed(world) == 0
 
     run_virtual(main())

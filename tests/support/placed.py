@@ -161,3 +161,13 @@ async def placed(
         )
         air.set_default_reach(Reach(loss))
         yield World(air, adapter, radio), gateway
+
+
+def in_a_row(world: World, cells: int, loss: float) -> None:
+    """Let boards hear only those of their own cell and the next ones; the Primary is in one."""
+    boards = world.air.boards
+    cell = {board.device_address: at * cells // len(boards) for at, board in enumerate(boards)}
+    for one in cell:
+        for other in cell:
+            near = abs(cell[one] - cell[other]) <= 1
+            world.air.set_reach(one, other, Reach(loss) if near else None)
