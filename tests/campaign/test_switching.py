@@ -173,6 +173,23 @@ def test_who_is_silent_is_named(run_virtual: RunVirtual[Any], tmp_path: Path, ho
     run_virtual(main())
 
 
+def test_the_deadline_names_the_rest(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """When nearly everybody is off, asking ends in bounded time, and those who answer count."""
+
+    async def main() -> None:
+        async with placed(40, tmp_path) as (world, gateway):
+            for board in world.air.boards[2:]:
+                board.power_off()
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            result = await gateway.controls.set_onoff(ALL_NODES, True)
+            assert result.confirmed == (2, 3)
+            assert result.unconfirmed == tuple(range(4, 42))
+            assert loop.time() - begun < 60.0
+
+    run_virtual(main())
+
+
 def test_a_link_that_is_lost_is_opened_again(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
     """The question goes on with those who wait, over another link."""
 
