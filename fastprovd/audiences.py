@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastprovd.campaign.ports import Audience
-from fastprovd.records import Node, Run
+from fastprovd.records import Membership, Node, Run
 
 
 class SilentAudience:
@@ -20,6 +20,9 @@ class SilentAudience:
 
     def nodes_changed(self, nodes: Sequence[Node], run: Run) -> None:
         """The address list, whole."""
+
+    def groups_changed(self, memberships: Sequence[Membership]) -> None:
+        """Who is in which group, whole."""
 
     def event(self, kind: str, data: Mapping[str, Any], run_id: str | None) -> None:
         """Something happened."""
@@ -45,6 +48,11 @@ class Audiences:
         """The address list, whole."""
         for member in self.members:
             member.nodes_changed(nodes, run)
+
+    def groups_changed(self, memberships: Sequence[Membership]) -> None:
+        """Who is in which group, whole."""
+        for member in self.members:
+            member.groups_changed(memberships)
 
     def event(self, kind: str, data: Mapping[str, Any], run_id: str | None) -> None:
         """Something happened."""

@@ -63,8 +63,8 @@ def check_mapping(
     """Return `cls` made of `mapping`, or `None` and every problem found.
 
     `cls` is a dataclass whose fields are bool, int, float, str, bytes (hex digits), Path,
-    `Literal`, any of them or `None`, or dataclasses of the same kind. `where` is the dotted path
-    of the mapping itself.
+    `Literal`, any of them or `None`, a tuple of any number of one of them (at least one), or
+    dataclasses of the same kind. `where` is the dotted path of the mapping itself.
     """
     problems: list[Problem] = []
     value = _table(cls, mapping, where, problems)
@@ -131,6 +131,8 @@ def _value(
 ) -> Any:
     if dataclasses.is_dataclass(kind):
         return _table(kind, raw, path, problems)  # type: ignore[arg-type]
+    if get_origin(kind) is tuple:
+        return _items(get_args(kind)[0], raw, rules, path, problems)
     try:
         if get_origin(kind) is Literal:
             return _choice(get_args(kind), raw)
@@ -138,6 +140,17 @@ def _value(
     except ValueError as error:
         problems.append(Problem(path, str(error)))
         return None
+
+
+def _items(
+    kind: Any, raw: Any, rules: Mapping[str, Any], path: str, problems: list[Problem]
+) -> tuple[Any, ...]:
+    if not isinstance(raw, list) or not raw:
+        problems.append(Problem(path, f"expected a list with something in it, got {_shown(raw)}"))
+        return ()
+    return tuple(
+        _value(kind, item, rules, f"{path}[{at}]", problems) for at, item in enumerate(raw)
+    )
 
 
 def _choice(choices: tuple[Any, ...], raw: Any) -> Any:

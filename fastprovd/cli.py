@@ -23,12 +23,22 @@ from fastprovd.errors import (
     BrokerUnavailable,
     ConfigError,
     CorruptStore,
+    GroupsFull,
+    NoRun,
     SchemaTooNew,
     StoreError,
     StoreInUse,
+    UnknownGroup,
     UnknownNode,
 )
-from fastprovd.mesh.addresses import GROUP_MAX_DYNAMIC, is_group, is_unicast, parse_address
+from fastprovd.mesh.addresses import (
+    ALL_NODES,
+    UNASSIGNED,
+    is_dynamic_group,
+    is_switchable,
+    is_unicast,
+    parse_address,
+)
 from fastprovd.records import RunState
 
 
@@ -48,9 +58,9 @@ class Exit(IntEnum):
 
 MEANINGS: Final = {
     Exit.OK: "success; for a run: done, every board is proven",
-    Exit.USAGE: "the command line is wrong, or names a node that is not known",
+    Exit.USAGE: "the command line is wrong, or names a node or group that is not known",
     Exit.DATA: "the state directory is damaged, or was written by a newer fastprovd",
-    Exit.UNAVAILABLE: "no adapter, broker or answer; for a run: it failed",
+    Exit.UNAVAILABLE: "no adapter, broker or answer of each node; for a run: it failed",
     Exit.INTERNAL: "a fault of fastprovd itself; --debug shows where",
     Exit.CANT_CREATE: "a file or directory can not be made",
     Exit.IO: "the state can not be read or written",
@@ -68,6 +78,9 @@ RUN_EXITS: Final = {
 _ERROR_EXITS: Final[tuple[tuple[type[Exception], Exit], ...]] = (
     (ConfigError, Exit.CONFIG),
     (UnknownNode, Exit.USAGE),
+    (UnknownGroup, Exit.USAGE),
+    (GroupsFull, Exit.USAGE),
+    (NoRun, Exit.USAGE),
     (StoreInUse, Exit.TRY_AGAIN),
     (SchemaTooNew, Exit.DATA),
     (CorruptStore, Exit.DATA),
@@ -153,7 +166,23 @@ def _onoff(options: argparse.Namespace) -> int:
     from fastprovd.foreground import set_onoff
 
     config = _foreground(options)
-    asyncio.run(set_onoff(config, options.address, options.state == "on", sys.stdout))
+    done = set_onoff(config, options.address, options.state == "on", sys.stdout)
+    return Exit.OK if asyncio.run(done) else Exit.UNAVAILABLE
+
+
+def _group(options: argparse.Namespace) -> int:
+    from fastprovd.foreground import change_group
+
+    config = _foreground(options)
+    add = options.change == "add"
+    done = change_group(config, options.group, options.addresses, add, sys.stdout)
+    return Exit.OK if asyncio.run(done) else Exit.UNAVAILABLE
+
+
+def _groups(options: argparse.Namespace) -> int:
+    from fastprovd.foreground import list_groups
+
+    list_groups(_foreground(options), sys.stdout, as_json=options.json)
     return Exit.OK
 
 
@@ -245,15 +274,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_method(provision, None, "the configuration's")
     add("nodes", _nodes, "list the nodes that are known", configured, json_lines)
-    onoff = add("onoff", _onoff, "switch a node, or a group of nodes", configured)
+    onoff = add("onoff", _onoff, "switch a node, a group of nodes, or all", configured)
     onoff.add_argument(
         "address",
-        type=_address,
-        metavar="ADDR|GROUP",
-        help="such as 0x0006, or 0xc000 for all; a board that never got a message of this kind "
-        "stops provisioning others 10 s later",
+        type=_switchable,
+        metavar="ADDR|GROUP|all",
+        help="such as 0x0006, 0xc000 or all; a board that never got a message of this kind stops "
+        "provisioning others 10 s later",
     )
     onoff.add_argument("state", choices=("on", "off"))
+    add("groups", _groups, "list who is in which group", configured, json_lines)
+    group = add("group", _group, "add nodes to a group, or remove them", configured)
+    group.add_argument("change", choices=("add", "remove"))
+    group.add_argument("group", type=_group_address, metavar="GROUP", help="such as 0xc010")
+    group.add_argument(
+        "addresses", type=_node_address, nargs="+", metavar="ADDR", help="such as 0x0006"
+    )
     add("check-config", _check_config, "check the configuration and show it", configured)
     _add_demo_options(add("demo", _demo, "provision virtual boards before your eyes", json_lines))
     return parser
@@ -333,16 +369,28 @@ def _number(least: float, most: float) -> Callable[[str], float]:
     return number
 
 
-def _address(text: str) -> int:
+def _address(text: str, allowed: Callable[[int], bool], expected: str) -> int:
     try:
         address = parse_address(text)
     except ValueError:
-        address = 0
-    if not is_unicast(address) and not (is_group(address) and address <= GROUP_MAX_DYNAMIC):
-        raise argparse.ArgumentTypeError(
-            f"expected a node 0x0001..0x7fff or a group 0xc000..0xfeff, got {text!r}"
-        )
+        address = UNASSIGNED
+    if not allowed(address):
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
     return address
+
+
+def _switchable(text: str) -> int:
+    if text == "all":
+        return ALL_NODES
+    return _address(text, is_switchable, "a node 0x0001..0x7fff, a group 0xc000..0xfeff, or all")
+
+
+def _node_address(text: str) -> int:
+    return _address(text, is_unicast, "a node 0x0001..0x7fff")
+
+
+def _group_address(text: str) -> int:
+    return _address(text, is_dynamic_group, "a group 0xc000..0xfeff")
 
 
 def _broker(text: str) -> tuple[str, int]:

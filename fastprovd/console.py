@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, Protocol, TextIO
 
@@ -12,7 +12,15 @@ from fastprovd.campaign.ports import Audience
 from fastprovd.campaign.verdict import target
 from fastprovd.mesh.addresses import format_address
 from fastprovd.publish.messages import run_to_json
-from fastprovd.records import Node, NodeRole, ParentSource, Run, RunState
+from fastprovd.records import (
+    Membership,
+    Node,
+    NodeRole,
+    ParentSource,
+    Run,
+    RunState,
+    Switched,
+)
 
 PHASES: Final[Mapping[RunState, str]] = MappingProxyType(
     {
@@ -184,6 +192,27 @@ def node_lines(nodes: Sequence[Node]) -> Iterator[str]:
         yield (
             f"{format_address(node.address):<9}{ROLES[node.role]:<23}{parent:<16}"
             f"{'yes' if node.proven else 'no':<9}{light:<7}{node.device_address or '?'}"
+        )
+
+
+def switched_lines(switched: Switched) -> Iterator[str]:
+    """Yield what came of switching, and who did not confirm it."""
+    told = f"{format_address(switched.address)} {'on' if switched.onoff else 'off'}"
+    of = len(switched.confirmed) + len(switched.unconfirmed)
+    yield f"{told}: {len(switched.confirmed)} of {of} confirmed it"
+    if switched.unconfirmed:
+        silent = ", ".join(map(format_address, switched.unconfirmed))
+        yield f"not confirmed: {silent}; they are off, out of reach, or forgot the network"
+
+
+def membership_lines(memberships: Iterable[Membership]) -> Iterator[str]:
+    """Yield a table of who is in which group, with its head."""
+    yield f"{'group':<9}{'node':<9}{'member':<9}proof"
+    for membership in memberships:
+        proof = "none" if membership.proof is None else membership.proof.value
+        yield (
+            f"{format_address(membership.group):<9}{format_address(membership.address):<9}"
+            f"{'yes' if membership.is_member else 'no':<9}{proof}"
         )
 
 

@@ -186,6 +186,7 @@ async def publisher_for(
         if run is not None:
             publisher.run_changed(run)
             publisher.nodes_changed(nodes, run)
+            publisher.groups_changed(await gateway.controls.groups())
         audience: Audience = publisher
         gateway.audiences.members.append(audience)
         yield publisher

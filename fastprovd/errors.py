@@ -170,6 +170,18 @@ class UnknownNode(FastprovdError):
         self.address = address
 
 
+class UnknownGroup(FastprovdError):
+    """Nobody is known to be in this group."""
+
+    def __init__(self, group: int) -> None:
+        super().__init__(f"no node is known to be in group 0x{group:04x}; add some to it first")
+        self.group = group
+
+
+class GroupsFull(FastprovdError):
+    """A node has no room for one more group."""
+
+
 class BrokerUnavailable(FastprovdError):
     """No MQTT broker can be started on this machine."""
 

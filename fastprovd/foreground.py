@@ -8,18 +8,24 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, TextIO
 
+from fastprovd.campaign.memberships import all_memberships
 from fastprovd.campaign.ports import Bearer
 from fastprovd.campaign.settings import RunSettings
 from fastprovd.campaign.tasks import background
 from fastprovd.clock import SystemClock
 from fastprovd.config import Config
-from fastprovd.console import Reporter, node_lines, write_line
+from fastprovd.console import (
+    Reporter,
+    membership_lines,
+    node_lines,
+    switched_lines,
+    write_line,
+)
 from fastprovd.daemon import on_signals, published
 from fastprovd.gateway import Gateway, Radio, bluetooth, open_gateway
-from fastprovd.mesh.addresses import format_address
 from fastprovd.mesh.beacons import Advertisement, NetworkIdentity, UnprovisionedDevice
-from fastprovd.publish.messages import node_to_json
-from fastprovd.records import Node, Run
+from fastprovd.publish.messages import groups_to_json, node_to_json
+from fastprovd.records import Membership, Node, Run
 from fastprovd.store.database import DATABASE_NAME
 from fastprovd.store.state import StateStore
 
@@ -74,15 +80,52 @@ async def provision(
 
 async def set_onoff(
     config: Config, address: int, onoff: bool, stream: TextIO, radio: Radio | None = None
-) -> None:
-    """Switch a node or a group; raises BearerError, ResponseTimeout, UnknownNode, StoreError."""
+) -> bool:
+    """Switch a node, a group or all, and return whether all confirmed it.
+
+    Raises BearerError, ResponseTimeout, UnknownNode, UnknownGroup, NoRun, StoreError.
+    """
     async with open_gateway(config, radio=radio) as gateway:
-        node = await gateway.set_onoff(address, onoff)
-    if node is None:
-        told = "sent; a group confirms nothing"
+        switched = await gateway.controls.set_onoff(address, onoff)
+    for line in switched_lines(switched):
+        write_line(stream, line)
+    return not switched.unconfirmed
+
+
+async def change_group(
+    config: Config,
+    group: int,
+    addresses: Sequence[int],
+    add: bool,
+    stream: TextIO,
+    radio: Radio | None = None,
+) -> bool:
+    """Add nodes to a group or remove them, and return whether all have proven it.
+
+    Raises BearerError, UnknownNode, GroupsFull, StoreError.
+    """
+    async with open_gateway(config, radio=radio) as gateway:
+        changed = await gateway.controls.change_group(group, addresses, add=add)
+    for line in membership_lines(changed):
+        write_line(stream, line)
+    return all(membership.proof is not None for membership in changed)
+
+
+def list_groups(config: Config, stream: TextIO, *, as_json: bool) -> None:
+    """Write who is in which group; raises StoreError."""
+    memberships: Sequence[Membership] = ()
+    if (config.state.directory / DATABASE_NAME).exists():
+        with StateStore(config.state.directory) as store:
+            known = all_memberships(store.nodes(), store.runs(), store.memberships())
+            memberships = [membership for membership in known if not membership.is_over]
+    if as_json:
+        for group in groups_to_json(memberships):
+            write_line(stream, json.dumps(group))
+    elif memberships:
+        for line in membership_lines(memberships):
+            write_line(stream, line)
     else:
-        told = f"confirmed: it is {'on' if node.onoff else 'off'}"
-    write_line(stream, f"{format_address(address)} {told}")
+        write_line(stream, f"No group is known in {config.state.directory}.")
 
 
 def list_nodes(config: Config, stream: TextIO, *, as_json: bool) -> None:

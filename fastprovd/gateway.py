@@ -29,7 +29,8 @@ from fastprovd.campaign.states import Trigger
 from fastprovd.campaign.verdict import target
 from fastprovd.clock import Clock, SystemClock
 from fastprovd.config import Config
-from fastprovd.errors import BearerError, NoRun, RunInProgress, UnknownNode
+from fastprovd.controls import Controls
+from fastprovd.errors import BearerError, NoRun, RunInProgress
 from fastprovd.mesh.addresses import is_unicast
 from fastprovd.mesh.replay import ReplayProtectionList
 from fastprovd.mesh.sequence import SequenceNumbers
@@ -42,7 +43,6 @@ log = structlog.get_logger(__name__)
 # A restart of bluetoothd takes 0.6 to 2.2 s, and after a crash the adapter may be busy for 10 s
 # with the scan of before; one that is away longer fails the run.
 _ADAPTER_PAUSES_S: Final = (1.0, 2.0, 4.0, 4.0)
-_TIDS: Final = 256
 
 
 class Radio(Bearer, Protocol):
@@ -100,9 +100,18 @@ class Gateway:
         stack.app_keys[network.app_key.index] = network.app_key
         self._top = TopProvisioner(stack, store)
         self._run_ids = {run.run_id for run in store.runs()}
-        self._tid = entropy(1)[0]
         self._campaign: Campaign | None = None
         self._radio_use = asyncio.Lock()
+        self.controls = Controls(
+            store,
+            network,
+            self.audiences,
+            clock,
+            open_session=self._session,
+            check_free=self._check_no_run,
+            dev_keys=stack.dev_keys,
+            first_tid=entropy(1)[0],
+        )
 
     async def close_left_links(self) -> None:
         """Hang up what a process before us left behind, if Bluetooth can be used now."""
@@ -178,6 +187,7 @@ class Gateway:
                     # The next may be asked for now; it waits until all links are hung up.
                     self._campaign = None
                 await self._save_replay_list()
+                self.audiences.groups_changed(await self.controls.groups())
                 return run
         finally:
             if self._campaign is campaign:
@@ -235,43 +245,19 @@ class Gateway:
         nodes = await asyncio.to_thread(self._store.nodes)
         return runs[0], [node for node in nodes if node.run_id == runs[0].run_id]
 
-    async def node(self, address: int) -> Node:
-        """Return a node by its address; raises UnknownNode."""
-        for node in await asyncio.to_thread(self._store.nodes):
-            if node.address == address:
-                return node
-        raise UnknownNode(address)
-
-    # The mesh outside of a run; all raise RunInProgress, BearerError classes, ResponseTimeout
-
-    async def get_onoff(self, address: int) -> Node:
-        """Ask a node for its state, return what is known of it now; raises UnknownNode too."""
-        self._check_no_run()
-        node = await self.node(address)
-        async with self._session() as session:
-            onoff = await control.get_onoff(session, self.network.app_key, address)
-        return await self._answered(node, onoff)
-
-    async def set_onoff(self, address: int, onoff: bool) -> Node | None:
-        """Switch a node, which confirms it, or a group, which does not; raises UnknownNode too.
-
-        See `control.set_onoff` for what it does to boards that provision others.
-        """
-        self._check_no_run()
-        node = await self.node(address) if is_unicast(address) else None
-        self._tid = (self._tid + 1) % _TIDS
-        tid = self._tid
-        async with self._session() as session:
-            present = await control.set_onoff(session, self.network.app_key, address, onoff, tid)
-        if node is None or present is None:
-            return None
-        return await self._answered(node, present)
+    # The mesh outside of a run: `controls`, and
 
     async def refresh_nodes(self) -> tuple[Run, list[Node], bool]:
         """Ask the Primary Provisioner of the last run for its list, and keep what is new.
 
         Returns the run, its nodes, and whether the Primary was asked: a list that may be long is
-        not read, since that kills boards, and a direct run has no Primary. Raises NoRun too.
+        not read, since that kills boards, and a direct run has no Primary.
+
+        Raises:
+            RunInProgress: a run has the radio.
+            NoRun: no run has made a node yet.
+            BearerError: the Primary could not be reached.
+            ResponseTimeout: it did not answer.
         """
         self._check_no_run()
         run, known = await self._last_network()
@@ -312,12 +298,6 @@ class Gateway:
                 ) as session:
                     yield session
             await self._save_replay_list()
-
-    async def _answered(self, node: Node, onoff: bool) -> Node:
-        node = replace(node, proven=True, onoff=onoff, last_seen=self._clock.utc_now())
-        await asyncio.to_thread(self._store.save_nodes, [node])
-        self.audiences.node_changed(node)
-        return node
 
     # The end
 

@@ -83,6 +83,42 @@ class Node:
     last_seen: datetime | None = None
 
 
+class Proof(StrEnum):
+    """What shows that a node took a change of its groups, the strongest first."""
+
+    STATUS = "status"
+    """Its Configuration Server said so."""
+    ANSWER = "answer"
+    """It answered a message that was sent to the group."""
+    ACKNOWLEDGMENT = "acknowledgment"
+    """Its transport layer acknowledged the whole command."""
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """That the node `address` is to be in `group`, or not; without `proof` it may not know yet."""
+
+    group: int
+    address: int
+    is_member: bool
+    proof: Proof | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the node has proven that it left."""
+        return not self.is_member and self.proof is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """What came of switching nodes: who told that it has the state, and who did not."""
+
+    address: int
+    onoff: bool
+    confirmed: tuple[int, ...]
+    unconfirmed: tuple[int, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class MissingBoard:
     """A board that the run can not call done, and why, in one sentence."""

@@ -11,17 +11,26 @@ from fastprovd.errors import (
     BearerError,
     BluetoothUnavailable,
     FastprovdError,
+    GroupsFull,
     NoRun,
     ResponseTimeout,
     RunInProgress,
     RunsRefused,
     SeqSpaceExhausted,
+    UnknownGroup,
     UnknownNode,
 )
 from fastprovd.gateway import Gateway
 from fastprovd.mesh import addresses
 from fastprovd.mesh.addresses import format_address
-from fastprovd.publish.messages import ErrorCode, Request, Response, node_to_json
+from fastprovd.publish.messages import (
+    ErrorCode,
+    Request,
+    Response,
+    group_change_to_json,
+    node_to_json,
+    switched_to_json,
+)
 from fastprovd.records import Run
 
 T = TypeVar("T")
@@ -35,6 +44,8 @@ _CODES: tuple[tuple[type[FastprovdError], ErrorCode], ...] = (
     (RunsRefused, ErrorCode.BUSY),
     (NoRun, ErrorCode.NO_RUN),
     (UnknownNode, ErrorCode.UNKNOWN_NODE),
+    (UnknownGroup, ErrorCode.UNKNOWN_GROUP),
+    (GroupsFull, ErrorCode.GROUPS_FULL),
     (BluetoothUnavailable, ErrorCode.ADAPTER_UNAVAILABLE),
     (BearerError, ErrorCode.CONNECT_FAILED),
     (ResponseTimeout, ErrorCode.NODE_UNREACHABLE),
@@ -69,12 +80,23 @@ class NodeGetData:
 
 @dataclass(frozen=True, slots=True)
 class NodeSetData:
-    """`node/set`: a node's unicast address or a group address, and what it shall do."""
+    """`node/set`: a node, a group or 0xffff for all, and what they shall do."""
 
-    addr: int = setting(
-        low=addresses.UNICAST_MIN, high=addresses.GROUP_MAX_DYNAMIC, hexadecimal=True
-    )
+    addr: int = setting(low=addresses.UNICAST_MIN, high=addresses.ALL_NODES, hexadecimal=True)
     state: Literal["ON", "OFF"] = setting()
+    confirm: bool = setting(True)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupData:
+    """`group/add` and `group/remove`: a group, and the unicast addresses it is about."""
+
+    group: int = setting(
+        low=addresses.GROUP_MIN, high=addresses.GROUP_MAX_DYNAMIC, hexadecimal=True
+    )
+    members: tuple[int, ...] = setting(
+        low=addresses.UNICAST_MIN, high=addresses.UNICAST_MAX, hexadecimal=True
+    )
 
 
 class _InvalidRequest(Exception):
@@ -95,6 +117,8 @@ class RequestHandler:
             "nodes/get": self._nodes_get,
             "node/get": self._node_get,
             "node/set": self._node_set,
+            "group/add": lambda data: self._change_group(data, add=True),
+            "group/remove": lambda data: self._change_group(data, add=False),
         }
 
     async def answer(self, request: Request) -> Response:
@@ -146,20 +170,24 @@ class RequestHandler:
         }
 
     async def _node_get(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        node = await self._gateway.get_onoff(_checked(NodeGetData, data).addr)
+        node = await self._gateway.controls.get_onoff(_checked(NodeGetData, data).addr)
         return node_to_json(node)
 
     async def _node_set(self, data: Mapping[str, Any]) -> dict[str, Any]:
         wanted = _checked(NodeSetData, data)
-        if addresses.is_virtual(wanted.addr):
+        if not addresses.is_switchable(wanted.addr):
             raise _InvalidRequest(
-                [Problem("addr", "expected the address of a node or a group, got a virtual one")]
+                [Problem("addr", "expected the address of a node or a group, or 0xffff for all")]
             )
-        node = await self._gateway.set_onoff(wanted.addr, wanted.state == "ON")
-        shown = {"addr": format_address(wanted.addr), "state": wanted.state}
-        if node is not None:
-            shown["state"] = "ON" if node.onoff else "OFF"
-        return shown | {"acknowledged": node is not None}
+        switched = await self._gateway.controls.set_onoff(
+            wanted.addr, wanted.state == "ON", confirm=wanted.confirm
+        )
+        return switched_to_json(switched)
+
+    async def _change_group(self, data: Mapping[str, Any], *, add: bool) -> dict[str, Any]:
+        wanted = _checked(GroupData, data)
+        changed = await self._gateway.controls.change_group(wanted.group, wanted.members, add=add)
+        return group_change_to_json(wanted.group, changed)
 
 
 def _checked(cls: type[T], data: Mapping[str, Any]) -> T:

@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fastprovd.audiences import Audiences, SilentAudience
-from fastprovd.records import Node, Run, RunState
+from fastprovd.records import Membership, Node, Run, RunState
 
 RUN = Run("r-1", RunState.SCANNING, datetime(2026, 11, 22, tzinfo=UTC))
 NODE = Node(6, "r-1")
+MEMBERSHIP = Membership(0xC010, 6, is_member=True)
 
 
 class Ears(SilentAudience):
@@ -28,6 +29,9 @@ class Ears(SilentAudience):
     def nodes_changed(self, nodes: Sequence[Node], run: Run) -> None:
         self.heard.append((nodes, run))
 
+    def groups_changed(self, memberships: Sequence[Membership]) -> None:
+        self.heard.append(memberships)
+
     def event(self, kind: str, data: Mapping[str, Any], run_id: str | None) -> None:
         self.heard.append((kind, data, run_id))
 
@@ -39,6 +43,7 @@ def test_everybody_hears_everything() -> None:
     audiences.run_changed(RUN)
     audiences.node_changed(NODE)
     audiences.nodes_changed([NODE], RUN)
+    audiences.groups_changed([MEMBERSHIP])
     audiences.event("warning", {"reason": "x"}, "r-1")
-    expected = [RUN, NODE, ([NODE], RUN), ("warning", {"reason": "x"}, "r-1")]
+    expected = [RUN, NODE, ([NODE], RUN), [MEMBERSHIP], ("warning", {"reason": "x"}, "r-1")]
     assert [one.heard for one in ears] == [expected, expected]

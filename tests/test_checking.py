@@ -33,6 +33,7 @@ class Outer:
     kind: Literal["x", "y"] = "x"
     limit: int | None = setting(None, high=5)
     inner: Inner = field(default_factory=Inner)
+    many: tuple[int, ...] = setting((), low=1, high=9, hexadecimal=True)
     hidden: int = field(default=7, metadata={"internal": True})
 
 
@@ -56,10 +57,11 @@ def test_every_kind_is_read() -> None:
             "kind": "y",
             "limit": 5,
             "inner": {"on": True},
+            "many": ["0x0003", 4],
         },
     )
     assert problems == []
-    assert value == Outer(9, 0xC001, 2.0, "b", Path("/x"), b"\xdd\xee", "y", 5, Inner(True))
+    assert value == Outer(9, 0xC001, 2.0, "b", Path("/x"), b"\xdd\xee", "y", 5, Inner(True), (3, 4))
     assert type(value.seconds) is float
 
 
@@ -97,6 +99,9 @@ def test_defaults_fill_what_is_absent() -> None:
         ({"inner": 1}, "inner", "expected a table, got int 1"),
         ({"inner": {"on": 1}}, "inner.on", "expected true or false, got int 1"),
         ({"inner": {"onn": 1}}, "inner.onn", "unknown key, did you mean 'on'?"),
+        ({"many": 3}, "many", "expected a list with something in it, got int 3"),
+        ({"many": []}, "many", "expected a list with something in it, got list []"),
+        ({"many": [3, 10]}, "many[1]", "expected 0x0001..0x0009, got 0x000a"),
         ({"hidden": 1}, "hidden", "unknown key, known are "),
     ],
 )

@@ -16,11 +16,14 @@ from fastprovd.errors import (
     BrokerMismatch,
     ConfigError,
     CorruptStore,
+    GroupsFull,
     LocalProtocolError,
+    NoRun,
     ResponseTimeout,
     SchemaTooNew,
     StoreError,
     StoreInUse,
+    UnknownGroup,
     UnknownNode,
 )
 from fastprovd.records import RunState
@@ -93,10 +96,14 @@ def test_only_done_is_success() -> None:
         ("demo", "--broker", "mqtt://me:secret@localhost"),
         ("demo", "--broker", "mqtt://localhost:99999"),
         ("onoff", "0x8000", "on"),
-        ("onoff", "0xffff", "on"),
+        ("onoff", "0xff00", "on"),
         ("onoff", "0x0006", "maybe"),
         ("onoff", "kitchen", "on"),
         ("scan", "--seconds", "-1"),
+        ("group", "0xc010", "add", "0x0006"),
+        ("group", "add", "0x0006", "0x0007"),
+        ("group", "add", "0xc010"),
+        ("group", "remove", "0xc010", "all"),
     ],
 )
 def test_usage(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,6 +126,9 @@ def test_brokers() -> None:
     [
         (ConfigError(["a: wrong", "b: wrong"]), 78),
         (UnknownNode(6), 64),
+        (UnknownGroup(0xC010), 64),
+        (GroupsFull("no room"), 64),
+        (NoRun("none"), 64),
         (CorruptStore("damaged"), 65),
         (SchemaTooNew("newer"), 65),
         (StoreInUse("taken"), 75),

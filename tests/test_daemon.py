@@ -126,7 +126,16 @@ def test_a_run_over_mqtt(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
             assert nodes["count"] == 3
             one = nodes["addresses"][1]
             switched = await you.ask("node/set", addr=one, state="ON")
-            assert switched["data"] == {"addr": one, "state": "ON", "acknowledged": True}
+            assert switched["data"] == {
+                "addr": one,
+                "state": "ON",
+                "acknowledged": True,
+                "confirmed": [one],
+                "unconfirmed": [],
+            }
+            grouped = await you.ask("group/add", group="0xc010", members=[one])
+            assert grouped["data"]["unproven"] == []
+            assert 0xC010 in scene.board(int(one, 16)).groups
             assert scene.board(int(one, 16)).onoff
             listed = await you.ask("nodes/get")
             assert listed["data"]["addresses"] == nodes["addresses"]
@@ -221,7 +230,7 @@ def test_no_adapter(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
             await you.ask("run/start", expected=1)
             assert "switch it on" in (await you.until("run", state="failed"))["reason"]
             answer = await you.ask("node/set", addr="0xc000", state="ON")
-            assert answer["code"] == "adapter_unavailable"
+            assert answer["code"] == "unknown_group"
 
     run_virtual(main())
 

@@ -13,7 +13,15 @@ from typing import Any
 
 from fastprovd.config import MeshConfig
 from fastprovd.console import JsonLines
-from fastprovd.foreground import list_nodes, provision, scan, set_onoff
+from fastprovd.foreground import (
+    change_group,
+    list_groups,
+    list_nodes,
+    provision,
+    scan,
+    set_onoff,
+)
+from fastprovd.mesh.addresses import ALL_NODES
 from fastprovd.records import RunState
 from fastprovd.store.state import StateStore
 from tests.conftest import RunVirtual
@@ -21,7 +29,7 @@ from tests.support.emulated import config, world
 
 
 def test_one_run_then_nodes_and_onoff(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
-    """`provision` makes a network that `nodes` lists and `onoff` switches."""
+    """`provision` makes a network that `nodes` lists, `onoff` switches and `group` divides."""
     stream = io.StringIO()
 
     async def main() -> None:
@@ -31,13 +39,21 @@ def test_one_run_then_nodes_and_onoff(run_virtual: RunVirtual[Any], tmp_path: Pa
         last = json.loads(stream.getvalue().splitlines()[-1])
         assert (last["event"], last["proven"]) == ("run_finished", 2)
         told = io.StringIO()
-        await set_onoff(config(tmp_path), 0x0003, True, told, scene.radio)
-        await set_onoff(config(tmp_path), 0xC000, True, told, scene.radio)
-        assert told.getvalue().splitlines() == [
-            "0x0003 confirmed: it is on",
-            "0xc000 sent; a group confirms nothing",
-        ]
+        assert await set_onoff(config(tmp_path), 0x0003, True, told, scene.radio)
+        assert await set_onoff(config(tmp_path), 0xC000, True, told, scene.radio)
         assert all(board.onoff for board in scene.air.boards)
+        assert await change_group(config(tmp_path), 0xC010, [3], True, told, scene.radio)
+        assert scene.board(3).groups == {0xC000, 0xC010}
+        scene.board(3).power_off()
+        assert not await set_onoff(config(tmp_path), ALL_NODES, False, told, scene.radio)
+        assert told.getvalue().splitlines() == [
+            "0x0003 on: 1 of 1 confirmed it",
+            "0xc000 on: 2 of 2 confirmed it",
+            "group    node     member   proof",
+            "0xc010   0x0003   yes      answer",
+            "0xffff off: 1 of 2 confirmed it",
+            "not confirmed: 0x0003; they are off, out of reach, or forgot the network",
+        ]
 
     run_virtual(main())
     listed = io.StringIO()
@@ -49,7 +65,15 @@ def test_one_run_then_nodes_and_onoff(run_virtual: RunVirtual[Any], tmp_path: Pa
     ]
     table = io.StringIO()
     list_nodes(config(tmp_path), table, as_json=False)
-    assert len(table.getvalue().splitlines()) == 3
+    list_groups(config(tmp_path), table, as_json=False)
+    assert len(table.getvalue().splitlines()) == 3 + 4
+    grouped = io.StringIO()
+    list_groups(config(tmp_path), grouped, as_json=True)
+    groups = [json.loads(line) for line in grouped.getvalue().splitlines()]
+    assert [(group["addr"], len(group["members"])) for group in groups] == [
+        ("0xc000", 2),
+        ("0xc010", 1),
+    ]
 
 
 def test_an_interrupt_stops_the_run(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
@@ -67,10 +91,12 @@ def test_an_interrupt_stops_the_run(run_virtual: RunVirtual[Any], tmp_path: Path
 
 
 def test_nothing_is_known_yet(tmp_path: Path) -> None:
-    """Listing nodes makes no state directory."""
+    """Listing nodes or groups makes no state directory."""
     stream = io.StringIO()
     list_nodes(config(tmp_path), stream, as_json=False)
-    assert stream.getvalue() == f"No node is known in {tmp_path / 'state'}.\n"
+    list_groups(config(tmp_path), stream, as_json=False)
+    state = tmp_path / "state"
+    assert stream.getvalue() == f"No node is known in {state}.\nNo group is known in {state}.\n"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.clock import SystemClock
 from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
-from fastprovd.errors import BluetoothUnavailable, NoRun, RunInProgress, UnknownNode
+from fastprovd.errors import BluetoothUnavailable, NoRun, RunInProgress
 from fastprovd.gateway import Gateway, open_gateway
 from fastprovd.records import Run, RunState
 from fastprovd.store.state import StateStore
@@ -74,8 +74,9 @@ def test_one_run_at_a_time(run_virtual: RunVirtual[Any], tmp_path: Path) -> None
         async with open_world(world(1), tmp_path) as gateway:
             campaign = gateway.prepare_run(gateway.settings(expected=1))
             others: list[Coroutine[Any, Any, Any]] = [
-                gateway.get_onoff(2),
-                gateway.set_onoff(0xC000, True),
+                gateway.controls.get_onoff(2),
+                gateway.controls.set_onoff(0xC000, True),
+                gateway.controls.change_group(0xC010, [2], add=True),
                 gateway.refresh_nodes(),
             ]
             with pytest.raises(RunInProgress):
@@ -180,29 +181,6 @@ def test_an_earlier_process_left_a_run(run_virtual: RunVirtual[Any], tmp_path: P
     run_virtual(main())
 
 
-def test_switching_nodes(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
-    """A node confirms its state, a group takes it, and a node that is asked tells it."""
-
-    async def main() -> None:
-        scene = world(3)
-        async with open_world(scene, tmp_path) as gateway:
-            await run_once(gateway, 3)
-            _, nodes = await gateway.last_run()
-            one, *others = [node.address for node in nodes]
-            switched = await gateway.set_onoff(one, True)
-            assert switched is not None
-            assert switched.onoff
-            assert [scene.board(a).onoff for a in (one, *others)] == [True, False, False]
-            assert await gateway.set_onoff(0xC000, True) is None
-            assert all(scene.board(a).onoff for a in (one, *others))
-            assert (await gateway.get_onoff(others[0])).onoff
-            assert (await gateway.node(others[0])).onoff
-            with pytest.raises(UnknownNode):
-                await gateway.get_onoff(0x7000)
-
-    run_virtual(main())
-
-
 def test_refreshing_the_nodes(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
     """The Primary's list brings in a late joiner; a list that may be long is not read."""
 
@@ -222,7 +200,6 @@ def test_refreshing_the_nodes(run_virtual: RunVirtual[Any], tmp_path: Path) -> N
             assert asked
             assert run.run_id != failed.run_id
             assert late.unicast_address in {node.address for node in nodes}
-            assert [(await gateway.node(node.address)) for node in nodes] == nodes
             await asyncio.to_thread(gateway._store.save_run, replace(run, heard=41))
             assert (await gateway.refresh_nodes())[2] is False
 
@@ -246,7 +223,7 @@ def test_left_links_are_closed_before_the_radio_is_used(
         async with open_gateway(config(tmp_path), radio=radio, entropy=entropy()) as gateway:
             await gateway.close_left_links()
             await run_once(gateway, 1)
-            await gateway.get_onoff(0x0002)
+            await gateway.controls.get_onoff(0x0002)
             assert closed == [False] * 3
 
     scene: World

@@ -24,13 +24,14 @@ from fastprovd.publish.messages import (
     Message,
     Topics,
     event_message,
+    groups_message,
     info_message,
     node_message,
     nodes_message,
     run_message,
     state_message,
 )
-from fastprovd.records import Node, Run, RunState
+from fastprovd.records import Membership, Node, Proof, Run, RunState
 from tests.support.contract.table import DOORS, table
 
 ROOT = Path(__file__).parents[1]
@@ -107,6 +108,7 @@ def published() -> Iterator[Message]:
     )
     yield nodes_message(TOPICS, [node], run, 1, NOW)
     yield node_message(TOPICS, node)
+    yield groups_message(TOPICS, [Membership(0xC010, 2, is_member=True)], NOW)
     yield run_message(TOPICS, run, NOW)
     yield event_message(TOPICS, 1, "run_started", {}, "r-1", NOW)
 
@@ -183,10 +185,11 @@ def test_the_exit_codes_are_those_of_the_program() -> None:
 
 
 @pytest.mark.parametrize(
-    "names", [list(ErrorCode), list(RunState), [flaw.name for flaw in fields(Flaws)]]
+    "names",
+    [list(ErrorCode), list(RunState), list(Proof), [flaw.name for flaw in fields(Flaws)]],
 )
 def test_closed_lists_are_complete(names: list[str]) -> None:
-    """Error codes, states of a run and flaws are all explained."""
+    """Error codes, states of a run, proofs and flaws are all explained."""
     assert [str(name) for name in names if f"`{name}`" not in README] == []
 
 

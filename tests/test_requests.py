@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -12,21 +12,28 @@ from fastprovd.errors import (
     BluetoothUnavailable,
     DeviceNotFound,
     FastprovdError,
+    GroupsFull,
     LocalProtocolError,
     NoRun,
     ResponseTimeout,
     RunInProgress,
     RunsRefused,
     SeqSpaceExhausted,
+    UnknownGroup,
     UnknownNode,
 )
 from fastprovd.gateway import Gateway
 from fastprovd.publish.messages import ErrorCode, Request, Response, node_to_json
-from fastprovd.records import Node, Run, RunState
+from fastprovd.records import Membership, Node, Proof, Run, RunState, Switched
 from fastprovd.requests import RequestHandler
 
 RUN = Run("r-1", RunState.SCANNING, datetime(2026, 11, 22, tzinfo=UTC))
 NODE = Node(6, "r-1", onoff=True)
+GROUP = 0xC000
+VALID: Mapping[str, Mapping[str, Any]] = {
+    "node/set": {"addr": GROUP, "state": "ON"},
+    "group/add": {"group": GROUP, "members": [6]},
+}
 
 
 class FakeGateway:
@@ -35,6 +42,7 @@ class FakeGateway:
     def __init__(self, error: FastprovdError | None = None) -> None:
         self.error = error
         self.asked: list[tuple[Any, ...]] = []
+        self.controls = self
 
     def _take(self, *asked: Any) -> None:
         self.asked.append(asked)
@@ -53,9 +61,19 @@ class FakeGateway:
         self._take("get", address)
         return NODE
 
-    async def set_onoff(self, address: int, onoff: bool) -> Node | None:
-        self._take("set", address, onoff)
-        return NODE if address == NODE.address else None
+    async def set_onoff(self, address: int, onoff: bool, *, confirm: bool) -> Switched:
+        self._take("set", address, onoff, confirm)
+        return Switched(address, onoff, (6,), (7, 8) if address == GROUP else ())
+
+    async def change_group(
+        self, group: int, addresses: Sequence[int], *, add: bool
+    ) -> list[Membership]:
+        self._take("group", group, addresses, add)
+        proofs = (Proof.ANSWER, None)
+        return [
+            Membership(group, address, add, proof)
+            for address, proof in zip(addresses, proofs, strict=True)
+        ]
 
     async def refresh_nodes(self) -> tuple[Run, list[Node], bool]:
         self._take("refresh")
@@ -101,6 +119,12 @@ async def test_run_start_without_data_overrides_nothing() -> None:
         ("node/set", {"addr": "0x0006"}, "state"),
         ("node/set", {"addr": "0x0006", "state": "on"}, "state"),
         ("node/set", {"addr": "0x8000", "state": "ON"}, "addr"),
+        ("node/set", {"addr": "0xff00", "state": "ON"}, "addr"),
+        ("node/set", {"addr": "0x0006", "state": "ON", "confirm": "no"}, "confirm"),
+        ("group/add", {"group": "0xc010"}, "members"),
+        ("group/add", {"group": "0xc010", "members": []}, "members"),
+        ("group/add", {"group": "0xc010", "members": ["0x0006", "0xc000"]}, "members[1]"),
+        ("group/remove", {"group": "0xffff", "members": [6]}, "group"),
     ],
 )
 async def test_what_is_not_understood_is_refused(
@@ -115,20 +139,43 @@ async def test_what_is_not_understood_is_refused(
 
 
 async def test_node_requests() -> None:
-    """A node confirms its state, a group does not, and a node's shape is that of its topic."""
+    """Who confirmed and who did not is named, and a node's shape is that of its topic."""
     gateway = FakeGateway()
     assert await ask(gateway, "node/get", addr="0x0006") == Response(node_to_json(NODE))
     assert (await ask(gateway, "node/set", addr="0x0006", state="ON")).data == {
         "addr": "0x0006",
         "state": "ON",
         "acknowledged": True,
+        "confirmed": ["0x0006"],
+        "unconfirmed": [],
     }
-    assert (await ask(gateway, "node/set", addr=0xC000, state="OFF")).data == {
+    assert (await ask(gateway, "node/set", addr=GROUP, state="OFF", confirm=False)).data == {
         "addr": "0xc000",
         "state": "OFF",
         "acknowledged": False,
+        "confirmed": ["0x0006"],
+        "unconfirmed": ["0x0007", "0x0008"],
     }
-    assert gateway.asked == [("get", 6), ("set", 6, True), ("set", 0xC000, False)]
+    await ask(gateway, "node/set", addr="0xffff", state="ON")
+    expected = [("get", 6), ("set", 6, True, True), ("set", GROUP, False, False)]
+    assert gateway.asked == [*expected, ("set", 0xFFFF, True, True)]
+
+
+@pytest.mark.parametrize("command", ["group/add", "group/remove"])
+async def test_group_requests(command: str) -> None:
+    """The answer says who is to be a member, what proves it, and of whom nothing does."""
+    gateway = FakeGateway()
+    add = command == "group/add"
+    answer = await ask(gateway, command, group="0xc010", members=["0x0006", 7])
+    assert answer.data == {
+        "group": "0xc010",
+        "members": [
+            {"addr": "0x0006", "member": add, "proof": "answer"},
+            {"addr": "0x0007", "member": add, "proof": None},
+        ],
+        "unproven": ["0x0007"],
+    }
+    assert gateway.asked == [("group", 0xC010, (6, 7), add)]
 
 
 async def test_nodes_get_and_run_stop() -> None:
@@ -147,6 +194,8 @@ async def test_nodes_get_and_run_stop() -> None:
         ("nodes/get", RunInProgress("r-1"), ErrorCode.BUSY),
         ("run/stop", NoRun("none"), ErrorCode.NO_RUN),
         ("nodes/get", UnknownNode(6), ErrorCode.UNKNOWN_NODE),
+        ("node/set", UnknownGroup(GROUP), ErrorCode.UNKNOWN_GROUP),
+        ("group/add", GroupsFull("no room"), ErrorCode.GROUPS_FULL),
         ("nodes/get", BluetoothUnavailable("gone"), ErrorCode.ADAPTER_UNAVAILABLE),
         ("nodes/get", DeviceNotFound("silent"), ErrorCode.CONNECT_FAILED),
         ("nodes/get", ResponseTimeout("silent"), ErrorCode.NODE_UNREACHABLE),
@@ -157,7 +206,7 @@ async def test_every_refusal_has_its_code(
     command: str, error: FastprovdError, code: ErrorCode
 ) -> None:
     """An error of ours becomes a code and its sentence; a run that is in the way is named."""
-    answer = await ask(FakeGateway(error), command)
+    answer = await ask(FakeGateway(error), command, **VALID.get(command, {}))
     assert (answer.code, answer.error) == (code, str(error))
     assert answer.data == ({"run_id": "r-1"} if isinstance(error, RunInProgress) else {})
 

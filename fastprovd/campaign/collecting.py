@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 
 from fastprovd.campaign.air_picture import AirPicture
+from fastprovd.campaign.calm import Calm, pause
 from fastprovd.campaign.control import get_node_list
 from fastprovd.campaign.planner import SAFE_LIST_ENTRIES, Plan
 from fastprovd.campaign.ports import Bearer
@@ -34,9 +35,6 @@ from fastprovd.mesh.keys import AppKey
 from fastprovd.records import ParentSource
 
 log = structlog.get_logger()
-
-# Less may be nothing to a clock that counts in floats, and the wait would never end.
-_LEAST_PAUSE_S: Final = 0.01
 
 
 class Collecting:
@@ -71,7 +69,8 @@ class Collecting:
         self._clock = clock
         self._search = AddressSearch(plan.share)
         self._overheard: asyncio.Queue[PduOverheard] = asyncio.Queue(maxsize=1000)
-        self._last_news = self._last_overheard = clock.monotonic()
+        self._last_news = clock.monotonic()
+        self._calm = Calm(clock)
 
     async def over_link(self, device_address: str) -> None:
         """Collect until nothing changes, then ask everybody.
@@ -85,7 +84,8 @@ class Collecting:
             background(self._watch.run(), "watch"),
         ):
             session.overheard = self._overhear
-            self._last_news = self._last_overheard = self._clock.monotonic()
+            self._last_news = self._clock.monotonic()
+            self._calm.heard()
             await self._log.move(Trigger.PRIMARY_BACK)
             await self._confirm(session)
             await self._settle(session)
@@ -150,7 +150,7 @@ class Collecting:
             await self._take_overheard()
             if self._are_known() or self._is_settled():
                 return
-            await self._pause(session, WAITS["poll"].seconds)
+            await pause(session, WAITS["poll"].seconds)
 
     def _is_settled(self) -> bool:
         now = self._clock.monotonic()
@@ -159,15 +159,6 @@ class Collecting:
             return False
         free = self._picture.unprovisioned(now, WAITS["board_gone"].seconds)
         return not free or quiet_s >= WAITS["list_stuck"].seconds
-
-    async def _pause(self, session: ProxySession, seconds: float) -> None:
-        """Wait; raises ConnectionLost as soon as the link is gone."""
-        try:
-            async with asyncio.timeout(seconds):
-                await session.lost.wait()
-        except TimeoutError:
-            return
-        session.check()
 
     async def _take_list(self, addresses: tuple[int, ...]) -> None:
         for address in addresses:
@@ -178,7 +169,7 @@ class Collecting:
         self._log.publish_nodes()
 
     def _overhear(self, event: PduOverheard) -> None:
-        self._last_overheard = self._clock.monotonic()
+        self._calm.heard()
         if not self._overheard.full():
             self._overheard.put_nowait(event)
 
@@ -231,18 +222,8 @@ class Collecting:
             self._app_key,
             self._clock,
             answered=self._answered,
-            calm=lambda: self._calm_down(session),
+            calm=lambda: self._calm.wait(session),
         )
-
-    async def _calm_down(self, session: ProxySession) -> None:
-        """Let the queues of the nodes run empty: a question now would only be one more."""
-        begun = self._clock.monotonic()
-        calm_s = WAITS["calm"].seconds
-        while self._clock.monotonic() - begun < WAITS["calm_at_last"].seconds:
-            quiet_s = self._clock.monotonic() - self._last_overheard
-            if quiet_s >= calm_s:
-                return
-            await self._pause(session, max(calm_s - quiet_s, _LEAST_PAUSE_S))
 
     def _unproven(self) -> list[int]:
         return [node.address for node in self._log.nodes.values() if not node.proven]

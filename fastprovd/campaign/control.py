@@ -19,7 +19,7 @@ from fastprovd.mesh.addresses import format_address, is_unicast
 from fastprovd.mesh.beacons import Advertisement, NetworkIdentity, NodeIdentity
 from fastprovd.mesh.keys import AppKey
 from fastprovd.mesh.models.fast_provisioning import NodeAddrGet
-from fastprovd.mesh.models.generic_onoff import OnOffGet, OnOffSet, OnOffSetUnacknowledged
+from fastprovd.mesh.models.generic_onoff import OnOffGet, OnOffSet
 
 log = structlog.get_logger()
 
@@ -28,9 +28,6 @@ CONTROL_WAITS: Final[Mapping[str, Wait]] = MappingProxyType(
         "proxy": Wait(
             12.0, "a node advertises every 0.5 s; BlueZ may withhold an unchanged one for 10.24 s"
         ),
-        "repetition": Wait(
-            0.3, "three transmissions of a PDU take 0.1 s; the next must meet another moment"
-        ),
     }
 )
 # Proxies to try before a request fails; a board may have left the air just after it was heard.
@@ -38,8 +35,6 @@ _PROXIES_TRIED: Final = 3
 _ATTEMPTS: Final = 4
 # A node whose relay is off does not forward below 3; 7 reaches behind relays too.
 _TTL: Final = 7
-# Nobody acknowledges a group message, and the boards of the demo send each only once.
-_REPETITIONS: Final = 3
 
 
 @asynccontextmanager
@@ -79,8 +74,8 @@ async def get_onoff(session: ProxySession, app_key: AppKey, address: int) -> boo
 
 async def set_onoff(
     session: ProxySession, app_key: AppKey, address: int, onoff: bool, tid: int
-) -> bool | None:
-    """Set a node, and return the state it confirms; set a group, and return `None`.
+) -> bool:
+    """Set one node and return the state that it confirms; many are `switching`'s business.
 
     Side effect in the boards of the demo: the first OnOff Set that a node gets after it was
     provisioned makes it stop provisioning others 10 s later. Take a new `tid` for each call.
@@ -89,25 +84,15 @@ async def set_onoff(
         ResponseTimeout: the node did not confirm.
         ConnectionLost: the link went away.
     """
-    if is_unicast(address):
-        status = await session.request(
-            OnOffSet(onoff, tid),
-            dst=address,
-            key=app_key,
-            ttl=_TTL,
-            timeout_s=WAITS["answer"].seconds,
-            attempts=_ATTEMPTS,
-        )
-        return status.present
-    message = OnOffSetUnacknowledged(onoff, tid)
-    for repetition in range(_REPETITIONS):
-        if repetition:
-            await asyncio.sleep(CONTROL_WAITS["repetition"].seconds)
-        session.check()
-        await session.send(message, dst=address, key=app_key, ttl=_TTL)
-    # The last one must leave the adapter before the link may go.
-    await asyncio.sleep(CONTROL_WAITS["repetition"].seconds)
-    return None
+    status = await session.request(
+        OnOffSet(onoff, tid),
+        dst=address,
+        key=app_key,
+        ttl=_TTL,
+        timeout_s=WAITS["answer"].seconds,
+        attempts=_ATTEMPTS,
+    )
+    return status.present
 
 
 async def get_node_list(

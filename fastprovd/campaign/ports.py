@@ -14,7 +14,7 @@ from fastprovd.mesh.beacons import Advertisement
 from fastprovd.mesh.iv_index import IvIndex
 from fastprovd.mesh.keys import DevKey
 from fastprovd.mesh.proxy import ProxyPduType
-from fastprovd.records import AddressRange, Node, Run
+from fastprovd.records import AddressRange, Membership, Node, Run
 
 
 class Link(Protocol):
@@ -107,6 +107,10 @@ class Audience(Protocol):
 
     def nodes_changed(self, nodes: Sequence[Node], run: Run) -> None:
         """The address list, whole."""
+        ...
+
+    def groups_changed(self, memberships: Sequence[Membership]) -> None:
+        """Who is in which group, whole."""
         ...
 
     def event(self, kind: str, data: Mapping[str, Any], run_id: str | None) -> None:

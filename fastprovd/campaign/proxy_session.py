@@ -129,8 +129,8 @@ class ProxySession:
     """Sends requests over one link and awaits answers; use it through `proxy_session`.
 
     One request per node and Status at a time, over all sessions. `overheard` gets the PDUs between
-    others that the proxy lets through; `server_address` is the proxy's unicast address, once it
-    told it.
+    others that the proxy lets through, `observer` every event of this link; `server_address` is the
+    proxy's unicast address, once it told it.
     """
 
     def __init__(self, link: Link, top: TopProvisioner, clock: Clock) -> None:
@@ -141,20 +141,25 @@ class ProxySession:
         self._wait: asyncio.Timeout | None = None
         self.lost = asyncio.Event()
         self.overheard: Callable[[PduOverheard], None] | None = None
+        self.observer: Callable[[Event], None] | None = None
         self.server_address: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def send(
         self, message: Message, *, dst: int, key: AppKey | DevKey, ttl: int | None = None
-    ) -> None:
-        """Send without waiting for an answer; raises ConnectionLost."""
+    ) -> int:
+        """Send without waiting for an answer; raises ConnectionLost.
+
+        Returns the number that the transfer events of a segmented message will carry.
+        """
         await self._top.reserve_seq()
         self.check()
         self._top.lead(dst, self)
-        self._top.stack.send(
+        transfer_id = self._top.stack.send(
             encode_message(message), dst=dst, key=key, ttl=ttl, now=self._clock.monotonic()
         )
         await self._top.flush()
         self.check()
+        return transfer_id
 
     async def configure(self, message: ProxyConfiguration) -> None:
         """Send a proxy configuration message; raises ConnectionLost."""
@@ -244,6 +249,8 @@ class ProxySession:
 
     async def _handle(self, events: list[Event]) -> None:
         for event in events:
+            if self.observer is not None:
+                self.observer(event)
             match event:
                 case MessageReceived():
                     self._top.lead(event.src, self, known=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 from fastprovd.campaign.proxy_session import ProxySession
@@ -12,19 +12,23 @@ from fastprovd.campaign.states import WAITS
 from fastprovd.campaign.tasks import together
 from fastprovd.clock import Clock
 from fastprovd.errors import ResponseTimeout
+from fastprovd.mesh.access import AcknowledgedMessage
 from fastprovd.mesh.keys import AppKey
-from fastprovd.mesh.models.generic_onoff import OnOffGet
+from fastprovd.mesh.models.generic_onoff import OnOffGet, OnOffStatus
 
 # Answers under way at once; each takes two notifications of the Primary's dozen buffers.
 CONCURRENCY: Final = 4
 # Below 3 the Primary does not forward (its relay is off). The first attempts stay near: what
 # arrives with TTL 1 is not relayed, so they can not be multiplied by nodes that are busy.
 TTL_BY_ATTEMPT: Final = (3, 3, 7, 7, 7)
+ATTEMPTS: Final = len(TTL_BY_ATTEMPT)
 
 # So many known nodes in a row that do not answer mean that the mesh is too busy to ask.
 MISSES_IN_A_ROW: Final = 3
 
-Answered = Callable[[int, bool], Awaitable[None]]
+_GET: Final = OnOffGet()
+
+Answered = Callable[[int, bool], Awaitable[object]]
 Calm = Callable[[], Awaitable[None]]
 
 
@@ -41,9 +45,9 @@ class Pace:
     QUICK: Final = 0.5
     SLOW: Final = 1.0
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, shortest_s: float = SHORTEST) -> None:
         self._clock = clock
-        self._interval_s = self.SHORTEST
+        self._shortest_s = self._interval_s = shortest_s
         self._next = clock.monotonic()
 
     async def wait(self) -> None:
@@ -57,15 +61,48 @@ class Pace:
     def answered(self, after_s: float) -> None:
         """An answer came: quick ones shorten the interval, slow ones lengthen it."""
         if after_s < self.QUICK:
-            self._interval_s = max(self.SHORTEST, self._interval_s * 0.8)
+            self._interval_s = max(self._shortest_s, self._interval_s * 0.8)
         elif after_s > self.SLOW:
             self._interval_s = min(self.LONGEST, self._interval_s * 1.5)
+
+
+class Rounds:
+    """Goes through nodes, CONCURRENCY at once; the silent ones again after all others.
+
+    `ask` is told the address and the number of the attempt, and returns whether it answered.
+    """
+
+    def __init__(self, ask: Callable[[int, int], Awaitable[bool]], calm: Calm) -> None:
+        self._ask = ask
+        self._calm = calm
+        self._misses = 0
+
+    async def through(self, addresses: Iterable[int]) -> None:
+        """Ask everyone; what `ask` raises comes out."""
+        silent = sorted(addresses)
+        for attempt in range(ATTEMPTS):
+            if not silent:
+                return
+            await self._calm()
+            waiting, silent = iter(silent), []
+            await together(lambda: self._work(waiting, attempt, silent), CONCURRENCY)  # noqa: B023 - awaited
+
+    async def _work(self, waiting: Iterable[int], attempt: int, silent: list[int]) -> None:
+        for address in waiting:
+            if await self._ask(address, attempt):
+                self._misses = 0
+                continue
+            silent.append(address)
+            self._misses += 1
+            if self._misses % MISSES_IN_A_ROW == 0:
+                await self._calm()
 
 
 class RollCall:
     """Asks nodes one by one; `answered` is awaited with (address, present OnOff) for each.
 
-    `calm` waits until the mesh has nothing left to relay.
+    `calm` waits until the mesh has nothing left to relay. An OnOff Set as the question switches
+    whom it asks. `ttl_by_attempt` has a TTL for each attempt of `Rounds` or of a search.
     """
 
     def __init__(
@@ -76,14 +113,18 @@ class RollCall:
         *,
         answered: Answered,
         calm: Calm,
+        question: AcknowledgedMessage[OnOffStatus] = _GET,
+        ttl_by_attempt: Sequence[int] = TTL_BY_ATTEMPT,
     ) -> None:
         self._session = session
         self._app_key = app_key
         self._answered = answered
         self._calm = calm
+        self._question = question
+        self._ttl_by_attempt = ttl_by_attempt
         self._clock = clock
         self._pace = Pace(clock)
-        self._misses = 0
+        self._rounds = Rounds(self.ask, calm)
 
     async def ask(self, address: int, attempt: int) -> bool:
         """Ask once; return whether the node answered; raises ConnectionLost."""
@@ -91,10 +132,10 @@ class RollCall:
         asked = self._clock.monotonic()
         try:
             status = await self._session.request(
-                OnOffGet(),
+                self._question,
                 dst=address,
                 key=self._app_key,
-                ttl=TTL_BY_ATTEMPT[attempt],
+                ttl=self._ttl_by_attempt[attempt],
                 timeout_s=WAITS["answer"].seconds,
             )
         except ResponseTimeout:
@@ -109,23 +150,7 @@ class RollCall:
         Raises:
             ConnectionLost: the link went away.
         """
-        silent = sorted(addresses)
-        for attempt in range(len(TTL_BY_ATTEMPT)):
-            if not silent:
-                return
-            await self._calm()
-            waiting, silent = iter(silent), []
-            await together(lambda: self._prove(waiting, attempt, silent), CONCURRENCY)  # noqa: B023 - awaited
-
-    async def _prove(self, waiting: Iterable[int], attempt: int, silent: list[int]) -> None:
-        for address in waiting:
-            if await self.ask(address, attempt):
-                self._misses = 0
-                continue
-            silent.append(address)
-            self._misses += 1
-            if self._misses % MISSES_IN_A_ROW == 0:
-                await self._calm()
+        await self._rounds.through(addresses)
 
     async def search(self, search: AddressSearch, enough: Callable[[], bool]) -> None:
         """Look for nodes nobody listed, wider with each pass, until `enough`.

@@ -167,14 +167,8 @@ class Air:
         if self._is_ideal:
             self.loop.call_at(times[0], self._deliver_mesh, sender, frame)
             return
-        rest = frame.network.members & ~(1 << sender.bit)
-        while rest:
-            low = rest & -rest
-            rest ^= low
-            receiver = self._by_bit[low.bit_length() - 1]
-            heard_at = self._first_heard(sender, receiver, times)
-            if heard_at is not None:
-                self.loop.call_at(heard_at, self._deliver_mesh_to, receiver, frame)
+        for at in times:
+            self.loop.call_at(at, self._transmit_mesh, sender, frame)
 
     def _deliver_mesh(self, sender: Board, frame: MeshFrame) -> None:
         rest = frame.network.members & ~frame.flood.heard & ~(1 << sender.bit)
@@ -182,6 +176,21 @@ class Air:
             low = rest & -rest
             rest ^= low
             self._by_bit[low.bit_length() - 1].hear_mesh(frame)
+
+    def _transmit_mesh(self, sender: Board, frame: MeshFrame) -> None:
+        """One transmission: who has heard the PDU, from whomever, does not listen any more."""
+        rest = frame.network.members & ~frame.flood.heard & ~(1 << sender.bit)
+        while rest:
+            low = rest & -rest
+            rest ^= low
+            receiver = self._by_bit[low.bit_length() - 1]
+            reach = self.reach(sender.device_address, receiver.device_address)
+            if reach is None or (reach.loss > 0.0 and self._random.random() < reach.loss):
+                continue
+            if reach.delay_s > 0.0:
+                self.loop.call_later(reach.delay_s, self._deliver_mesh_to, receiver, frame)
+            else:
+                receiver.hear_mesh(frame)
 
     def _deliver_mesh_to(self, receiver: Board, frame: MeshFrame) -> None:
         if not frame.flood.heard >> receiver.bit & 1:

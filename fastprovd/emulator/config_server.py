@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastprovd.emulator import firmware
 from fastprovd.emulator.timeline import Happening
+from fastprovd.mesh import addresses
 from fastprovd.mesh.access import Message
 from fastprovd.mesh.events import MessageReceived
 from fastprovd.mesh.keys import AppKey
@@ -37,6 +38,11 @@ from fastprovd.mesh.models.configuration_states import (
     RelayStatus,
     SigModelSubscriptionGet,
     SigModelSubscriptionList,
+)
+from fastprovd.mesh.models.configuration_subscriptions import (
+    ModelSubscriptionAdd,
+    ModelSubscriptionDelete,
+    ModelSubscriptionStatus,
 )
 from fastprovd.mesh.models.generic_onoff import (
     GENERIC_ONOFF_SERVER,
@@ -145,12 +151,32 @@ class ConfigServer:
 
     def _subscription_get(self, message: SigModelSubscriptionGet) -> SigModelSubscriptionList:
         element, model = message.element_address, message.model_id
+        status = self._model_status(element, model)
+        groups = self._node.subscriptions if status is FoundationStatus.SUCCESS else ()
+        return SigModelSubscriptionList(status, element, model, groups)
+
+    def _subscription_change(
+        self, message: ModelSubscriptionAdd | ModelSubscriptionDelete
+    ) -> ModelSubscriptionStatus:
+        element, group, model = message.element_address, message.address, message.model_id
+        status = self._model_status(element, model)
+        if status is FoundationStatus.SUCCESS:
+            if not addresses.is_group(group) or group == addresses.ALL_NODES:
+                status = FoundationStatus.INVALID_ADDRESS
+            elif isinstance(message, ModelSubscriptionDelete):
+                self._node.unsubscribe(group)
+            else:
+                self._node.subscribe(group)
+                if group not in self._node.subscriptions:
+                    status = FoundationStatus.INSUFFICIENT_RESOURCES
+        return ModelSubscriptionStatus(status, element, group, model)
+
+    def _model_status(self, element: int, model: int) -> FoundationStatus:
         if element != self._node.address:
-            return SigModelSubscriptionList(FoundationStatus.INVALID_ADDRESS, element, model, ())
+            return FoundationStatus.INVALID_ADDRESS
         if model != GENERIC_ONOFF_SERVER:
-            return SigModelSubscriptionList(FoundationStatus.INVALID_MODEL, element, model, ())
-        groups = tuple(self._node.subscriptions)
-        return SigModelSubscriptionList(FoundationStatus.SUCCESS, element, model, groups)
+            return FoundationStatus.INVALID_MODEL
+        return FoundationStatus.SUCCESS
 
 
 _HANDLERS: Final[dict[type, Callable[[ConfigServer, Any], Message]]] = {
@@ -166,6 +192,8 @@ _HANDLERS: Final[dict[type, Callable[[ConfigServer, Any], Message]]] = {
     NodeIdentityGet: ConfigServer._node_identity_get,
     NodeIdentitySet: ConfigServer._node_identity_set,
     SigModelSubscriptionGet: ConfigServer._subscription_get,
+    ModelSubscriptionAdd: ConfigServer._subscription_change,
+    ModelSubscriptionDelete: ConfigServer._subscription_change,
 }
 
 

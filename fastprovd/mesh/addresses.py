@@ -27,6 +27,16 @@ def is_group(address: int) -> bool:
     return GROUP_MIN <= address <= 0xFFFF
 
 
+def is_dynamic_group(address: int) -> bool:
+    """Tell whether `address` is a group address that has no fixed meaning."""
+    return GROUP_MIN <= address <= GROUP_MAX_DYNAMIC
+
+
+def is_switchable(address: int) -> bool:
+    """Tell whether a light may be switched there: a node, a dynamic group, or all nodes."""
+    return is_unicast(address) or is_dynamic_group(address) or address == ALL_NODES
+
+
 def format_address(address: int) -> str:
     """Return the spelling used in logs, topics and payloads, such as `0x0005`."""
     return f"0x{address:04x}"

@@ -15,12 +15,22 @@ from enum import StrEnum
 from typing import Any, Final
 
 from fastprovd.mesh.addresses import format_address
-from fastprovd.records import MissingBoard, Node, Run, RunState
+from fastprovd.records import Membership, MissingBoard, Node, Run, RunState, Switched
 
 SCHEMA: Final = 1
 """Number of the payload contract; a breaking change raises it."""
 
-COMMANDS: Final = frozenset({"run/start", "run/stop", "nodes/get", "node/set", "node/get"})
+COMMANDS: Final = frozenset(
+    {
+        "run/start",
+        "run/stop",
+        "nodes/get",
+        "node/set",
+        "node/get",
+        "group/add",
+        "group/remove",
+    }
+)
 
 MAX_REQUEST_OCTETS: Final = 16_384  # the longest honest request has some hundred
 MAX_COMMAND_LENGTH: Final = 64  # a longer one could not be repeated in the response topic for sure
@@ -56,6 +66,11 @@ class Topics:
     def nodes(self) -> str:
         """The address list, whole; retained."""
         return f"{self.base}/bridge/nodes"
+
+    @property
+    def groups(self) -> str:
+        """Who is in which group, whole; retained."""
+        return f"{self.base}/bridge/groups"
 
     @property
     def run(self) -> str:
@@ -147,6 +162,46 @@ def node_to_json(node: Node) -> dict[str, Any]:
     }
 
 
+def membership_to_json(membership: Membership) -> dict[str, Any]:
+    """Return the JSON shape of a node's place in a group; `member` is what was asked for."""
+    return {
+        "addr": format_address(membership.address),
+        "member": membership.is_member,
+        "proof": None if membership.proof is None else membership.proof.value,
+    }
+
+
+def group_change_to_json(group: int, changed: Sequence[Membership]) -> dict[str, Any]:
+    """Return the JSON shape of what came of a change of a group; `unproven` may not have it."""
+    return {
+        "group": format_address(group),
+        "members": [membership_to_json(membership) for membership in changed],
+        "unproven": [format_address(m.address) for m in changed if m.proof is None],
+    }
+
+
+def switched_to_json(switched: Switched) -> dict[str, Any]:
+    """Return the JSON shape of what came of switching; acknowledged: by all of them."""
+    return {
+        "addr": format_address(switched.address),
+        "state": "ON" if switched.onoff else "OFF",
+        "acknowledged": not switched.unconfirmed,
+        "confirmed": [format_address(address) for address in switched.confirmed],
+        "unconfirmed": [format_address(address) for address in switched.unconfirmed],
+    }
+
+
+def groups_to_json(memberships: Sequence[Membership]) -> list[dict[str, Any]]:
+    """Return the JSON shape of all groups; who has proven to be out of one is not in it."""
+    groups: dict[int, list[dict[str, Any]]] = {}
+    for membership in memberships:
+        if not membership.is_over:
+            groups.setdefault(membership.group, []).append(membership_to_json(membership))
+    return [
+        {"addr": format_address(group), "members": members} for group, members in groups.items()
+    ]
+
+
 def missing_to_json(board: MissingBoard) -> dict[str, Any]:
     """Return the JSON shape of a board that keeps its run from being done."""
     return {
@@ -236,6 +291,12 @@ def nodes_message(
     return Message(topics.nodes, encode(payload), retain=True)
 
 
+def groups_message(topics: Topics, memberships: Sequence[Membership], now: datetime) -> Message:
+    """Return `bridge/groups`."""
+    payload = {"groups": groups_to_json(memberships), "ts": timestamp(now)}
+    return Message(topics.groups, encode(payload), retain=True)
+
+
 def node_message(topics: Topics, node: Node) -> Message:
     """Return `node/<addr>`."""
     return Message(topics.node(node.address), encode(node_to_json(node)), retain=True)
@@ -280,6 +341,8 @@ class ErrorCode(StrEnum):
     PROVISIONING_FAILED = "provisioning_failed"
     TIMEOUT = "timeout"
     UNKNOWN_NODE = "unknown_node"
+    UNKNOWN_GROUP = "unknown_group"
+    GROUPS_FULL = "groups_full"
     NODE_UNREACHABLE = "node_unreachable"
     ADDRESS_SPACE_EXHAUSTED = "address_space_exhausted"
     SEQ_EXHAUSTED = "seq_exhausted"

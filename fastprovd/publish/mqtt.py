@@ -34,6 +34,7 @@ from fastprovd.publish.messages import (
     GatewayInfo,
     Message,
     event_message,
+    groups_message,
     info_message,
     node_message,
     nodes_message,
@@ -42,7 +43,7 @@ from fastprovd.publish.messages import (
 )
 from fastprovd.publish.outbox import Entry, Outbox
 from fastprovd.publish.requests import Handler, RequestDesk
-from fastprovd.records import Node, Run
+from fastprovd.records import Membership, Node, Run
 
 log = structlog.get_logger(__name__)
 
@@ -136,6 +137,10 @@ class MqttPublisher:
 
         self._tell(render)
 
+    def groups_changed(self, memberships: Sequence[Membership]) -> None:
+        """Who is in which group, whole."""
+        self._tell(lambda: [groups_message(self._topics, memberships, self._clock.utc_now())])
+
     def event(self, kind: str, data: Mapping[str, Any], run_id: str | None) -> None:
         """Something happened; `data` is JSON-ready."""
 
@@ -171,6 +176,8 @@ class MqttPublisher:
             self._tell(lambda: [run_message(self._topics, None, now)])
         if self._topics.nodes not in self._retained:
             self.nodes_changed([], None)
+        if self._topics.groups not in self._retained:
+            self.groups_changed([])
 
     def _info_message(self) -> Message:
         mqtt = {
@@ -270,7 +277,7 @@ class MqttPublisher:
         self._reported.clear()
         log.info("mqtt_connected", host=self._settings.host, protocol=self._protocol)
         self._retained[self._topics.info] = self._info_message()
-        first = (self._topics.info, self._topics.nodes, self._topics.run)
+        first = (self._topics.info, self._topics.nodes, self._topics.groups, self._topics.run)
         retained = [self._retained[topic] for topic in first]
         retained += [message for topic, message in self._retained.items() if topic not in first]
         for message in retained:

@@ -12,8 +12,9 @@ from typing import Self
 from fastprovd.errors import LocalProtocolError
 from fastprovd.mesh.iv_index import IvIndex
 from fastprovd.mesh.keys import DevKey
-from fastprovd.records import AddressRange, Network, Node, Run
+from fastprovd.records import AddressRange, Membership, Network, Node, Run
 from fastprovd.store import counters, ranges
+from fastprovd.store import memberships as membership_table
 from fastprovd.store import network as network_table
 from fastprovd.store import nodes as node_table
 from fastprovd.store import runs as run_table
@@ -145,6 +146,18 @@ class StateStore:
         """Return every node, lowest address first."""
         with self._database.transaction() as connection:
             return node_table.load(connection)
+
+    # Groups
+
+    def save_memberships(self, memberships: Iterable[Membership]) -> None:
+        """Insert or replace changes of groups, by group and address."""
+        with self._database.transaction() as connection:
+            membership_table.save(connection, memberships)
+
+    def memberships(self) -> list[Membership]:
+        """Return every change of a group; the group of a run is not among them."""
+        with self._database.transaction() as connection:
+            return membership_table.load(connection)
 
     # Runs
 

@@ -14,7 +14,7 @@ from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.states import Trigger
 from fastprovd.clock import SystemClock
 from fastprovd.errors import LocalProtocolError, StoreError
-from fastprovd.records import Node, NodeRole, ParentSource, Run, RunState
+from fastprovd.records import Membership, Node, NodeRole, ParentSource, Run, RunState
 from tests.conftest import RunVirtual
 from tests.support.fake_mesh import FakeStore
 
@@ -36,6 +36,9 @@ class Audience:
 
     def nodes_changed(self, nodes: Sequence[Node], run: Run) -> None:
         self._journal.append(("list told", [node.address for node in nodes]))
+
+    def groups_changed(self, memberships: Sequence[Membership]) -> None:
+        self._journal.append(("groups told", list(memberships)))
 
     def event(self, kind: str, data: Mapping[str, Any], run_id: str | None) -> None:
         self._journal.append(("event", kind, dict(data), run_id))

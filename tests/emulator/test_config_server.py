@@ -27,6 +27,11 @@ from fastprovd.mesh.models.configuration_states import (
     SigModelSubscriptionGet,
     SigModelSubscriptionList,
 )
+from fastprovd.mesh.models.configuration_subscriptions import (
+    ModelSubscriptionAdd,
+    ModelSubscriptionDelete,
+    ModelSubscriptionStatus,
+)
 from fastprovd.mesh.models.generic_onoff import OnOffGet, OnOffSet, OnOffStatus
 from tests.conftest import RunVirtual
 from tests.emulator.top import PROXY, Top, address_of, payload_of
@@ -142,6 +147,36 @@ def test_node_identity_is_stopped_and_started(run_virtual: RunVirtual[None]) -> 
         assert await ask(top, NodeIdentitySet(1, 0)) == NodeIdentityStatus(
             FoundationStatus.INVALID_NET_KEY_INDEX, 1, 0
         )
+
+    run_virtual(main())
+
+
+def test_subscriptions_are_added_and_deleted(run_virtual: RunVirtual[None]) -> None:
+    """Three groups fit, again is no error, a fourth is; no group and no model are refused."""
+
+    async def main() -> None:
+        top = await prepared()
+
+        async def change(message: Message) -> FoundationStatus:
+            answer = await ask(top, message)
+            assert isinstance(answer, ModelSubscriptionStatus)
+            return answer.status
+
+        (board,) = top.air.boards
+        for group in (0xC010, 0xC011, 0xC012, 0xC010):
+            assert await change(ModelSubscriptionAdd(5, group, 0x1000)) is FoundationStatus.SUCCESS
+        full = FoundationStatus.INSUFFICIENT_RESOURCES
+        assert await change(ModelSubscriptionAdd(5, 0xC013, 0x1000)) is full
+        assert board.groups == {0xC010, 0xC011, 0xC012}
+        for _ in range(2):
+            gone = await change(ModelSubscriptionDelete(5, 0xC010, 0x1000))
+            assert gone is FoundationStatus.SUCCESS
+        assert board.groups == {0xC011, 0xC012}
+        no_address, no_model = FoundationStatus.INVALID_ADDRESS, FoundationStatus.INVALID_MODEL
+        assert await change(ModelSubscriptionAdd(5, 0x0006, 0x1000)) is no_address
+        assert await change(ModelSubscriptionAdd(5, 0xFFFF, 0x1000)) is no_address
+        assert await change(ModelSubscriptionAdd(6, 0xC013, 0x1000)) is no_address
+        assert await change(ModelSubscriptionAdd(5, 0xC013, 0x1001)) is no_model
 
     run_virtual(main())
 

@@ -24,6 +24,7 @@ from fastprovd.publish.messages import (
     Response,
     Topics,
     event_message,
+    groups_message,
     info_message,
     node_message,
     node_to_json,
@@ -35,7 +36,16 @@ from fastprovd.publish.messages import (
     state_message,
     timestamp,
 )
-from fastprovd.records import MissingBoard, Node, NodeRole, ParentSource, Run, RunState
+from fastprovd.records import (
+    Membership,
+    MissingBoard,
+    Node,
+    NodeRole,
+    ParentSource,
+    Proof,
+    Run,
+    RunState,
+)
 
 NOW = datetime(2026, 11, 22, 7, 20, 5, 500_999, tzinfo=UTC)
 TOPICS = Topics("fastprovd/gw1")
@@ -205,6 +215,29 @@ def test_an_address_list_without_any_run() -> None:
     """Before the first run there is an empty list."""
     payload = decoded(nodes_message(TOPICS, [], None, 0, NOW))
     assert (payload["run_id"], payload["complete"], payload["count"]) == (None, False, 0)
+
+
+def test_the_groups() -> None:
+    """bridge/groups has everybody who may be in a group; who has proven to be out is not in it."""
+    message = groups_message(
+        TOPICS,
+        [
+            Membership(0xC000, 2, is_member=True),
+            Membership(0xC000, 3, is_member=False, proof=Proof.STATUS),
+            Membership(0xC010, 3, is_member=True, proof=Proof.ANSWER),
+            Membership(0xC011, 3, is_member=False),
+        ],
+        NOW,
+    )
+    assert (message.topic, message.retain) == ("fastprovd/gw1/bridge/groups", True)
+    assert decoded(message) == {
+        "groups": [
+            {"addr": "0xc000", "members": [{"addr": "0x0002", "member": True, "proof": None}]},
+            {"addr": "0xc010", "members": [{"addr": "0x0003", "member": True, "proof": "answer"}]},
+            {"addr": "0xc011", "members": [{"addr": "0x0003", "member": False, "proof": None}]},
+        ],
+        "ts": "2026-11-22T07:20:05.500Z",
+    }
 
 
 def test_the_run() -> None:

@@ -28,7 +28,7 @@ from fastprovd.publish.client import BrokerSettings
 from fastprovd.publish.messages import Request, Response
 from fastprovd.publish.mqtt import BACK_OFF_CAP_S, MAX_IN_MEMORY, MqttPublisher
 from fastprovd.publish.outbox import Outbox
-from fastprovd.records import RunState
+from fastprovd.records import Membership, RunState
 from tests.conftest import RunVirtual
 from tests.publish.conftest import MosquittoMaker
 from tests.support.brokers import AMQTT_LEAVES_SOCKETS
@@ -101,10 +101,11 @@ async def test_a_birth_comes_in_order_before_what_waited(
         async with running(publisher):
             await found.until(lambda: found.seqs() == [1])
         await found.until(lambda: found.last("bridge/state") == {"state": "offline"})
-    assert found.topics()[:5] == [
+    assert found.topics()[:6] == [
         "bridge/state",
         "bridge/info",
         "bridge/nodes",
+        "bridge/groups",
         "bridge/run",
         "node/0x0006",
     ]
@@ -127,10 +128,12 @@ async def test_a_late_subscriber_finds_the_last_values(
             p.run_changed(a_run(known=known))
             p.node_changed(a_node(known, onoff=known % 2 == 0))
         p.nodes_changed([a_node(n) for n in range(1, 6)], a_run(RunState.DONE, known=5))
+        p.groups_changed([Membership(0xC010, 1, is_member=True)])
         p.event("run_finished", {}, "r-1")
         await found.until(lambda: found.seqs() == [1, 2])
         async with reader(port) as late:
-            await late.until(lambda: len(late.topics()) == 9)
+            await late.until(lambda: len(late.topics()) == 10)
+    assert [group["addr"] for group in late.last("bridge/groups")["groups"]] == ["0xc010"]
     assert late.last("bridge/run")["provisioned"] == 5
     assert late.last("bridge/nodes")["complete"] is True
     assert late.last("node/0x0004")["state"] is None
@@ -230,7 +233,7 @@ async def test_a_broker_killed_in_the_middle_costs_nothing(
                 await after.until(lambda: len(after.seqs()) == 400)
                 await eventually(lambda: len(outbox) == 0)
             async with reader(mosquitto.port) as late:
-                await late.until(lambda: len(late.topics()) == 6)
+                await late.until(lambda: len(late.topics()) == 7)
     assert before.seqs() + after.seqs() == list(range(1, 601))
     assert late.last("bridge/run")["provisioned"] == 199
     assert late.last("node/0x0005")["addr"] == "0x0005"
@@ -490,7 +493,8 @@ async def test_a_denied_topic_is_said_once_and_blocks_nothing(
 ) -> None:
     """What the broker's ACL refuses is given up with one error; everything else goes through."""
     acl = tmp_path / "acl"
-    allowed = ("bridge/state", "bridge/info", "bridge/nodes", "bridge/run", "bridge/response/#")
+    retained = ("bridge/state", "bridge/info", "bridge/nodes", "bridge/groups", "bridge/run")
+    allowed = (*retained, "bridge/response/#")
     lines = [f"topic write fastprovd/gw1/{topic}" for topic in allowed]
     acl.write_text("\n".join([*lines, "topic read #", ""]))
     acl.chmod(0o644)

@@ -26,7 +26,7 @@ from fastprovd.emulator.hosts import Flaws, Host
 from fastprovd.mesh.replay import ReplayProtectionList
 from fastprovd.mesh.sequence import SequenceNumbers
 from fastprovd.mesh.stack import Stack
-from fastprovd.records import Node, Run, RunState
+from fastprovd.records import Membership, Node, Run, RunState
 from fastprovd.store.state import StateStore
 
 
@@ -63,6 +63,9 @@ class Listener:
     def nodes_changed(self, nodes: Sequence[Node], run: Run) -> None:
         """The address list."""
         self.address_list = list(nodes)
+
+    def groups_changed(self, memberships: Sequence[Membership]) -> None:
+        """Who is in which group."""
 
     def event(self, kind: str, data: Mapping[str, Any], run_id: str | None) -> None:
         """Something happened."""

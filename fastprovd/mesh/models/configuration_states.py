@@ -1,6 +1,7 @@
 """Configuration messages that read and set single states of a node (Mesh Profile v1.0.1 §4.3.2).
 
-Little-endian; sent under the DevKey. Of the Sets only those that fastprovd has a use for.
+Little-endian; sent under the DevKey. Of the Sets only those that fastprovd has a use for;
+subscriptions are in `configuration_subscriptions.py`.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from fastprovd.mesh.access import Message, UnknownMessage, split_opcode
 from fastprovd.mesh.models import (
     configuration,
     configuration_states,
+    configuration_subscriptions,
     fast_provisioning,
     generic_onoff,
 )
@@ -15,6 +16,7 @@ from fastprovd.mesh.models import (
 _MESSAGES: Final[tuple[type[Message], ...]] = (
     *configuration.MESSAGES,
     *configuration_states.MESSAGES,
+    *configuration_subscriptions.MESSAGES,
     *fast_provisioning.MESSAGES,
     *generic_onoff.MESSAGES,
 )

@@ -14,6 +14,7 @@ from fastprovd.mesh.access import Message, UnknownMessage, encode_message, split
 from fastprovd.mesh.models import (
     configuration,
     configuration_states,
+    configuration_subscriptions,
     fast_provisioning,
     generic_onoff,
 )
@@ -26,6 +27,7 @@ from tests.support.data import RECORDING_NAMES, vectors
 ALL: tuple[type[Message], ...] = (
     *configuration.MESSAGES,
     *configuration_states.MESSAGES,
+    *configuration_subscriptions.MESSAGES,
     *fast_provisioning.MESSAGES,
     *generic_onoff.MESSAGES,
 )
@@ -104,7 +106,7 @@ def test_every_message_of_a_recording_is_known(name: str) -> None:
 
 def test_opcodes_are_unique() -> None:
     """No two messages claim one opcode."""
-    assert len({message.OPCODE for message in ALL}) == len(ALL) == 36
+    assert len({message.OPCODE for message in ALL}) == len(ALL) == 39
 
 
 @given(st.sampled_from(ALL).map(_opcode) | st.just(b""), st.binary(max_size=60))

@@ -1,0 +1,49 @@
+"""Waiting until the nodes have nothing left to relay."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from fastprovd.campaign.proxy_session import ProxySession
+from fastprovd.campaign.states import WAITS
+from fastprovd.clock import Clock
+
+# What rounding leaves of a wait may be too little to move the clock.
+_SHORTEST_S: Final = 0.001
+
+
+class Calm:
+    """Knows when others were last heard talking; tell it with `heard`."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last_heard = clock.monotonic()
+
+    def heard(self) -> None:
+        """A PDU between others passed the proxy."""
+        self._last_heard = self._clock.monotonic()
+
+    async def wait(self, session: ProxySession) -> None:
+        """Let the queues of the nodes run empty: a question now would only be one more.
+
+        Raises:
+            ConnectionLost: the link went away.
+        """
+        begun = self._clock.monotonic()
+        calm_s = WAITS["calm"].seconds
+        while self._clock.monotonic() - begun < WAITS["calm_at_last"].seconds:
+            quiet_s = self._clock.monotonic() - self._last_heard
+            if quiet_s >= calm_s:
+                return
+            await pause(session, max(calm_s - quiet_s, _SHORTEST_S))
+
+
+async def pause(session: ProxySession, seconds: float) -> None:
+    """Wait; raises ConnectionLost as soon as the link is gone."""
+    try:
+        async with asyncio.timeout(seconds):
+            await session.lost.wait()
+    except TimeoutError:
+        return
+    session.check()

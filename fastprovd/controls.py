@@ -1,0 +1,203 @@
+"""Lights and groups outside of a run: commands to many nodes, and what is known afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from fastprovd.audiences import Audiences
+from fastprovd.campaign import control
+from fastprovd.campaign.groups import GroupChange
+from fastprovd.campaign.memberships import all_memberships, check_room, members
+from fastprovd.campaign.proxy_session import ProxySession
+from fastprovd.campaign.switching import Switching
+from fastprovd.clock import Clock
+from fastprovd.errors import BearerError, ConnectionLost, NoRun, UnknownNode
+from fastprovd.mesh.addresses import ALL_NODES, is_unicast
+from fastprovd.mesh.keys import DevKey
+from fastprovd.records import Membership, Network, Node, Switched
+from fastprovd.store.state import StateStore
+
+log = structlog.get_logger(__name__)
+
+_TIDS: Final = 256
+
+OpenSession = Callable[[], AbstractAsyncContextManager[ProxySession]]
+"""Open a session through any proxy of our network; raises BearerError, RunInProgress."""
+
+
+class Controls:
+    """Switches nodes and moves them between groups, and keeps what they confirm.
+
+    All but `groups` raise RunInProgress, UnknownNode, BearerError classes and ResponseTimeout.
+    `check_free` raises RunInProgress; `dev_keys` is where the stack looks for a node's DevKey.
+    """
+
+    def __init__(
+        self,
+        store: StateStore,
+        network: Network,
+        audiences: Audiences,
+        clock: Clock,
+        *,
+        open_session: OpenSession,
+        check_free: Callable[[], None],
+        dev_keys: dict[int, DevKey],
+        first_tid: int,
+    ) -> None:
+        self._store = store
+        self._network = network
+        self._audiences = audiences
+        self._clock = clock
+        self._open_session = open_session
+        self._check_free = check_free
+        self._dev_keys = dev_keys
+        self._tid = first_tid
+
+    async def get_onoff(self, address: int) -> Node:
+        """Ask a node for its state, return what is known of it now."""
+        self._check_free()
+        await self._known([address])
+        async with self._open_session() as session:
+            onoff = await control.get_onoff(session, self._network.app_key, address)
+        return await self._answered(address, onoff)
+
+    async def set_onoff(self, address: int, onoff: bool, *, confirm: bool = True) -> Switched:
+        """Switch a node, a group, or with 0xFFFF all; who does not confirm is named.
+
+        Many are told at once, and then asked one by one, which takes 0.2 s each; without
+        `confirm` they are not. See `control.set_onoff` for what it does to boards that provision
+        others. Raises UnknownGroup, NoRun too.
+        """
+        self._check_free()
+        self._tid = (self._tid + 1) % _TIDS
+        if is_unicast(address):
+            return await self._set_node(address, onoff)
+        addressed = await self._addressed(address)
+        switching = Switching(
+            onoff,
+            self._tid,
+            dst=address,
+            members=addressed if confirm else (),
+            app_key=self._network.app_key,
+            clock=self._clock,
+            answered=self._answered,
+        )
+        await self._over_sessions(switching.run, switching.waiting)
+        unconfirmed = switching.waiting if confirm else set(addressed)
+        confirmed = set(addressed) - unconfirmed
+        return Switched(address, onoff, tuple(sorted(confirmed)), tuple(sorted(unconfirmed)))
+
+    async def groups(self) -> list[Membership]:
+        """Return who is in which group; also the one that each run gave to its nodes."""
+        nodes = await asyncio.to_thread(self._store.nodes)
+        runs = await asyncio.to_thread(self._store.runs)
+        changes = await asyncio.to_thread(self._store.memberships)
+        return all_memberships(nodes, runs, changes)
+
+    async def change_group(
+        self, group: int, addresses: Collection[int], *, add: bool
+    ) -> list[Membership]:
+        """Add nodes to a group or remove them; return their memberships, proven or not.
+
+        What is to be is stored before anything is sent. Raises GroupsFull too.
+        """
+        self._check_free()
+        nodes = await self._known(addresses)
+        before = await self.groups()
+        if add:
+            check_room(before, group, addresses)
+        changed = {address: Membership(group, address, add) for address in sorted(nodes)}
+        change = GroupChange(
+            group,
+            addresses,
+            add=add,
+            others=[m.address for m in before if m.group == group and not m.is_over],
+            answering=[address for address, node in nodes.items() if node.proven],
+            dev_keys=await self._load_dev_keys(addresses),
+            app_key=self._network.app_key,
+            clock=self._clock,
+            proven=lambda address, proof: keep(replace(changed[address], proof=proof)),
+        )
+
+        async def keep(*memberships: Membership) -> None:
+            await asyncio.to_thread(self._store.save_memberships, memberships)
+            changed.update({membership.address: membership for membership in memberships})
+
+        async def work(session: ProxySession) -> None:
+            await keep(*(changed[address] for address in sorted(change.waiting)))
+            await change.run(session)
+
+        try:
+            await self._over_sessions(work, change.waiting)
+        finally:
+            self._audiences.groups_changed(await self.groups())
+        return list(changed.values())
+
+    async def _set_node(self, address: int, onoff: bool) -> Switched:
+        await self._known([address])
+        async with self._open_session() as session:
+            present = await control.set_onoff(
+                session, self._network.app_key, address, onoff, self._tid
+            )
+        await self._answered(address, present)
+        who = (address,)
+        return Switched(address, onoff, *((who, ()) if present is onoff else ((), who)))
+
+    async def _over_sessions(
+        self, work: Callable[[ProxySession], Awaitable[None]], waiting: Collection[int]
+    ) -> None:
+        """Give `work` a session, and another one when the link is lost on the way.
+
+        Whoever is left in `waiting` is the caller's to tell; only when all are, the error is
+        raised.
+        """
+        begun_with = len(waiting)
+        try:
+            try:
+                async with self._open_session() as session:
+                    await work(session)
+            except ConnectionLost as error:
+                log.info("link_lost_on_the_way", reason=str(error))
+                async with self._open_session() as session:
+                    await work(session)
+        except BearerError as error:
+            if len(waiting) == begun_with:
+                raise
+            log.warning("ended_early", left=len(waiting), reason=str(error))
+
+    async def _known(self, addresses: Collection[int]) -> dict[int, Node]:
+        nodes = {node.address: node for node in await asyncio.to_thread(self._store.nodes)}
+        for address in addresses:
+            if address not in nodes:
+                raise UnknownNode(address)
+        return {address: nodes[address] for address in addresses}
+
+    async def _addressed(self, address: int) -> list[int]:
+        if address != ALL_NODES:
+            return members(await self.groups(), address)
+        nodes = await asyncio.to_thread(self._store.nodes)
+        if not nodes:
+            raise NoRun("no run has made a node yet")
+        return [node.address for node in nodes]
+
+    async def _load_dev_keys(self, addresses: Collection[int]) -> dict[int, DevKey]:
+        """Return the DevKeys that we have, and let the stack know them too."""
+        found = {}
+        for address in addresses:
+            dev_key = await asyncio.to_thread(self._store.dev_key, address)
+            if dev_key is not None:
+                found[address] = self._dev_keys[address] = dev_key
+        return found
+
+    async def _answered(self, address: int, onoff: bool) -> Node:
+        node = (await self._known([address]))[address]
+        node = replace(node, proven=True, onoff=onoff, last_seen=self._clock.utc_now())
+        await asyncio.to_thread(self._store.save_nodes, [node])
+        self._audiences.node_changed(node)
+        return node
