@@ -145,6 +145,7 @@ class RequestHandler:
         wanted = _checked(RunStartData, data)
         run = self._start_run(
             {
+                "method": wanted.method,
                 "expected": wanted.expected,
                 "match": wanted.match,
                 "group": wanted.group,

@@ -89,10 +89,22 @@ async def test_run_start_passes_what_it_was_told() -> None:
     """All fields arrive in their own types, the answer names the run."""
     gateway = FakeGateway()
     answer = await ask(
-        gateway, "run/start", expected=20, match="dddd24", group="0xc001", timeout_s=120
+        gateway,
+        "run/start",
+        method="direct",
+        expected=20,
+        match="dddd24",
+        group="0xc001",
+        timeout_s=120,
     )
     assert answer == Response({"run_id": "r-1", "state": "scanning"})
-    overrides = {"expected": 20, "match": b"\xdd\xdd\x24", "group": 0xC001, "run_s": 120.0}
+    overrides = {
+        "method": "direct",
+        "expected": 20,
+        "match": b"\xdd\xdd\x24",
+        "group": 0xC001,
+        "run_s": 120.0,
+    }
     assert gateway.asked == [("start", overrides)]
 
 

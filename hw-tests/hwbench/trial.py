@@ -144,7 +144,8 @@ class Trial:
             assert answer["code"] == "node_unreachable", answer
             self._bench.note(f"{address} is out of reach")
             return False
-        assert answer["data"] == {**data, "acknowledged": True}
+        told = {"acknowledged": True, "confirmed": [address], "unconfirmed": []}
+        assert answer["data"] == {**data, **told}
         assert self._lights_are(False, [address]), self._wrong_lights(False, [address])
         return True
 
