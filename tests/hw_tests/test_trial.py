@@ -81,7 +81,8 @@ class Network:
             return {"status": "error", "code": "node_unreachable"}
         if address not in self.liars:
             self.lights[address].light = on
-        return {"status": "ok", "data": {**data, "acknowledged": True}}
+        told = {"acknowledged": True, "confirmed": [data["addr"]], "unconfirmed": []}
+        return {"status": "ok", "data": {**data, **told}}
 
     def switch(self) -> None:
         Trial(self, BOARDS, "lights").switch_every_node()  # type: ignore[arg-type]
