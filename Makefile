@@ -5,13 +5,18 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-dev
 DEMO_STAMP := $(VENV)/.installed-demo
 
-.PHONY: demo test system-test lint bench coverage clean
+.PHONY: demo test fault-matrix system-test lint bench coverage clean
 
 demo: $(DEMO_STAMP)
 	$(BIN)/fastprovd demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n auto --dist worksteal
+
+# Every fault in every phase, for both hosts; `make test` runs a sixth of it.
+fault-matrix: $(STAMP)
+	$(BIN)/python -m pytest -q -n auto --dist worksteal --fault-matrix --fault-table=fault-matrix.txt tests/end_to_end/test_fault_matrix.py
+	cat fault-matrix.txt
 
 # In a virtual machine with real bluetoothd and kernel: SUITE=bookworm (BlueZ 5.66) or trixie (5.82).
 SUITE ?= bookworm

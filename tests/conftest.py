@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -14,12 +15,27 @@ from hypothesis import settings
 from fastprovd.emulator import virtual_time
 from fastprovd.emulator.private_bus import PrivateBus
 from tests.support import paced
+from tests.support.fault_table import FaultTable
 
 T = TypeVar("T")
 RunVirtual = Callable[[Coroutine[Any, Any, T]], T]
 
 # For long runs: `pytest --hypothesis-profile=fuzz`.
 settings.register_profile("fuzz", max_examples=20_000, deadline=None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the fault matrix be run as a whole."""
+    parser.addoption("--fault-matrix", action="store_true", help="run every fault in every phase")
+    parser.addoption("--fault-table", metavar="FILE", help="write the outcome of each cell")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Collect the outcomes of the fault matrix where all reports arrive."""
+    path = config.getoption("--fault-table")
+    if path is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(FaultTable(Path(path)))
+
 
 # Emulated seconds: no test means to take a day, so a deadlock fails at once instead of hanging.
 LIMIT_S = 86_400.0

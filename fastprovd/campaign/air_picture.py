@@ -85,8 +85,20 @@ class AirPicture:
         return isinstance(data, NetworkIdentity) and data.matches(self._net_key)
 
     def unprovisioned(self, now: float, within_s: float) -> list[HeardBoard]:
-        """Return the matching boards that advertised 0x1827 within the last `within_s` seconds."""
-        return [b for b in self.boards.values() if now - b.last_seen_s <= within_s]
+        """Return the matching boards that advertised 0x1827 within the last `within_s` seconds.
+
+        Not those that were heard as proxies of our network since: BlueZ tells old data once more
+        when a scan begins.
+        """
+        return [
+            board
+            for board in self.boards.values()
+            if now - board.last_seen_s <= within_s and not self._became_proxy(board)
+        ]
+
+    def _became_proxy(self, board: HeardBoard) -> bool:
+        times = self._proxies.get(board.device_address)
+        return times is not None and times[-1] >= board.last_seen_s
 
     def proxies_since(self, begin_s: float) -> list[str]:
         """Return device addresses that advertised our Network ID since then, most heard first."""

@@ -88,17 +88,20 @@ class Collecting:
             await self._log.move(Trigger.SETTLED, t_provisioned_s=self._t_provisioned())
             await self._prove(session)
 
-    async def identify_silent(self) -> None:
+    async def identify_silent(self) -> float:
         """Ask proxies that nobody can place for their address, once the nodes are quiet.
 
         A board that was left without AppKey keeps its proxy on the air, and answers a filter
-        message, which is under the NetKey.
+        message, which is under the NetKey. Returns since when reports can be trusted.
         """
-        if not self._is_short():
-            return
-        placed = {node.device_address for node in self._log.nodes.values()}
         begun = self._clock.monotonic()
-        await self._watch.listen(WAITS["quiet_air"].seconds)
+        if self._is_short():
+            await self._watch.listen(WAITS["quiet_air"].seconds)
+            await self._identify_all(begun)
+        return begun
+
+    async def _identify_all(self, begun: float) -> None:
+        placed = {node.device_address for node in self._log.nodes.values()}
         for device_address in self._picture.proxies_since(begun):
             if device_address in placed or not self._is_short():
                 continue

@@ -5,59 +5,34 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import structlog
 
 from fastprovd.campaign.air_picture import AirPicture, HeardBoard
 from fastprovd.campaign.collecting import Collecting
-from fastprovd.campaign.planner import Plan, plan_run
+from fastprovd.campaign.founding import Founding, checked
+from fastprovd.campaign.planner import Plan
 from fastprovd.campaign.ports import Audience, Bearer, Store
-from fastprovd.campaign.primary import (
-    Outcome,
-    Start,
-    add_app_key,
-    provision,
-    start_fast_provisioning,
-)
-from fastprovd.campaign.proxy_session import ProxySession, TopProvisioner, proxy_session
+from fastprovd.campaign.proxy_session import TopProvisioner
 from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.settings import RunSettings
-from fastprovd.campaign.states import WAITS, Trigger
+from fastprovd.campaign.states import WAITS, RunEnd, Trigger
 from fastprovd.campaign.verdict import missing_boards, summary, target
 from fastprovd.campaign.watch import Watch
 from fastprovd.clock import Clock
-from fastprovd.errors import (
-    AccessError,
-    BearerError,
-    LocalProtocolError,
-)
+from fastprovd.errors import BearerError
 from fastprovd.mesh.beacons import Advertisement, UnprovisionedDevice
-from fastprovd.mesh.keys import AppKey, DevKey
-from fastprovd.mesh.provisioning.pdus import ProvisioningData
-from fastprovd.records import AddressRange, NodeRole, Run, RunState
+from fastprovd.mesh.keys import AppKey
+from fastprovd.records import Run, RunState
 
 log = structlog.get_logger()
-
-# Boards to try as Primary Provisioner, and sessions with each, before the run fails.
-_BOARDS_TRIED: Final = 3
-_SESSIONS_EACH: Final = 2
-
-
-class _End(Exception):
-    """The run ends here, with this trigger and reason."""
-
-    def __init__(self, trigger: Trigger, reason: str) -> None:
-        super().__init__(reason)
-        self.trigger = trigger
-        self.reason = reason
 
 
 class Campaign:
     """One fast-provisioning run; `execute` returns its end, which always has a name.
 
-    It makes one Primary Provisioner, does not recover a Primary that stays silent, and does not
-    close the join window.
+    It does not recover a Primary that stays silent, and does not close the join window.
     """
 
     def __init__(
@@ -75,12 +50,9 @@ class Campaign:
     ) -> None:
         self._settings = settings
         self._bearer = bearer
-        self._store = store
         self._clock = clock
-        self._entropy = entropy
         self._top = top
         self._app_key = app_key
-        self._net_key = next(iter(top.stack.net_keys.values()))
         run = Run(
             run_id,
             RunState.SCANNING,
@@ -90,11 +62,21 @@ class Campaign:
             match=settings.match,
         )
         self._log = RunLog(run, store, audience, clock)
-        self._picture = AirPicture(settings.match, self._net_key)
+        self._picture = AirPicture(settings.match, next(iter(top.stack.net_keys.values())))
         self._watch = Watch(bearer, self._picture, self._board_heard, self._scan_restarted)
-        self._plan: Plan | None = None
-        self._board: HeardBoard | None = None
-        self._is_started = False
+        self._founding = Founding(
+            settings,
+            log=self._log,
+            picture=self._picture,
+            watch=self._watch,
+            bearer=bearer,
+            store=store,
+            clock=clock,
+            entropy=entropy,
+            top=top,
+            app_key=app_key,
+        )
+        self._quiet_since: float | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -123,7 +105,7 @@ class Campaign:
             await self._finish(
                 Trigger.DEADLINE, f"the run took over {self._settings.run_s:g} s in all"
             )
-        except _End as end:
+        except RunEnd as end:
             await self._finish(end.trigger, end.reason)
         except Exception as error:  # noqa: BLE001 - the edge of a run: it ends, the daemon goes on
             self._log.broken(error)
@@ -137,8 +119,8 @@ class Campaign:
 
     async def _drive(self) -> None:
         await self._hear_boards()
-        await self._make_primary()
-        await self._start_primary()
+        await self._founding.make()
+        await self._founding.start()
         await self._collect()
 
     # Hearing the boards
@@ -176,10 +158,10 @@ class Campaign:
             if expected is None and len(boards) == before > 0:
                 break
         if not self._picture.boards and self._watch.last_error is not None:
-            raise _End(Trigger.NOTHING_HEARD, f"scanning fails: {self._watch.last_error}")
+            raise RunEnd(Trigger.NOTHING_HEARD, f"scanning fails: {self._watch.last_error}")
         if not self._picture.boards:
             others = len(self._picture.strangers)
-            raise _End(
+            raise RunEnd(
                 Trigger.NOTHING_HEARD,
                 f"no board with UUID prefix {self._settings.match.hex()} in "
                 f"{self._settings.scan_s:g} s; {others} others seen: power the boards on, or "
@@ -187,170 +169,10 @@ class Campaign:
             )
         await self._log.move(Trigger.BOARDS_HEARD, heard=len(self._picture.boards))
 
-    # The Primary Provisioner
-
-    async def _make_primary(self) -> None:
-        passed_over: set[bytes] = set()
-        reason = ""
-        for _ in range(_BOARDS_TRIED):
-            board = await self._strongest(passed_over)
-            if board is None:
-                break
-            for _ in range(_SESSIONS_EACH):
-                await self._reserve()
-                reason = await self._provision(board)
-                if not reason:
-                    return
-                self._log.event("warning", about=board.device_address, reason=reason)
-            passed_over.add(board.uuid)
-        raise _End(
-            Trigger.NO_BOARD_LEFT,
-            f"no board could be made the Primary Provisioner: {reason}",
-        )
-
-    async def _strongest(self, passed_over: set[bytes]) -> HeardBoard | None:
-        """Return the loudest board that is not passed over; listen again when none is fresh."""
-        for seconds in (WAITS["boards_settle"].seconds, 0.0):
-            now, within_s = self._clock.monotonic(), self._settings.scan_s
-            board = self._picture.strongest(passed_over, now, within_s)
-            if board is not None:
-                return board
-            await self._watch.listen(seconds)
-        return None
-
-    async def _reserve(self) -> None:
-        if self._plan is not None:
-            return
-        boards = target(self._settings.expected, len(self._picture.boards))
-        taken = await asyncio.to_thread(self._store.reserved_addresses)
-        try:
-            plan = plan_run(boards, self._settings.unicast_min, self._settings.unicast_max, taken)
-        except LocalProtocolError as error:
-            raise _End(Trigger.NO_BOARD_LEFT, str(error)) from error
-        first, last = plan.reserved
-        await asyncio.to_thread(
-            self._store.reserve_addresses,
-            AddressRange(first, last, self.run.run_id, "fast provisioning"),
-        )
-        self._plan = plan
-        await self._log.change(
-            primary=first, unicast_min=plan.share.first, unicast_max=plan.share.last
-        )
-
-    async def _provision(self, board: HeardBoard) -> str:
-        """Provision `board`; return why not, or nothing."""
-        plan = self._checked_plan()
-        try:
-            async with self._bearer.provisioning_link(board.device_address) as link:
-                await self._log.move(Trigger.LINK_OPEN)
-                outcome, reason = await provision(
-                    link,
-                    ProvisioningData(self._net_key, plan.primary, self._top.stack.iv_index),
-                    self._entropy,
-                    self._clock,
-                    lambda dev_key: self._persist(plan.primary, board.uuid, dev_key),
-                )
-        except BearerError as error:
-            if self.run.state is RunState.CONNECTING:
-                return str(error)
-            outcome, reason = Outcome.DATA_SENT, str(error)
-        if outcome is Outcome.DATA_SENT and await self._find(
-            plan.primary, WAITS["identity"].seconds
-        ):
-            # Provisioning Complete was lost; the board advertises the address we gave it.
-            outcome = Outcome.COMPLETED
-        if outcome is not Outcome.COMPLETED:
-            if outcome is Outcome.DATA_SENT:
-                self._plan = None
-            await self._log.move(Trigger.SESSION_FAILED)
-            return reason
-        self._board = board
-        await self._log.move(Trigger.NODE_MADE)
-        await self._log.node(
-            plan.primary,
-            role=NodeRole.PRIMARY_PROVISIONER,
-            device_uuid=board.uuid,
-            device_address=board.device_address,
-            provisioned_by=self._top.stack.address,
-        )
-        return ""
-
-    async def _persist(self, address: int, uuid: bytes, dev_key: DevKey) -> None:
-        await asyncio.to_thread(self._store.save_dev_key, address, uuid, dev_key)
-        self._top.stack.dev_keys[address] = dev_key
-
-    async def _start_primary(self) -> None:
-        plan = self._checked_plan()
-        reason = ""
-        for _ in range(_SESSIONS_EACH):
-            found = await self._find(plan.primary, WAITS["identity"].seconds)
-            if found is None:
-                reason = "the board was not found again after provisioning"
-                continue
-            try:
-                async with (
-                    self._bearer.proxy_link(found) as link,
-                    proxy_session(link, self._top, self._clock) as session,
-                ):
-                    composition = await add_app_key(
-                        session,
-                        plan.primary,
-                        self._top.stack.dev_keys[plan.primary],
-                        self._app_key,
-                    )
-                    if composition is not None:
-                        await self._log.node(plan.primary, elements=len(composition.elements))
-                    start = await self._send_info_set(session)
-            except (AccessError, BearerError) as error:
-                reason = str(error)
-            else:
-                self._log.event("fast_provisioning_started", proof=start.value)
-                await self._log.move(Trigger.STARTED, t_provisioned_s=0.0, t_known_s=0.0)
-                return
-        raise _End(Trigger.REFUSED, reason)
-
-    async def _send_info_set(self, session: ProxySession) -> Start:
-        plan = self._checked_plan()
-        sent_s = self._clock.monotonic()
-        start = await start_fast_provisioning(
-            session, plan, self._app_key, self._settings.group, self._settings.match
-        )
-        if start is not Start.ALREADY_STARTED or self._log.since_info_set is None:
-            self._log.mark_info_set(sent_s)
-        self._is_started = start is not Start.HUNG_UP
-        if self._is_started:
-            self._picture.mark_stale()
-        return start
-
-    async def _confirm_start(self, session: ProxySession) -> None:
-        """Send INFO_SET again if the link was lost before the answer, whoever lost it."""
-        if self._is_started:
-            return
-        try:
-            start = await self._send_info_set(session)
-        except AccessError as error:
-            self._log.event("warning", about="INFO_SET", reason=str(error))
-        else:
-            self._log.event("fast_provisioning_started", proof=start.value)
-            session.check()
-
-    async def _find(self, address: int, seconds: float) -> str | None:
-        """Return the device address that advertises node `address`, freshly."""
-        found = await self._watch.until(lambda heard: self._is_node(heard, address), seconds)
-        return None if found is None else found.device_address
-
-    def _is_node(self, heard: Advertisement, address: int) -> bool:
-        """Whether it is the node by its identity, or by our Network ID from its device address."""
-        return self._picture.is_identity(heard, address) or (
-            self._board is not None
-            and heard.device_address == self._board.device_address
-            and self._picture.is_network(heard)
-        )
-
     # Collecting and proving
 
     async def _collect(self) -> None:
-        plan = self._checked_plan()
+        plan = checked(self._founding.plan)
         collecting = Collecting(
             plan,
             self._settings,
@@ -361,7 +183,7 @@ class Campaign:
             top=self._top,
             app_key=self._app_key,
             clock=self._clock,
-            confirm=self._confirm_start,
+            confirm=self._founding.confirm_start,
         )
         await asyncio.sleep(WAITS["quiet_after_start"].seconds)
         silent_since = self._clock.monotonic()
@@ -375,39 +197,39 @@ class Campaign:
                 if self.run.state is not RunState.PROVISIONING:
                     silent_since = self._clock.monotonic()
                     await self._log.move(Trigger.LINK_LOST)
-        await collecting.identify_silent()
+        self._quiet_since = await collecting.identify_silent()
         raise self._verdict()
 
-    def _verdict(self) -> _End:
+    def _verdict(self) -> RunEnd:
         missing = self._missing()
         if not missing:
-            return _End(Trigger.ALL_PROVEN, "")
+            return RunEnd(Trigger.ALL_PROVEN, "")
         total = target(self._settings.expected, len(self._picture.boards))
-        return _End(Trigger.SOME_MISSING, summary(missing, max(total, len(self._log.nodes))))
+        return RunEnd(Trigger.SOME_MISSING, summary(missing, max(total, len(self._log.nodes))))
 
     async def _wait_for_primary(self, plan: Plan, silent_since: float) -> str:
-        restarted = False
+        founding, restarted = self._founding, False
 
         def is_end(heard: Advertisement) -> bool:
             nonlocal restarted
             restarted = (
                 isinstance(heard.data, UnprovisionedDevice)
-                and self._board is not None
-                and heard.data.uuid == self._board.uuid
+                and founding.board is not None
+                and heard.data.uuid == founding.board.uuid
             )
-            return restarted or self._is_node(heard, plan.primary)
+            return restarted or founding.is_node(heard, plan.primary)
 
         seconds = self._settings.primary_return_s
         left_s = silent_since + seconds - self._clock.monotonic()
         found = await self._watch.until(is_end, max(0.0, left_s))
         if found is None:
-            raise _End(
+            raise RunEnd(
                 Trigger.PRIMARY_SILENT,
                 f"the Primary Provisioner's proxy could not be reached for {seconds:g} s; "
                 "power-cycle all boards and run again",
             )
         if restarted:
-            raise _End(
+            raise RunEnd(
                 Trigger.PRIMARY_RESTARTED,
                 "the Primary Provisioner restarted and forgot the network; power-cycle all boards "
                 "and run again",
@@ -418,20 +240,17 @@ class Campaign:
 
     def _missing(self) -> tuple[Any, ...]:
         now = self._clock.monotonic()
-        left = self._picture.unprovisioned(now, WAITS["board_gone"].seconds)
+        gone_s = WAITS["board_gone"].seconds
+        within_s = gone_s if self._quiet_since is None else now - self._quiet_since
+        left = self._picture.unprovisioned(now, within_s)
         return missing_boards(
             self._log.nodes.values(), left, self._settings.expected, len(self._picture.boards)
         )
 
     async def _finish(self, trigger: Trigger, reason: str) -> None:
         changes: dict[str, Any] = {"reason": reason or None, "heard": len(self._picture.boards)}
-        if trigger is not Trigger.ALL_PROVEN and self._plan is not None:
+        if trigger is not Trigger.ALL_PROVEN and self._founding.plan is not None:
             changes["missing"] = self._missing()
         await self._log.move(trigger, **changes)
         self._log.publish_nodes()
         self._log.event("run_finished", state=self.run.state.value, reason=reason or None)
-
-    def _checked_plan(self) -> Plan:
-        if self._plan is None:
-            raise LocalProtocolError("no plan was made")
-        return self._plan

@@ -36,6 +36,15 @@ class Trigger(Enum):
     BROKEN = "something went wrong in the daemon itself"
 
 
+class RunEnd(Exception):
+    """The run ends here, with this trigger and reason."""
+
+    def __init__(self, trigger: Trigger, reason: str) -> None:
+        super().__init__(reason)
+        self.trigger = trigger
+        self.reason = reason
+
+
 _S, _T = RunState, Trigger
 
 _STEPS: Final = {

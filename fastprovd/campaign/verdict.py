@@ -10,11 +10,11 @@ from fastprovd.campaign.planner import LIST_CAPACITY
 from fastprovd.records import MissingBoard, Node, NodeRole
 
 SILENT: Final = (
-    "provisioned, but it answers nothing: its provisioner left it without AppKey, or it is out of "
-    "reach; power-cycle it and run again"
+    "provisioned, but it answers nothing: its provisioner left it without AppKey, or it is off or "
+    "out of reach; power-cycle it and run again"
 )
 SILENT_PRIMARY: Final = (
-    "the Primary Provisioner does not answer: it restarted, or is out of reach; "
+    "the Primary Provisioner does not answer: it restarted, or is off or out of reach; "
     "power-cycle all boards and run again"
 )
 UNPROVISIONED: Final = "still unprovisioned: no provisioner took it; run again"
@@ -51,6 +51,8 @@ def missing_boards(
     if unaccounted > 0:
         known = {node.device_uuid for node in nodes}
         left = [board for board in unprovisioned if board.uuid not in known]
+        # Nodes that others provisioned have no UUID here, and may have been heard just before it.
+        left = sorted(left, key=lambda board: -board.last_seen_s)[:unaccounted]
         missing += [
             MissingBoard(UNPROVISIONED, None, board.uuid, board.device_address) for board in left
         ]
@@ -67,8 +69,8 @@ def _unaccounted(expected: int | None, heard: int) -> str:
             "off, out of reach, or was taken by another network"
         )
     return (
-        f"heard {heard} boards and found no address for this one: its Temporary Provisioner is "
-        f"out of the Primary's reach, or the list of {LIST_CAPACITY} is full"
+        f"heard {heard} boards and found no address for this one: it is off, its Temporary "
+        f"Provisioner is off or out of the Primary's reach, or the list of {LIST_CAPACITY} is full"
     )
 
 

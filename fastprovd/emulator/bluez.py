@@ -88,11 +88,15 @@ class Bluetoothd:
         self._spawn(self._send_all(bus, self._unsent))
         self._life = self._group.create_task(self._live(bus), name="bluetoothd")
         await bus.request_name(_NAME)
-        self.plug()
+        self._show_adapter()
 
-    def plug(self, name: str = "") -> None:
-        """Show the adapter, which may have come back under another name."""
-        self._adapter.name = name or self._adapter.name
+    def plug(self, name: str) -> None:
+        """Show the adapter that was unplugged, under whatever name, and switch it on."""
+        self._adapter.name = name
+        self._adapter.power(on=True)
+        self._show_adapter()
+
+    def _show_adapter(self) -> None:
         self._path = f"/org/bluez/{self._adapter.name}"
         self._adapter.on_power = self._powered
         self._tree.add(
@@ -117,13 +121,17 @@ class Bluetoothd:
         """End as by SIGTERM: the links are closed and every object taken away first."""
         if self._bus is None:
             return
-        await self.unplug()
+        await self._hide_adapter()
         await self._unsent.join()
         await self._bus.release_name(_NAME)  # its answer proves that all signals have left
         await self.kill()
 
     async def unplug(self) -> None:
         """Take the adapter away with its links and devices; bluetoothd goes on."""
+        await self._hide_adapter()
+        self._adapter.power(on=False)
+
+    async def _hide_adapter(self) -> None:
         await asyncio.sleep(self._adapter.rng.uniform(*self._adapter.timing.power_off_s))
         devices = list(self._devices.values())
         self._forget()

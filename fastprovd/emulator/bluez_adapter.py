@@ -18,7 +18,7 @@ from bleak.exc import (
 from bleak.uuids import normalize_uuid_16
 
 from fastprovd.emulator.connection import FAILED, BlueZTiming, Connection
-from fastprovd.emulator.peripheral import AirPort, Report
+from fastprovd.emulator.peripheral import CONNECTION_TIMEOUT, AirPort, Report
 
 IN_PROGRESS: Final = "org.bluez.Error.InProgress"
 NOT_READY: Final = "org.bluez.Error.NotReady"
@@ -82,7 +82,8 @@ class EmulatedAdapter:
     `scan_outlives_crash`: after a crash of bluetoothd the kernel goes on scanning, and the next
     bluetoothd can not begin before that has ended; 5.66 does it, 5.82 does not.
     `remembers_services`: the services of an earlier link are shown again, without a discovery,
-    until the device is removed; boards were never seen to suffer from it.
+    until the device is removed; boards were never seen to suffer from it. `held_reports` counts
+    what `hold_data` kept back.
     """
 
     def __init__(
@@ -111,6 +112,8 @@ class EmulatedAdapter:
         self._sessions: dict[str, _Session] = {}
         self._stop_observing: Callable[[], None] | None = None
         self._orphan_scan_until = 0.0
+        self._held_until = 0.0
+        self.held_reports = 0
 
     @property
     def powered(self) -> bool:
@@ -147,6 +150,17 @@ class EmulatedAdapter:
         if self._stop_observing is not None:
             self._stop_observing()
             self._stop_observing = None
+
+    def lose_links(self) -> None:
+        """All links go by the supervision timeout, as in a disturbance of the radio."""
+        for device in self._devices.values():
+            if device.connection is not None and device.connection.alive:
+                device.connection.opened.result().disconnect()
+                device.connection.disconnected(CONNECTION_TIMEOUT)
+
+    def hold_data(self, seconds: float) -> None:
+        """For so long go on telling the service data of now, whatever the boards advertise."""
+        self._held_until = asyncio.get_running_loop().time() + seconds
 
     def leave_scan(self) -> None:
         """Have the kernel go on with the scan of a bluetoothd that crashed."""
@@ -314,7 +328,9 @@ class EmulatedAdapter:
         if report.service_data:
             if device is None:
                 device = self._add_device(report.device_address)
-            if device.heard is None or device.heard.service_data != report.service_data:
+            if device.heard is not None and now < self._held_until:
+                self.held_reports += 1
+            elif device.heard is None or device.heard.service_data != report.service_data:
                 changed = True
                 self._take(device, report)
         elif device is None:
