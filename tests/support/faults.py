@@ -120,7 +120,7 @@ async def world(bus: PrivateBus, host: Host, phase: Phase, seed: int) -> AsyncIt
         AsyncExitStack() as others,
     ):
         bluetoothd, bearer = behind[0]
-        bearer.net_keys = list(s.top.client.stack.net_keys.values())
+        bearer.net_keys = list(s.top.stack.net_keys.values())
         yield World(s, bus, bluetoothd, bearer, phase, passed_in, others)
 
 
