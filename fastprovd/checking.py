@@ -63,8 +63,8 @@ def check_mapping(
     """Return `cls` made of `mapping`, or `None` and every problem found.
 
     `cls` is a dataclass whose fields are bool, int, float, str, bytes (hex digits), Path,
-    `Literal`, any of them or `None`, or dataclasses of the same kind. `where` is the dotted path
-    of the mapping itself.
+    `Literal`, a tuple of any length of one of them, any of them or `None`, or dataclasses of the
+    same kind. `where` is the dotted path of the mapping itself.
     """
     problems: list[Problem] = []
     value = _table(cls, mapping, where, problems)
@@ -79,6 +79,8 @@ def format_value(value: Any, *, hexadecimal: bool = False) -> str:
         return f"0x{value:04x}"
     if isinstance(value, int | float):
         return str(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(format_value(item) for item in value)}]"
     text = value.hex() if isinstance(value, bytes) else str(value)
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
@@ -131,6 +133,8 @@ def _value(
 ) -> Any:
     if dataclasses.is_dataclass(kind):
         return _table(kind, raw, path, problems)  # type: ignore[arg-type]
+    if get_origin(kind) is tuple:
+        return _items(get_args(kind)[0], raw, rules, path, problems)
     try:
         if get_origin(kind) is Literal:
             return _choice(get_args(kind), raw)
@@ -195,6 +199,17 @@ def _octets(raw: Any, rules: Mapping[str, Any]) -> bytes:
     value = bytes.fromhex(raw)
     _bounded(len(value), f"{len(value)} octets", rules)
     return value
+
+
+def _items(
+    kind: Any, raw: Any, rules: Mapping[str, Any], path: str, problems: list[Problem]
+) -> tuple[Any, ...]:
+    if not isinstance(raw, list):
+        problems.append(Problem(path, f"expected a list, got {_shown(raw)}"))
+        return ()
+    return tuple(
+        _value(kind, item, rules, f"{path}[{number}]", problems) for number, item in enumerate(raw)
+    )
 
 
 _CHECKS: Final[Mapping[Any, Any]] = {

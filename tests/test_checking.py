@@ -32,6 +32,7 @@ class Outer:
     match: bytes = setting(b"\xdd", low=1, high=2)
     kind: Literal["x", "y"] = "x"
     limit: int | None = setting(None, high=5)
+    names: tuple[str, ...] = setting((), pattern="[a-z]+", expected="small letters")
     inner: Inner = field(default_factory=Inner)
     hidden: int = field(default=7, metadata={"internal": True})
 
@@ -55,11 +56,14 @@ def test_every_kind_is_read() -> None:
             "match": "DDee",
             "kind": "y",
             "limit": 5,
+            "names": ["c", "d"],
             "inner": {"on": True},
         },
     )
     assert problems == []
-    assert value == Outer(9, 0xC001, 2.0, "b", Path("/x"), b"\xdd\xee", "y", 5, Inner(True))
+    assert value == Outer(
+        9, 0xC001, 2.0, "b", Path("/x"), b"\xdd\xee", "y", 5, ("c", "d"), Inner(True)
+    )
     assert type(value.seconds) is float
 
 
@@ -94,6 +98,8 @@ def test_defaults_fill_what_is_absent() -> None:
         ({"kind": "z"}, "kind", "expected one of 'x', 'y', got str 'z'"),
         ({"kind": ["x"]}, "kind", "expected one of 'x', 'y', got list ['x']"),
         ({"limit": 6}, "limit", "expected 5 or less, got 6"),
+        ({"names": "a"}, "names", "expected a list, got str 'a'"),
+        ({"names": ["a", "B"]}, "names[1]", "expected small letters, got str 'B'"),
         ({"inner": 1}, "inner", "expected a table, got int 1"),
         ({"inner": {"on": 1}}, "inner.on", "expected true or false, got int 1"),
         ({"inner": {"onn": 1}}, "inner.onn", "unknown key, did you mean 'on'?"),
@@ -142,6 +148,8 @@ def test_anything_gives_a_value_or_problems(mapping: dict[str, Any]) -> None:
         (1.5, "1.5"),
         (b"\xdd\xdd", '"dddd"'),
         (Path("/a b"), '"/a b"'),
+        (("a", "b"), '["a", "b"]'),
+        ((), "[]"),
         ('say "hi" \\', '"say \\"hi\\" \\\\"'),
     ],
 )
