@@ -21,10 +21,13 @@ from fastprovd.errors import (
 from fastprovd.gateway import Gateway
 from fastprovd.mesh import addresses
 from fastprovd.mesh.addresses import format_address
+from fastprovd.mesh.device_uuids import BOARD_PATTERN
 from fastprovd.publish.messages import ErrorCode, Request, Response, node_to_json
 from fastprovd.records import Run
 
 T = TypeVar("T")
+
+_BOARD = "a Bluetooth address, or 2 to 16 octets of a Device UUID in hex"
 
 StartRun = Callable[[Mapping[str, Any]], Run]
 """Start a run with these overrides of its settings; raises RunInProgress, RunsRefused."""
@@ -48,6 +51,10 @@ class RunStartData:
 
     expected: int | None = setting(None, low=1, high=addresses.UNICAST_MAX)
     match: bytes | None = setting(None, low=2, high=16)
+    allow: tuple[str, ...] | None = setting(None, pattern=BOARD_PATTERN, expected=_BOARD)
+    deny: tuple[str, ...] | None = setting(None, pattern=BOARD_PATTERN, expected=_BOARD)
+    allow_strangers: bool | None = setting(None)
+    close: Literal["suspend", "onoff", "leave_open"] | None = setting(None)
     group: int | None = setting(
         None, low=addresses.GROUP_MIN, high=addresses.GROUP_MAX_DYNAMIC, hexadecimal=True
     )
@@ -122,6 +129,10 @@ class RequestHandler:
             {
                 "expected": wanted.expected,
                 "match": wanted.match,
+                "allow": wanted.allow,
+                "deny": wanted.deny,
+                "allow_strangers": wanted.allow_strangers,
+                "close": wanted.close,
                 "group": wanted.group,
                 "run_s": wanted.timeout_s,
             }

@@ -103,6 +103,9 @@ def test_the_last_json_line() -> None:
         "t_provisioned_s": 12.25,
         "t_known_s": 14.0,
         "t_proven_s": None,
+        "t_closed_s": None,
+        "window": None,
+        "strangers": [],
         "missing": [
             {
                 "addr": "0x0009",

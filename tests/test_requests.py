@@ -71,10 +71,28 @@ async def test_run_start_passes_what_it_was_told() -> None:
     """All fields arrive in their own types, the answer names the run."""
     gateway = FakeGateway()
     answer = await ask(
-        gateway, "run/start", expected=20, match="dddd24", group="0xc001", timeout_s=120
+        gateway,
+        "run/start",
+        expected=20,
+        match="dddd24",
+        allow=["24:0A:C4:5E:00:01", "dddd240ac45e0002"],
+        deny=[],
+        allow_strangers=False,
+        close="onoff",
+        group="0xc001",
+        timeout_s=120,
     )
     assert answer == Response({"run_id": "r-1", "state": "scanning"})
-    overrides = {"expected": 20, "match": b"\xdd\xdd\x24", "group": 0xC001, "run_s": 120.0}
+    overrides = {
+        "expected": 20,
+        "match": b"\xdd\xdd\x24",
+        "allow": ("24:0A:C4:5E:00:01", "dddd240ac45e0002"),
+        "deny": (),
+        "allow_strangers": False,
+        "close": "onoff",
+        "group": 0xC001,
+        "run_s": 120.0,
+    }
     assert gateway.asked == [("start", overrides)]
 
 
@@ -91,6 +109,9 @@ async def test_run_start_without_data_overrides_nothing() -> None:
     [
         ("run/start", {"expected": 0}, "expected"),
         ("run/start", {"match": "dd"}, "match"),
+        ("run/start", {"allow": "24:0A:C4:5E:00:01"}, "allow"),
+        ("run/start", {"deny": ["dddd", "24:0A"]}, "deny[1]"),
+        ("run/start", {"close": "never"}, "close"),
         ("run/start", {"group": "0x0005"}, "group"),
         ("run/start", {"timeout_s": 1}, "timeout_s"),
         ("run/start", {"expectd": 3}, "expectd"),

@@ -30,10 +30,12 @@ def missing_boards(
     unprovisioned: Iterable[HeardBoard],
     expected: int | None,
     heard: int,
+    strangers: int = 0,
 ) -> tuple[MissingBoard, ...]:
     """Return who keeps the run from being done; empty when every board is proven.
 
-    `unprovisioned` are matching boards that still advertise 0x1827 once all is quiet.
+    `unprovisioned` are our boards that still advertise 0x1827 once all is quiet; among the nodes
+    are so many `strangers`.
     """
     nodes = list(nodes)
     missing = [
@@ -47,7 +49,7 @@ def missing_boards(
         if not node.proven
     ]
     proven = sum(node.proven for node in nodes)
-    unaccounted = target(expected, heard) - proven - len(missing)
+    unaccounted = target(expected, heard) + strangers - proven - len(missing)
     if unaccounted > 0:
         known = {node.device_uuid for node in nodes}
         left = [board for board in unprovisioned if board.uuid not in known]
