@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import structlog
 
@@ -34,6 +35,9 @@ from fastprovd.mesh.keys import AppKey
 from fastprovd.records import ParentSource
 
 log = structlog.get_logger()
+
+# Less may be nothing to a clock that counts in floats, and the wait would never end.
+_LEAST_PAUSE_S: Final = 0.01
 
 
 class Collecting:
@@ -254,7 +258,7 @@ class Collecting:
             quiet_s = self._clock.monotonic() - self._last_overheard
             if quiet_s >= calm_s:
                 return
-            await self.pause(session, calm_s - quiet_s)
+            await self.pause(session, max(calm_s - quiet_s, _LEAST_PAUSE_S))
 
     def _unproven(self) -> list[int]:
         return [node.address for node in self._log.nodes.values() if not node.proven]
