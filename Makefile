@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-dev
 DEMO_STAMP := $(VENV)/.installed-demo
 
-.PHONY: demo test fault-matrix system-test lint bench coverage clean
+.PHONY: demo test fault-matrix system-test lint bench bench-runs coverage clean
 
 demo: $(DEMO_STAMP)
 	$(BIN)/fastprovd demo
@@ -31,6 +31,9 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench
+
+bench-runs: $(STAMP)
+	$(BIN)/python -m tests.bench.runs
 
 coverage: $(STAMP)
 	$(BIN)/coverage erase

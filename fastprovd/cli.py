@@ -138,7 +138,7 @@ def _provision(options: argparse.Namespace) -> int:
 
     config = _foreground(options)
     with reporting(sys.stdout, as_json=options.json) as reporter:
-        run = asyncio.run(provision(config, options.expected, reporter))
+        run = asyncio.run(provision(config, options.expected, reporter, method=options.method))
     return RUN_EXITS[run.state]
 
 
@@ -178,6 +178,7 @@ def _demo(options: argparse.Namespace) -> int:
         broker=options.broker,
         host=HOSTS[options.host],
         flaws=options.flaws == "on",
+        method=options.method,
     )
     return RUN_EXITS[run_demo(demo, sys.stdout, as_json=options.json).state]
 
@@ -242,6 +243,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="number of boards, the Primary Provisioner too",
     )
+    _add_method(provision, None, "the configuration's")
     add("nodes", _nodes, "list the nodes that are known", configured, json_lines)
     onoff = add("onoff", _onoff, "switch a node, or a group of nodes", configured)
     onoff.add_argument(
@@ -257,6 +259,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_method(command: argparse.ArgumentParser, default: str | None, shown: str) -> None:
+    command.add_argument(
+        "--method",
+        choices=("fast", "direct", "auto"),
+        default=default,
+        help="fast: boards provision each other; direct: the gateway provisions each board itself; "
+        f"auto: whatever is faster (default: {shown})",
+    )
+
+
 def _add_demo_options(demo: argparse.ArgumentParser) -> None:
     demo.add_argument(
         "--boards",
@@ -265,6 +277,7 @@ def _add_demo_options(demo: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"number of boards, the Primary Provisioner too, 1..{_MAX_BOARDS} (default: 20)",
     )
+    _add_method(demo, "fast", "fast")
     demo.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same boards")
     demo.add_argument(
         "--speed",

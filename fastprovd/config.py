@@ -105,6 +105,13 @@ class BluetoothConfig:
         pattern=_ADAPTER,
         expected="hci0, an address such as AA:BB:CC:DD:EE:FF, or nothing",
     )
+    max_links: int = setting(
+        5,
+        "GATT links at once, those included that BlueZ is still hanging up. Some adapters bear "
+        "only 3, others 10 and more.",
+        low=1,
+        high=32,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +177,14 @@ class MeshConfig:
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """Limits of a fast-provisioning run."""
+    """How a run is done, and its limits."""
 
+    method: Literal["fast", "direct", "auto"] = setting(
+        "fast",
+        "fast: the boards provision each other. direct: the gateway provisions each board that it "
+        "hears itself, max_links at a time, and no board takes others in. auto: direct where that "
+        "is expected to be faster and no board is out of the gateway's reach.",
+    )
     expected: int | None = setting(
         None,
         "Number of boards, the Primary Provisioner too. Default: those heard while scanning.",

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Final, TextIO
+from typing import Final, Literal, TextIO
 
 import aiomqtt
 
@@ -54,6 +54,7 @@ class DemoOptions:
     broker: tuple[str, int] | None = None
     host: Host = field(default=Host.BLUEDROID)
     flaws: bool = False
+    method: Literal["fast", "direct", "auto"] = "fast"
 
 
 def run_demo(options: DemoOptions, stream: TextIO, *, as_json: bool) -> Run:
@@ -118,7 +119,7 @@ class _Demo:
                 seed=options.seed,
                 speed=options.speed,
             )
-            self._tell(self._conclusion(broker, run, len(found), wall_s))
+            self._tell(self._conclusion(broker, run, nodes, len(found), wall_s))
         published = {format_address(node.address) for node in nodes}
         if found != published:
             raise BrokerMismatch(
@@ -138,7 +139,9 @@ class _Demo:
                 timeout_s=_MQTT_TIMEOUT_S * max(1.0, options.speed),
             ),
             mesh=MeshConfig(),
-            run=RunConfig(expected=options.boards, run_timeout_s=_RUN_TIMEOUT_S),
+            run=RunConfig(
+                method=options.method, expected=options.boards, run_timeout_s=_RUN_TIMEOUT_S
+            ),
             state=StateConfig(self._directory / "state"),
         )
 
@@ -186,7 +189,7 @@ class _Demo:
         yield ""
 
     def _conclusion(
-        self, broker: LocalBroker, run: Run, found: int, wall_s: float
+        self, broker: LocalBroker, run: Run, nodes: list[Node], found: int, wall_s: float
     ) -> Iterator[str]:
         topics = _topics()
         yield ""
@@ -199,7 +202,7 @@ class _Demo:
         yield "Topics to look at:"
         for topic, content in (
             (topics.nodes, "the address list, whole"),
-            (topics.node(run.primary or 0), "one node"),
+            *((topics.node(node.address), "one node") for node in nodes[:1]),
             (topics.run, "the run"),
             (topics.event, "everything as it happens"),
         ):

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, TextIO
 
+from fastprovd.campaign.inventory import Inventory
 from fastprovd.campaign.ports import Bearer
 from fastprovd.campaign.settings import RunSettings
 from fastprovd.campaign.tasks import background
@@ -57,11 +58,17 @@ async def one_run(
 
 
 async def provision(
-    config: Config, expected: int, reporter: Reporter, radio: Radio | None = None
+    config: Config,
+    expected: int,
+    reporter: Reporter,
+    radio: Radio | None = None,
+    method: str | None = None,
 ) -> Run:
     """Do one run with the configured adapter; raises ConfigError, StoreError."""
     async with open_published(config, radio=radio) as gateway:
-        run, nodes = await one_run(gateway, gateway.settings(expected=expected), reporter)
+        run, nodes = await one_run(
+            gateway, gateway.settings(expected=expected, method=method), reporter
+        )
         reporter.finished(run, nodes)
         return run
 
@@ -101,6 +108,7 @@ async def scan(config: Config, seconds: float, stream: TextIO, radio: Radio | No
     heard: dict[str, Advertisement] = {}
     async with radio:
         await _listen(radio, seconds, heard)
+    inventory = Inventory(config.mesh.match, config.mesh.allow, config.mesh.deny)
     boards, strangers, proxies = [], [], []
     for advertisement in heard.values():
         data = advertisement.data
@@ -111,7 +119,7 @@ async def scan(config: Config, seconds: float, stream: TextIO, radio: Radio | No
                 else "Node Identity"
             )
             proxies.append(_line(advertisement, shown))
-        elif data.uuid.startswith(config.mesh.match):
+        elif inventory.is_ours(data.uuid):
             boards.append(_line(advertisement, data.uuid.hex()))
         else:
             strangers.append(_line(advertisement, data.uuid.hex()))

@@ -24,7 +24,7 @@ from fastprovd.campaign.ports import Bearer
 from fastprovd.campaign.proxy_session import ProxySession, TopProvisioner
 from fastprovd.campaign.run import Campaign
 from fastprovd.campaign.run_log import RunLog
-from fastprovd.campaign.settings import RunSettings
+from fastprovd.campaign.settings import Method, RunSettings
 from fastprovd.campaign.states import Trigger
 from fastprovd.campaign.verdict import target
 from fastprovd.clock import Clock, SystemClock
@@ -114,6 +114,8 @@ class Gateway:
         """Return the configured settings of a run; an override that is `None` changes nothing."""
         mesh, run = self.config.mesh, self.config.run
         settings = RunSettings(
+            method=Method(run.method),
+            links=self.config.bluetooth.max_links,
             expected=run.expected,
             match=mesh.match,
             allow=mesh.allow,
@@ -129,6 +131,8 @@ class Gateway:
             close=run.close,
         )
         given = {name: value for name, value in overrides.items() if value is not None}
+        if "method" in given:
+            given["method"] = Method(given["method"])
         return replace(settings, **given)
 
     def prepare_run(self, settings: RunSettings) -> Campaign:
@@ -253,15 +257,17 @@ class Gateway:
         return await self._answered(node, present)
 
     async def refresh_nodes(self) -> tuple[Run, list[Node], bool]:
-        """Ask the Primary Provisioner that was made last for its list, and keep what is new.
+        """Ask the Primary Provisioner of the last run for its list, and keep what is new.
 
         Returns the run, its nodes, and whether the Primary was asked: a list that may be long is
-        not read, since that kills boards. Raises NoRun too.
+        not read, since that kills boards, and a direct run has no Primary. Raises NoRun too.
         """
         self._check_no_run()
-        run, primary, known = await self._last_network()
+        run, known = await self._last_network()
         nodes = list(known.values())
-        if max(target(run.expected, run.heard), len(nodes)) > SAFE_LIST_ENTRIES:
+        primary = None if run.primary is None else known.get(run.primary)
+        could_be_listed = max(target(run.expected, run.heard), len(nodes))
+        if primary is None or could_be_listed > SAFE_LIST_ENTRIES:
             return run, nodes, False
         async with self._session(primary.device_address) as session:
             listed = await control.get_node_list(session, self.network.app_key, primary.address)
@@ -274,13 +280,13 @@ class Gateway:
         self.audiences.nodes_changed(nodes, run)
         return run, nodes, True
 
-    async def _last_network(self) -> tuple[Run, Node, dict[int, Node]]:
+    async def _last_network(self) -> tuple[Run, dict[int, Node]]:
         nodes = await asyncio.to_thread(self._store.nodes)
         for run in await asyncio.to_thread(self._store.runs):
             made = {node.address: node for node in nodes if node.run_id == run.run_id}
-            if run.primary is not None and run.primary in made:
-                return run, made[run.primary], made
-        raise NoRun("no run has made a Primary Provisioner yet")
+            if made:
+                return run, made
+        raise NoRun("no run has made a node yet")
 
     @asynccontextmanager
     async def _session(self, device_address: str | None = None) -> AsyncIterator[ProxySession]:
@@ -326,6 +332,7 @@ def bluetooth(config: Config) -> Radio:
         config.bluetooth.adapter,
         connect_timeout_s=config.run.connect_timeout_s,
         connect_attempts=config.run.connect_attempts,
+        max_links=config.bluetooth.max_links,
     )
 
 

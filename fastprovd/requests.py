@@ -49,6 +49,7 @@ _CODES: tuple[tuple[type[FastprovdError], ErrorCode], ...] = (
 class RunStartData:
     """`run/start`; what is absent or `null` is taken from the configuration."""
 
+    method: Literal["fast", "direct", "auto"] | None = setting(None)
     expected: int | None = setting(None, low=1, high=addresses.UNICAST_MAX)
     match: bytes | None = setting(None, low=2, high=16)
     allow: tuple[str, ...] | None = setting(None, pattern=BOARD_PATTERN, expected=_BOARD)

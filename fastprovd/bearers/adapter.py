@@ -1,4 +1,4 @@
-"""The adapter: scans and links through bleak, one use of the radio at a time."""
+"""The adapter: scans and links through bleak, never a connection into a scan."""
 
 from __future__ import annotations
 
@@ -21,8 +21,15 @@ from fastprovd.bearers.bluez import close_left_links, find_adapter
 from fastprovd.bearers.bluez_watch import BluezWatch
 from fastprovd.bearers.errors import BLEAK_ERRORS, Remedy, describe, diagnose
 from fastprovd.bearers.gatt import PROVISIONING, PROXY, GattLink, MeshService
+from fastprovd.bearers.radio import RadioUse
 from fastprovd.bearers.scanner import BleakScan
-from fastprovd.errors import BluetoothUnavailable, LocalProtocolError, OtherService
+from fastprovd.bearers.swaps import Swaps
+from fastprovd.errors import (
+    BluetoothUnavailable,
+    ConnectionLost,
+    LocalProtocolError,
+    OtherService,
+)
 
 # Connect and discovery take 0.5 to 1.6 s; a board that just went off the air never answers.
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -31,6 +38,8 @@ _BLEAK_MARGIN_S: Final = 5.0
 # Failed establishments come in bursts of radio noise; the third attempt nearly always succeeds.
 CONNECT_BACK_OFF_S: Final = (0.25, 0.5, 1.0)
 CONNECT_ATTEMPTS: Final = 3
+# Links at once, those included that BlueZ is still hanging up: what adapters of all makes bear.
+MAX_LINKS: Final = 5
 # bleak gives up after 10 s.
 DISCONNECT_TIMEOUT_S: Final = 12.0
 # The link is gone with bluetoothd or the adapter; this is for bleak to close its files.
@@ -53,6 +62,7 @@ class _Connection:
     link: GattLink
     client: BleakClient
     is_gone: bool = False
+    has_slot: bool = False
     hanging_up: asyncio.Timeout | None = None
 
     def lose(self, reason: str) -> None:
@@ -79,10 +89,11 @@ class _Connection:
 class BleakBearer:
     """A Bluetooth adapter reached through bleak; `async with` it, everything inside.
 
-    It never connects while it discovers: a connection and a scan wait for each other, and asking
-    for a link inside a scan is a LocalProtocolError. A scan while links are open is fine. Links
-    are hung up in the background, because BlueZ takes 2 s for it; the next connection to the same
-    board, and the end of the bearer, wait for that.
+    It never connects while it discovers: connections and a scan wait for each other, and asking
+    for a link inside a scan is a LocalProtocolError. A scan while links are open is fine, and so
+    are connections beside each other, up to `max_links`; more wait. Links are hung up in the
+    background, because BlueZ takes 2 s for it; the next connection to the same board, and the end
+    of the bearer, wait for that.
 
     When bluetoothd or the adapter goes, links and the scan end at once, and connections that are
     asked for soon after wait for the return. With backends of the caller's nothing is watched.
@@ -98,6 +109,7 @@ class BleakBearer:
         client_backend: type[BaseBleakClient] | None = None,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         connect_attempts: int = CONNECT_ATTEMPTS,
+        max_links: int = MAX_LINKS,
     ) -> None:
         self._adapter = adapter
         self._adapter_name = ""
@@ -106,19 +118,22 @@ class BleakBearer:
         self._connect_timeout_s = connect_timeout_s
         self._connect_attempts = connect_attempts
         self._is_open = False
-        self._is_scanning = False
         self._scan: BleakScan | None = None
         self._connections: set[_Connection] = set()
         self._lost_s = -math.inf
         self._watch = AsyncExitStack()
-        self._radio = asyncio.Lock()
+        self._radio = RadioUse()
+        self._slots = asyncio.Semaphore(max_links)
+        self._swaps = Swaps()
         self._devices: dict[str, tuple[BLEDevice, float]] = {}
         self._hang_ups: dict[asyncio.Task[None], _Connection] = {}
 
     async def __aenter__(self) -> Self:
         if self._is_bluez:
             await self._watch.enter_async_context(
-                BluezWatch(lambda: self._adapter_name, self._bluetooth_lost)
+                BluezWatch(
+                    lambda: self._adapter_name, self._bluetooth_lost, self._swaps.characteristic
+                )
             )
         self._lost_s = -math.inf
         self._is_open = True
@@ -157,8 +172,7 @@ class BleakBearer:
             LocalProtocolError: inside another scan.
         """
         self._check_radio("scan")
-        async with self._radio:
-            self._is_scanning = True
+        async with self._radio.scanning():
             try:
                 await self._find_adapter()
                 self._forget_silent()
@@ -171,7 +185,6 @@ class BleakBearer:
                 finally:
                     await scan.stop()
             finally:
-                self._is_scanning = False
                 self._scan = None
 
     @asynccontextmanager
@@ -198,10 +211,43 @@ class BleakBearer:
     @asynccontextmanager
     async def _link(self, device_address: str, service: MeshService) -> AsyncIterator[GattLink]:
         self._check_radio("connect")
-        async with self._radio:
-            connection = await self._connect(device_address, service)
+        await self._slots.acquire()
         try:
+            async with self._radio.opening():
+                connection = await self._connect(device_address, service)
+        except BaseException:
+            self._slots.release()
+            raise
+        connection.has_slot = True
+        async with self._closing(connection):
             yield connection.link
+
+    @asynccontextmanager
+    async def kept_proxy_link(self, device_address: str) -> AsyncIterator[GattLink]:
+        """Open the GATT proxy on the link of PB-GATT, which must still be open.
+
+        The board swaps its services on the open link and bleak goes on with the old ones; so
+        another client takes the link over, once BlueZ has the new ones. Both end together.
+
+        Raises:
+            ConnectionLost: that did not work; the link is being closed, open the proxy anew.
+            BluetoothUnavailable: the adapter or bluetoothd is the cause.
+        """
+        try:
+            await self._swaps.shown(device_address, seen=self._is_bluez)
+            connection = await self._open(device_address, PROXY)
+        except (*BLEAK_ERRORS, OtherService) as error:
+            raise ConnectionLost(
+                f"{device_address} did not go on as a proxy ({describe(error)}); connect again"
+            ) from error
+        log.info("link_kept", device_address=device_address)
+        async with self._closing(connection):
+            yield connection.link
+
+    @asynccontextmanager
+    async def _closing(self, connection: _Connection) -> AsyncIterator[None]:
+        try:
+            yield
         finally:
             connection.link.lose("the link was closed")
             self._hang_up(connection)
@@ -209,7 +255,7 @@ class BleakBearer:
     def _check_radio(self, purpose: str) -> None:
         if not self._is_open:
             raise LocalProtocolError(f"enter the bearer before you {purpose}")
-        if self._is_scanning:
+        if self._radio.is_scanning:
             raise LocalProtocolError(f"end the scan before you {purpose}")
 
     @property
@@ -272,6 +318,7 @@ class BleakBearer:
 
     async def _open(self, device_address: str, service: MeshService) -> _Connection:
         await self._find_adapter()
+        self._swaps.forget(device_address)
         link = GattLink(device_address, service)
         client = self._client(device_address, link.on_disconnected)
         connection = _Connection(device_address, link, client)
@@ -279,6 +326,8 @@ class BleakBearer:
         try:
             async with asyncio.timeout(2 * self._connect_timeout_s + _BLEAK_MARGIN_S):
                 await client.connect()
+            # BlueZ knows a board as long as it is connected, however long it was not heard.
+            self._linked(device_address)
             await link.start(client)
             return connection
         except BaseException:
@@ -330,6 +379,11 @@ class BleakBearer:
     def _remember(self, device: BLEDevice) -> None:
         self._devices[device.address] = (device, asyncio.get_running_loop().time())
 
+    def _linked(self, device_address: str) -> None:
+        known = self._devices.get(device_address)
+        if known is not None:
+            self._remember(known[0])
+
     def _forget_silent(self) -> None:
         oldest_s = asyncio.get_running_loop().time() - _DEVICE_LIFE_S
         self._devices = {
@@ -347,7 +401,10 @@ class BleakBearer:
         task.add_done_callback(self._hung_up_one)
 
     def _hung_up_one(self, task: asyncio.Task[None]) -> None:
-        self._connections.discard(self._hang_ups.pop(task))
+        connection = self._hang_ups.pop(task)
+        self._connections.discard(connection)
+        if connection.has_slot:
+            self._slots.release()
 
     async def _hung_up(self, device_address: str) -> None:
         tasks = [

@@ -14,14 +14,16 @@ from dbus_fast.aio import MessageBus
 from fastprovd.bearers.errors import describe
 
 _ADAPTER: Final = "org.bluez.Adapter1"
+_CHARACTERISTIC: Final = "org.bluez.GattCharacteristic1"
 _BLUEZ: Final = "/org/bluez"
 _RULES: Final = (
     "type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged',arg0='org.bluez'",
     "type='signal',interface='org.freedesktop.DBus.Properties',member='PropertiesChanged',"
     f"path_namespace='{_BLUEZ}',arg0='{_ADAPTER}'",
     "type='signal',interface='org.freedesktop.DBus.ObjectManager',member='InterfacesRemoved'",
+    "type='signal',interface='org.freedesktop.DBus.ObjectManager',member='InterfacesAdded'",
 )
-# Four questions to the bus itself, which answers in milliseconds.
+# Five questions to the bus itself, which answers in milliseconds.
 _TIMEOUT_S: Final = 5.0
 # A D-Bus daemon that was restarted listens within a second; a refused connection costs nothing.
 _REOPEN_S: Final = 0.5
@@ -34,12 +36,18 @@ class BluezWatch:
 
     `adapter` returns the name of the one in use (`hci0`), empty while there is none. It does not
     tell when they return: try. It comes back with D-Bus; without, that is logged once, and nothing
-    is told.
+    is told. `characteristic` gets path and UUID of each one that BlueZ begins to show.
     """
 
-    def __init__(self, adapter: Callable[[], str], lost: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        adapter: Callable[[], str],
+        lost: Callable[[str], None],
+        characteristic: Callable[[str, str], None],
+    ) -> None:
         self._adapter = adapter
         self._lost = lost
+        self._characteristic = characteristic
         self._working: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -96,6 +104,9 @@ class BluezWatch:
     def _receive(self, message: Message) -> None:
         if message.message_type is not MessageType.SIGNAL:
             return
+        match message.member, message.body:
+            case "InterfacesAdded", [str(path), interfaces] if _CHARACTERISTIC in interfaces:
+                self._characteristic(path, interfaces[_CHARACTERISTIC]["UUID"].value)
         reason = loss(message, f"{_BLUEZ}/{self._adapter()}")
         if reason is not None:
             self._lost(reason)

@@ -39,6 +39,7 @@ _TIDS: Final = 256
 _STOP: Final = InfoSet(action=Action.SUSPEND)
 
 LEFT_OPEN: Final = "it is configured to be left open"
+NO_PROVISIONER: Final = "no board was made a provisioner, we provisioned all ourselves"
 NOT_TOLD: Final = "the run ended before the boards were told to stop"
 
 

@@ -14,6 +14,7 @@ from fastprovd.campaign.primary import (
     Start,
     add_app_key,
     provision,
+    read_composition,
     start_fast_provisioning,
 )
 from fastprovd.campaign.proxy_session import ProxySession, TopProvisioner, proxy_session
@@ -177,12 +178,9 @@ class Founding:
                     self._bearer.proxy_link(found) as link,
                     proxy_session(link, self._top, self._clock) as session,
                 ):
-                    composition = await add_app_key(
-                        session,
-                        plan.primary,
-                        self._top.stack.dev_keys[plan.primary],
-                        self._app_key,
-                    )
+                    dev_key = self._top.stack.dev_keys[plan.primary]
+                    await add_app_key(session, plan.primary, dev_key, self._app_key)
+                    composition = await read_composition(session, plan.primary, dev_key)
                     if composition is not None:
                         await self._log.node(plan.primary, elements=len(composition.elements))
                     await self._strangers.look_again()

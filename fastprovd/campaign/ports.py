@@ -53,6 +53,10 @@ class Bearer(Protocol):
         """Open PB-GATT; raises BearerError classes."""
         ...
 
+    def kept_proxy_link(self, device_address: str) -> AbstractAsyncContextManager[Link]:
+        """Go on as a proxy client on the open PB-GATT link; raises BearerError classes."""
+        ...
+
     def proxy_link(self, device_address: str) -> AbstractAsyncContextManager[Link]:
         """Open the GATT proxy; raises BearerError classes."""
         ...

@@ -123,10 +123,8 @@ async def provision(
 
 async def add_app_key(
     session: ProxySession, address: int, dev_key: DevKey, app_key: AppKey
-) -> CompositionData | None:
-    """Give the board the AppKey and read its composition, which outlives the bind race.
-
-    Returns `None` when the Composition Data is not sound, which stops nothing.
+) -> None:
+    """Give the node the AppKey; it binds it to its models some milliseconds after its answer.
 
     Raises:
         StatusError: the board refuses the key.
@@ -146,6 +144,16 @@ async def add_app_key(
             "power-cycle it and start again",
             status.status,
         )
+
+
+async def read_composition(
+    session: ProxySession, address: int, dev_key: DevKey
+) -> CompositionData | None:
+    """Read the Composition Data, which outlives the bind race; `None` when it is not sound.
+
+    Raises:
+        ResponseTimeout, ConnectionLost: no answer.
+    """
     answer = await session.request(
         CompositionDataGet(),
         dst=address,

@@ -264,9 +264,12 @@ class ProxySession:
 
 @asynccontextmanager
 async def proxy_session(
-    link: Link, top: TopProvisioner, clock: Clock
+    link: Link, top: TopProvisioner, clock: Clock, *, overhears: bool = True
 ) -> AsyncIterator[ProxySession]:
-    """Run a session over an open proxy link; its filter lets everything through.
+    """Run a session over an open proxy link; its filter lets everything through, if it `overhears`.
+
+    Without, the proxy learns our address from what we send and keeps answers to us to this link;
+    with, it puts each of them on the air as well, where all nodes relay it.
 
     Raises:
         ConnectionLost: the link was gone before the filter was set.
@@ -275,7 +278,8 @@ async def proxy_session(
     top.open(session)
     try:
         async with background(session.work(), "proxy_session"):
-            await session.configure(SetFilterType(FilterType.REJECT_LIST))
+            if overhears:
+                await session.configure(SetFilterType(FilterType.REJECT_LIST))
             yield session
     finally:
         top.close(session)

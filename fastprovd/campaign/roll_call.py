@@ -9,6 +9,7 @@ from typing import Final
 from fastprovd.campaign.proxy_session import ProxySession
 from fastprovd.campaign.search import GAPS_BY_PASS, AddressSearch
 from fastprovd.campaign.states import WAITS
+from fastprovd.campaign.tasks import together
 from fastprovd.clock import Clock
 from fastprovd.errors import ResponseTimeout
 from fastprovd.mesh.keys import AppKey
@@ -114,7 +115,7 @@ class RollCall:
                 return
             await self._calm()
             waiting, silent = iter(silent), []
-            await _together(lambda: self._prove(waiting, attempt, silent))  # noqa: B023 - awaited
+            await together(lambda: self._prove(waiting, attempt, silent), CONCURRENCY)  # noqa: B023 - awaited
 
     async def _prove(self, waiting: Iterable[int], attempt: int, silent: list[int]) -> None:
         for address in waiting:
@@ -158,7 +159,7 @@ class _SearchPass:
         self._progress = asyncio.Condition()
 
     async def run(self) -> None:
-        await _together(self._seek)
+        await together(self._seek, CONCURRENCY)
 
     async def _seek(self) -> None:
         while not self._enough():
@@ -181,14 +182,3 @@ class _SearchPass:
                 self._under_way -= 1
                 async with self._progress:
                     self._progress.notify_all()
-
-
-async def _together(worker: Callable[[], Awaitable[None]]) -> None:
-    """Run CONCURRENCY workers; the first exception ends all and comes out as it is."""
-    tasks = [asyncio.ensure_future(worker()) for _ in range(CONCURRENCY)]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)

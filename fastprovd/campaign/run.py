@@ -10,14 +10,15 @@ from typing import Any
 import structlog
 
 from fastprovd.campaign.air_picture import AirPicture, HeardBoard
-from fastprovd.campaign.closing import LEFT_OPEN, NOT_TOLD, Closing
+from fastprovd.campaign.closing import LEFT_OPEN, NO_PROVISIONER, NOT_TOLD, Closing
 from fastprovd.campaign.collecting import Collecting
+from fastprovd.campaign.direct import Direct
 from fastprovd.campaign.founding import Founding, checked
-from fastprovd.campaign.planner import Plan
+from fastprovd.campaign.planner import Plan, we_are_faster
 from fastprovd.campaign.ports import Audience, Bearer, Store
 from fastprovd.campaign.proxy_session import TopProvisioner
 from fastprovd.campaign.run_log import RunLog
-from fastprovd.campaign.settings import RunSettings
+from fastprovd.campaign.settings import Method, RunSettings
 from fastprovd.campaign.states import WAITS, RunEnd, Trigger, next_state
 from fastprovd.campaign.strangers import Strangers
 from fastprovd.campaign.verdict import missing_boards, summary, target
@@ -83,6 +84,18 @@ class Campaign:
             app_key=app_key,
             strangers=self._strangers,
         )
+        self._direct = Direct(
+            settings,
+            log=self._log,
+            picture=self._picture,
+            watch=self._watch,
+            bearer=bearer,
+            store=store,
+            clock=clock,
+            entropy=entropy,
+            top=top,
+            app_key=app_key,
+        )
         self._quiet_since: float | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
@@ -126,9 +139,21 @@ class Campaign:
 
     async def _drive(self) -> None:
         await self._hear_boards()
+        if self._is_direct():
+            await self._direct.provision_all()
+            raise self._verdict()
+        self._strangers.check()
         await self._founding.make()
         await self._founding.start()
         await self._collect()
+
+    def _is_direct(self) -> bool:
+        settings, boards = self._settings, len(self._picture.boards)
+        if settings.method is not Method.AUTO:
+            return settings.method is Method.DIRECT
+        # Boards that we do not hear can only be reached by other boards.
+        all_heard = boards >= (settings.expected or 0)
+        return all_heard and we_are_faster(boards, settings.links)
 
     # Hearing the boards
 
@@ -178,7 +203,6 @@ class Campaign:
                 f"in {self._settings.scan_s:g} s; {others} others seen: power the boards on, or "
                 "correct [mesh] match",
             )
-        self._strangers.check()
         await self._log.move(Trigger.BOARDS_HEARD, heard=len(self._picture.boards))
 
     # Collecting and proving
@@ -267,34 +291,47 @@ class Campaign:
         now = self._clock.monotonic()
         gone_s = WAITS["board_gone"].seconds
         within_s = gone_s if self._quiet_since is None else now - self._quiet_since
-        left = self._picture.unprovisioned(now, within_s)
+        failed = self._direct.failed
+        left = self._picture.unprovisioned(now, math.inf if failed else within_s)
         return missing_boards(
             self._log.nodes.values(),
             left,
             self._settings.expected,
             len(self._picture.boards),
-            len(self._strangers.taken()),
+            strangers=len(self._strangers.taken()),
+            is_quiet=self._quiet_since is not None,
+            failed=failed,
         )
 
     def _is_perhaps_open(self) -> bool:
         """Whether boards may still take others, and should not."""
-        is_started = self._log.since_info_set is not None
-        is_closed = self.run.window is Window.CLOSED
-        return is_started and not is_closed and self._settings.close != "leave_open"
+        is_closed = self.run.window is Window.CLOSED or self._settings.close == "leave_open"
+        return self._boards_were_started() and not is_closed
+
+    def _boards_were_started(self) -> bool:
+        return self._log.since_info_set is not None and not self._direct.has_begun
+
+    def _window_at_last(self) -> dict[str, Any]:
+        """Return what there is to say of the join window where no closing says it."""
+        if self._direct.has_begun:
+            return {"window": Window.CLOSED, "window_evidence": NO_PROVISIONER}
+        if not self._boards_were_started() or self.run.window is not None:
+            return {}
+        left_open = self._settings.close == "leave_open"
+        evidence = LEFT_OPEN if left_open else NOT_TOLD
+        return {"window": Window.OPEN, "window_evidence": evidence}
 
     async def _finish(self, trigger: Trigger, reason: str) -> None:
         changes: dict[str, Any] = {
             "heard": len(self._picture.boards),
             "strangers": self._strangers.named(),
+            **self._window_at_last(),
         }
-        if self._log.since_info_set is not None and self.run.window is None:
-            left_open = self._settings.close == "leave_open"
-            changes["window"] = Window.OPEN
-            changes["window_evidence"] = LEFT_OPEN if left_open else NOT_TOLD
         if next_state(self.run.state, trigger) is RunState.PARTIAL and self._is_perhaps_open():
             reason += "; boards may still take others that match"
         changes["reason"] = reason or None
-        if trigger is not Trigger.ALL_PROVEN and self._founding.plan is not None:
+        has_begun = self._founding.plan is not None or self._direct.has_begun
+        if trigger is not Trigger.ALL_PROVEN and has_begun:
             changes["missing"] = self._missing()
         await self._log.move(trigger, **changes)
         self._log.publish_nodes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Literal
 
 from fastprovd.campaign.inventory import Inventory
@@ -10,14 +11,22 @@ from fastprovd.campaign.inventory import Inventory
 Close = Literal["suspend", "onoff", "leave_open"]
 
 
+class Method(StrEnum):
+    """Who provisions the boards: they each other, we all of them, or whoever is faster."""
+
+    FAST = "fast"
+    DIRECT = "direct"
+    AUTO = "auto"
+
+
 @dataclass(frozen=True, slots=True)
 class RunSettings:
     """`expected` counts all boards, the Primary too; `None`: as many as are heard.
 
     `match` is the start of the Device UUIDs to provision, 2..16 octets; `group` is what every
-    board subscribes to; `unicast_min`..`unicast_max` bound the addresses handed out. `allow`,
-    `deny` and `allow_strangers` say which boards are ours, see Inventory; `close` how the boards
-    are stopped from taking more.
+    board subscribes to; `unicast_min`..`unicast_max` bound the addresses handed out; `links` is how
+    many GATT links the adapter bears at once. `allow`, `deny` and `allow_strangers` say which
+    boards are ours, see Inventory; `close` how the boards are stopped from taking more.
 
     Times in seconds: `scan_s`, how long to look for boards before giving up; `primary_return_s`,
     how long the Primary's proxy may stay off the air (it came back as late as 67 s at 24 boards);
@@ -25,6 +34,8 @@ class RunSettings:
     Provisioner reports 5 s after its last child, then repeats every 4 s); `run_s`, all in all.
     """
 
+    method: Method = Method.FAST
+    links: int = 5
     expected: int | None = None
     match: bytes = b"\xdd\xdd"
     allow: tuple[str, ...] = ()

@@ -20,6 +20,8 @@ class Trigger(Enum):
     LINK_OPEN = "PB-GATT is open"
     STRANGERS_HEARD = "boards that are not ours would be provisioned too"
     NO_BOARD_LEFT = "no board could be provisioned"
+    BY_OURSELVES = "we provision all boards ourselves"
+    ALL_TRIED = "every board was provisioned, or tried in vain"
     NODE_MADE = "the board is a node"
     SESSION_FAILED = "provisioning the board failed"
     STARTED = "the Primary Provisioner took INFO_SET"
@@ -53,9 +55,11 @@ _S, _T = RunState, Trigger
 _STEPS: Final = {
     (_S.SCANNING, _T.BOARDS_HEARD): _S.CONNECTING,
     (_S.SCANNING, _T.NOTHING_HEARD): _S.FAILED,
-    (_S.SCANNING, _T.STRANGERS_HEARD): _S.FAILED,
+    (_S.CONNECTING, _T.STRANGERS_HEARD): _S.FAILED,
     (_S.CONNECTING, _T.LINK_OPEN): _S.PROVISIONING_PRIMARY,
     (_S.CONNECTING, _T.NO_BOARD_LEFT): _S.FAILED,
+    (_S.CONNECTING, _T.BY_OURSELVES): _S.PROVISIONING,
+    (_S.PROVISIONING, _T.ALL_TRIED): _S.PROVING,
     (_S.PROVISIONING_PRIMARY, _T.NODE_MADE): _S.CONFIGURING_PRIMARY,
     (_S.PROVISIONING_PRIMARY, _T.SESSION_FAILED): _S.CONNECTING,
     (_S.CONFIGURING_PRIMARY, _T.STARTED): _S.PROVISIONING,
@@ -164,6 +168,7 @@ WAITS: Final[Mapping[str, Wait]] = MappingProxyType(
         "closing": Wait(
             180.0, "fifteen stop messages; only boards switched on one after the other need more"
         ),
+        "onoff": Wait(1.0, "over its own link a node answers within 0.1 s"),
         "identify": Wait(
             240.0, "an open proxy tells its address in 1 s, one that is gone costs 16 s"
         ),

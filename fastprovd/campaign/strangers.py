@@ -96,6 +96,8 @@ class Strangers:
 
     def named(self) -> tuple[Stranger, ...]:
         """Return each board that is not ours and could be provisioned, and what became of it."""
+        if self._started_s is None:
+            return ()
         taken = {board.uuid for board in self.taken()}
         strangers = []
         for board in self._in_reach():

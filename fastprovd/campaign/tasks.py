@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -38,3 +38,14 @@ async def _end(task: asyncio.Task[None], *, suppressed: bool) -> None:
         task.result()
     elif (error := task.exception()) is not None:
         log.error("background_failed", task=task.get_name(), exc_info=error)
+
+
+async def together(worker: Callable[[], Awaitable[None]], count: int) -> None:
+    """Run `count` workers; the first exception ends all and comes out as it is."""
+    tasks = [asyncio.ensure_future(worker()) for _ in range(count)]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)

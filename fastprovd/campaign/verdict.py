@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 from fastprovd.campaign.air_picture import HeardBoard
@@ -18,6 +19,10 @@ SILENT_PRIMARY: Final = (
     "power-cycle all boards and run again"
 )
 UNPROVISIONED: Final = "still unprovisioned: no provisioner took it; run again"
+LAST_HEARD_UNPROVISIONED: Final = (
+    "unprovisioned when it was last heard: no provisioner took it, or nobody could tell its address"
+    "; power-cycle it and run again"
+)
 
 
 def target(expected: int | None, heard: int) -> int:
@@ -30,14 +35,20 @@ def missing_boards(
     unprovisioned: Iterable[HeardBoard],
     expected: int | None,
     heard: int,
+    *,
     strangers: int = 0,
+    is_quiet: bool = True,
+    failed: Mapping[bytes, str] = MappingProxyType({}),
 ) -> tuple[MissingBoard, ...]:
     """Return who keeps the run from being done; empty when every board is proven.
 
-    `unprovisioned` are our boards that still advertise 0x1827 once all is quiet; among the nodes
-    are so many `strangers`.
+    `unprovisioned` are our boards that still advertise 0x1827 once all is quiet; while it is not,
+    they may have become nodes since, and BlueZ may repeat what they advertised before. `failed`
+    has the UUIDs of those that we tried ourselves, with the reason; among the nodes are so many
+    `strangers`. A board that forgot its address and answers under a new one is not missing.
     """
     nodes = list(nodes)
+    answering = {node.device_uuid for node in nodes if node.proven and node.device_uuid}
     missing = [
         MissingBoard(
             SILENT_PRIMARY if node.role is NodeRole.PRIMARY_PROVISIONER else SILENT,
@@ -46,7 +57,7 @@ def missing_boards(
             node.device_address,
         )
         for node in sorted(nodes, key=lambda node: node.address)
-        if not node.proven
+        if not node.proven and node.device_uuid not in answering
     ]
     proven = sum(node.proven for node in nodes)
     unaccounted = target(expected, heard) + strangers - proven - len(missing)
@@ -56,12 +67,24 @@ def missing_boards(
         # Nodes that others provisioned have no UUID here, and may have been heard just before it.
         left = sorted(left, key=lambda board: -board.last_seen_s)[:unaccounted]
         missing += [
-            MissingBoard(UNPROVISIONED, None, board.uuid, board.device_address) for board in left
+            MissingBoard(
+                _left(failed.get(board.uuid), is_quiet),
+                None,
+                board.uuid,
+                board.device_address,
+            )
+            for board in left
         ]
         unaccounted -= len(left)
     if unaccounted > 0:
         missing += [MissingBoard(_unaccounted(expected, heard))] * unaccounted
     return tuple(missing)
+
+
+def _left(failure: str | None, is_quiet: bool) -> str:
+    if failure is not None:
+        return f"it could not be provisioned: {failure}; power-cycle it and run again"
+    return UNPROVISIONED if is_quiet else LAST_HEARD_UNPROVISIONED
 
 
 def _unaccounted(expected: int | None, heard: int) -> str:

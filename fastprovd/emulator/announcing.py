@@ -87,6 +87,14 @@ class Announcer:
         self._cancel_identity = self._board.later(firmware.NODE_IDENTITY_S, self._identity_over)
         self.update()
 
+    def set_identity(self, on: bool) -> None:
+        """Node Identity begins or ends because somebody says so."""
+        if on:
+            self.start_identity()
+        else:
+            self._stop_identity()
+            self.update()
+
     def hung_up(self) -> None:
         """A link is gone; after INFO_STATUS some boards go on advertising for a moment."""
         if self._glows_at_hang_up:
@@ -154,6 +162,6 @@ class Announcer:
             identity = NodeIdentity(net_key.node_identity_hash(random, node.address), random)
             answers = self._afterglow is not _Afterglow.STRAY
             return Connectable(service, identity.encode(), fast, answers)
-        if not self.proxy_enabled:
+        if not (self.proxy_enabled and board.gatt_proxy):
             return None
         return Connectable(service, NetworkIdentity(net_key.network_id).encode(), slow)

@@ -241,6 +241,12 @@ class _Client(BaseBleakClient):
                 f"Device with address {self.address} was not found. It may have been removed "
                 "from BlueZ when scanning stopped.",
             )
+        if device.connection is not None and device.connection.alive:
+            # Another client is connected: bleak does without Connect and takes the services.
+            self._device, self._connection = device, device.connection
+            device.connection.join(self._on_value, self._on_lost)
+            self._use_services()
+            return True
         connection = await self._emulated.connect(device, self._on_lost)
         self._device, self._connection = device, connection
         connection.on_value = self._on_value
@@ -262,11 +268,17 @@ class _Client(BaseBleakClient):
             self._connection = None
             await connection.lost.wait()  # BlueZ answers Disconnect when the link is gone
             raise
-        services = connection.discover()
+        connection.discover()
         connection.subscribe_service_changed()
-        self.services = _collection(services, connection.opened.result().mtu_octets - 3)
-        self._is_connected = True
+        self._use_services()
         return True
+
+    def _use_services(self) -> None:
+        connection = self._connection
+        if connection is not None:
+            octets = connection.opened.result().mtu_octets - 3
+            self.services = _collection(connection.services, octets)
+            self._is_connected = True
 
     async def _call(self, characteristic: BleakGATTCharacteristic) -> Connection | None:
         """Make one D-Bus call about `characteristic`; `None` when it is lost without a word."""
@@ -280,9 +292,8 @@ class _Client(BaseBleakClient):
             if self._emulated.quirks.racing_writes_fail:
                 raise BleakDBusError(FAILED, ["Not connected"])
             return None
-        if (
-            self._emulated.quirks.stale_services
-            and characteristic.obj.value_handle in connection.gone_handles
+        if self._emulated.quirks.stale_services and not connection.has(
+            characteristic.obj.value_handle
         ):
             raise BleakDBusError(
                 _UNKNOWN_OBJECT,

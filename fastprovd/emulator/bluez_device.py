@@ -125,8 +125,9 @@ class BluezDevice:
         await _ends_within(connection, total_s - timing.establishment_s)
         if self._connection is not connection or not connection.alive:
             return
-        services = connection.discover()
+        connection.discover()
         connection.subscribe_service_changed()
+        services = connection.services
         if self._adapter.remembers_services and self._remembered is not None:
             services = self._remembered
         self._remembered = services

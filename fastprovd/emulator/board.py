@@ -385,6 +385,25 @@ class Board:
         self.air.record(self, Happening.PROXY_ON)
         self._announcer.proxy_returns()
 
+    def gatt_proxy_changed(self) -> None:
+        """Config GATT Proxy Set moved the state; off ends Node Identity and all links at once."""
+        if self.node is not None and not self.gatt_proxy:
+            self._announcer.set_identity(False)
+            for link in tuple(self._links):
+                # No client any more from this moment on: the Status leaves by the air.
+                self.node.proxy.close(link)
+                link.hang_up(0.0, drop_pending=True)
+        self._announcer.update()
+
+    def set_identity(self, on: bool) -> None:
+        """Config Node Identity Set."""
+        self._announcer.set_identity(on)
+
+    @property
+    def gatt_proxy(self) -> bool:
+        """The GATT Proxy state of the Configuration Server."""
+        return self._models is not None and self._models.config.gatt_proxy
+
     # Provisioning
 
     def _provisioned_over_pb_gatt(self, event: Provisioned) -> None:

@@ -25,10 +25,12 @@ from fastprovd.mesh.models.configuration_states import (
     DefaultTtlGet,
     DefaultTtlStatus,
     GattProxyGet,
+    GattProxySet,
     GattProxyStatus,
     NetworkTransmitGet,
     NetworkTransmitStatus,
     NodeIdentityGet,
+    NodeIdentitySet,
     NodeIdentityStatus,
     RelayGet,
     RelayStatus,
@@ -56,6 +58,7 @@ class ConfigServer:
         self._node = node
         self.bound_app_keys: set[int] = set()
         self.latest_app_key: int | None = None
+        self.gatt_proxy = True
 
     def receive(self, event: MessageReceived) -> None:
         """Take a message under our DevKey."""
@@ -110,7 +113,14 @@ class ConfigServer:
 
     def _gatt_proxy_get(self, _: Message) -> GattProxyStatus:
         # The state stays 1 while fast provisioning has the service disabled (FP 4.2).
-        return GattProxyStatus(1)
+        return GattProxyStatus(int(self.gatt_proxy))
+
+    def _gatt_proxy_set(self, message: GattProxySet) -> GattProxyStatus:
+        # ESP-IDF core/cfg_srv.c: the clients are gone before the Status is made.
+        if bool(message.gatt_proxy) != self.gatt_proxy:
+            self.gatt_proxy = bool(message.gatt_proxy)
+            self._board.gatt_proxy_changed()
+        return GattProxyStatus(int(self.gatt_proxy))
 
     def _beacon_get(self, _: Message) -> BeaconStatus:
         return BeaconStatus(0)
@@ -125,6 +135,12 @@ class ConfigServer:
             )
         running = int(self._board.identity_is_running)
         return NodeIdentityStatus(FoundationStatus.SUCCESS, message.net_key_index, running)
+
+    def _node_identity_set(self, message: NodeIdentitySet) -> NodeIdentityStatus:
+        # While the GATT Proxy state is 0 Node Identity can not be changed (MshP 4.2.11.1).
+        if message.net_key_index in self._node.stack.net_keys and self.gatt_proxy:
+            self._board.set_identity(bool(message.identity))
+        return self._node_identity_get(NodeIdentityGet(message.net_key_index))
 
     def _subscription_get(self, message: SigModelSubscriptionGet) -> SigModelSubscriptionList:
         element, model = message.element_address, message.model_id
@@ -143,9 +159,11 @@ _HANDLERS: Final[dict[type, Callable[[ConfigServer, Any], Message]]] = {
     DefaultTtlGet: ConfigServer._default_ttl_get,
     RelayGet: ConfigServer._relay_get,
     GattProxyGet: ConfigServer._gatt_proxy_get,
+    GattProxySet: ConfigServer._gatt_proxy_set,
     BeaconGet: ConfigServer._beacon_get,
     NetworkTransmitGet: ConfigServer._network_transmit_get,
     NodeIdentityGet: ConfigServer._node_identity_get,
+    NodeIdentitySet: ConfigServer._node_identity_set,
     SigModelSubscriptionGet: ConfigServer._subscription_get,
 }
 

@@ -63,7 +63,6 @@ class Connection:
         self.on_refreshed: Callable[[tuple[Service, ...]], None] | None = None
         self.on_lost: Callable[[], None] | None = None
         self.services: tuple[Service, ...] = ()
-        self.gone_handles: frozenset[int] = frozenset()
         self._timing = timing
         self._rng = rng
         self._loop = asyncio.get_running_loop()
@@ -82,10 +81,33 @@ class Connection:
         self._alive = True
         self.opened.set_result(link)
 
-    def discover(self) -> tuple[Service, ...]:
-        """Take the services the board shows now."""
+    def discover(self) -> None:
+        """Take the services the board shows now; later ones come with Service Changed."""
         self.services = self.opened.result().services()
-        return self.services
+
+    def has(self, value_handle: int) -> bool:
+        """Whether BlueZ still knows that characteristic."""
+        return any(
+            characteristic.value_handle == value_handle
+            for service in self.services
+            for characteristic in service.characteristics
+        )
+
+    def join(self, on_value: Callable[[int, bytes], None], on_lost: Callable[[], None]) -> None:
+        """Take one more client: BlueZ tells all of them everything."""
+        earlier_value, earlier_lost = self.on_value, self.on_lost
+
+        def value_to_both(value_handle: int, value: bytes) -> None:
+            if earlier_value is not None:
+                earlier_value(value_handle, value)
+            on_value(value_handle, value)
+
+        def lost_to_both() -> None:
+            if earlier_lost is not None:
+                earlier_lost()
+            on_lost()
+
+        self.on_value, self.on_lost = value_to_both, lost_to_both
 
     def subscribe_service_changed(self) -> None:
         """Ask for Service Changed where a discovered service has it, as BlueZ does by itself."""
@@ -149,10 +171,9 @@ class Connection:
 
     def _refresh(self) -> None:
         if self._alive:
-            visible = self.opened.result().services()
-            self.gone_handles = _handles(self.services) - _handles(visible)
+            self.services = self.opened.result().services()
             if self.on_refreshed is not None:
-                self.on_refreshed(visible)
+                self.on_refreshed(self.services)
 
     def _end(self, delay_s: float) -> None:
         if self._alive:
@@ -163,11 +184,3 @@ class Connection:
         self.lost.set()
         if self.on_lost is not None:
             self.on_lost()
-
-
-def _handles(services: tuple[Service, ...]) -> frozenset[int]:
-    return frozenset(
-        characteristic.value_handle
-        for service in services
-        for characteristic in service.characteristics
-    )

@@ -60,7 +60,7 @@ def test_without_a_bus_nothing_is_watched(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus")
 
     async def main() -> None:
-        async with BluezWatch(lambda: "hci0", pytest.fail):
+        async with BluezWatch(lambda: "hci0", pytest.fail, pytest.fail):
             await asyncio.sleep(0)
 
     with capture_logs() as logs:

@@ -42,7 +42,9 @@ def main() -> None:
     sys.stdout.write(f"  runs refused because of a stranger        {counts['refused']}\n")
     for name in sorted(counts):
         if name.startswith("state "):
-            sys.stdout.write(f"  runs that ended {name.removeprefix('state '):<25} {counts[name]}\n")
+            sys.stdout.write(
+                f"  runs that ended {name.removeprefix('state '):<25} {counts[name]}\n"
+            )
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from fastprovd.campaign.planner import (
     choose_node_addr_cnt,
     plan_run,
     share_size,
+    we_are_faster,
 )
 from fastprovd.errors import LocalProtocolError
 from fastprovd.mesh.models.fast_provisioning import InfoSet
@@ -172,3 +173,12 @@ def test_plans_never_touch_what_was_taken(boards: int, used: list[tuple[int, int
 def test_the_mode_is_not_the_number_of_boards() -> None:
     """The proxy comes back unconditionally with 1, so that is what is asked for."""
     assert choose_node_addr_cnt() == 1
+
+
+@pytest.mark.parametrize(
+    ("boards", "links", "expected"),
+    [(1, 1, True), (15, 1, True), (16, 1, False), (100, 1, False), (300, 5, True), (300, 1, False)],
+)
+def test_who_is_faster(boards: int, links: int, expected: bool) -> None:
+    """With one link we win below 16 boards; with five always."""
+    assert we_are_faster(boards, links) is expected

@@ -8,7 +8,9 @@ import pytest
 
 from fastprovd.emulator.air import Air
 from fastprovd.emulator.hosts import Flaws
+from fastprovd.emulator.peripheral import REMOTE_USER_TERMINATED
 from fastprovd.mesh.access import Message
+from fastprovd.mesh.beacons import decode_service_data
 from fastprovd.mesh.keys import AppKey
 from fastprovd.mesh.models.configuration import (
     AppKeyAdd,
@@ -17,14 +19,17 @@ from fastprovd.mesh.models.configuration import (
     FoundationStatus,
 )
 from fastprovd.mesh.models.configuration_states import (
+    GattProxySet,
+    GattProxyStatus,
     NodeIdentityGet,
+    NodeIdentitySet,
     NodeIdentityStatus,
     SigModelSubscriptionGet,
     SigModelSubscriptionList,
 )
 from fastprovd.mesh.models.generic_onoff import OnOffGet, OnOffSet, OnOffStatus
 from tests.conftest import RunVirtual
-from tests.emulator.top import Top, address_of, payload_of
+from tests.emulator.top import PROXY, Top, address_of, payload_of
 
 
 async def prepared() -> Top:
@@ -90,6 +95,52 @@ def test_states_that_do_not_exist(run_virtual: RunVirtual[None]) -> None:
         )
         assert await ask(top, SigModelSubscriptionGet(5, 0x1001)) == SigModelSubscriptionList(
             FoundationStatus.INVALID_MODEL, 5, 0x1001, ()
+        )
+
+    run_virtual(main())
+
+
+async def advertised(top: Top, seconds: float = 1.2) -> set[str]:
+    """Listen, and return which kinds of proxy advertisement were heard."""
+    heard: set[str] = set()
+    stop = top.port.observe(
+        lambda report: heard.update(
+            type(decode_service_data(PROXY, data)).__name__
+            for uuid, data in report.service_data.items()
+            if uuid == PROXY
+        )
+    )
+    await asyncio.sleep(seconds)
+    stop()
+    return heard
+
+
+def test_gatt_proxy_off_hangs_up_and_leaves_the_air(run_virtual: RunVirtual[None]) -> None:
+    """The link goes at once, the Status is lost with it, and nothing is advertised any more."""
+
+    async def main() -> None:
+        top = await prepared()
+        assert await ask(top, GattProxySet(1)) == GattProxyStatus(1)
+        with pytest.raises(TimeoutError):
+            await top.request(GattProxySet(0), dst=5, key=top.stack.dev_keys[5], timeout_s=1.0)
+        assert [reason for _, reason in top.disconnections] == [REMOTE_USER_TERMINATED]
+        assert await advertised(top) == set()
+        assert top.air.boards[0].unicast_address == 5
+
+    run_virtual(main())
+
+
+def test_node_identity_is_stopped_and_started(run_virtual: RunVirtual[None]) -> None:
+    """Without it the board advertises its Network ID instead."""
+
+    async def main() -> None:
+        top = await prepared()
+        for on, kind in ((0, "NetworkIdentity"), (1, "NodeIdentity")):
+            answer = await ask(top, NodeIdentitySet(0, on))
+            assert answer == NodeIdentityStatus(FoundationStatus.SUCCESS, 0, on)
+            assert await advertised(top) == {kind}
+        assert await ask(top, NodeIdentitySet(1, 0)) == NodeIdentityStatus(
+            FoundationStatus.INVALID_NET_KEY_INDEX, 1, 0
         )
 
     run_virtual(main())

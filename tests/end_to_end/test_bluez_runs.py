@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fastprovd.campaign.settings import Method, RunSettings
 from fastprovd.emulator.hosts import Flaws, Host
 from fastprovd.emulator.private_bus import PrivateBus
 from tests.support.scene import over_dbus, scene
@@ -15,18 +16,25 @@ from tests.support.scene import over_dbus, scene
 @pytest.mark.parametrize("boards", [5, 20])
 @pytest.mark.parametrize("host", [Host.BLUEDROID, Host.NIMBLE], ids=lambda host: host.name)
 @pytest.mark.parametrize("flaws", [Flaws.none(), Flaws()], ids=["flawless", "flaws"])
+@pytest.mark.parametrize("method", [Method.FAST, Method.DIRECT])
 def test_run_over_dbus_tells_the_truth(
     run_paced: Callable[[Coroutine[Any, Any, Any]], Any],
     private_bus: PrivateBus,
     boards: int,
     host: Host,
     flaws: Flaws,
+    method: Method,
 ) -> None:
     """Nodes, proof and verdict are true; neither link nor scan is left behind."""
 
     async def main() -> None:
         async with scene(
-            boards, 1, host=host, flaws=flaws, door=over_dbus(private_bus.address)
+            boards,
+            1,
+            host=host,
+            flaws=flaws,
+            settings=RunSettings(method=method, expected=boards),
+            door=over_dbus(private_bus.address),
         ) as s:
             run = await s.campaign.execute()
             s.check_against_truth(run)

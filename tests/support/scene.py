@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastprovd.bearers.adapter import BleakBearer
+from fastprovd.bearers.adapter import MAX_LINKS, BleakBearer
 from fastprovd.campaign.proxy_session import TopProvisioner
 from fastprovd.campaign.run import Campaign
 from fastprovd.campaign.settings import RunSettings
@@ -78,6 +78,7 @@ class Scene:
     bearer: BleakBearer
     store: StateStore
     top: TopProvisioner
+    entropy: Callable[[int], bytes]
     listener: Listener
     campaign: Campaign
 
@@ -119,13 +120,19 @@ class Scene:
 Door = Callable[[EmulatedAdapter], AbstractAsyncContextManager[BleakBearer]]
 
 
-@asynccontextmanager
-async def in_process(adapter: EmulatedAdapter) -> AsyncIterator[BleakBearer]:
+def in_process(links: int) -> Door:
     """Reach the boards by backend classes for bleak."""
-    async with BleakBearer(
-        scanner_backend=scanner_backend(adapter), client_backend=client_backend(adapter)
-    ) as bearer:
-        yield bearer
+
+    @asynccontextmanager
+    async def reach(adapter: EmulatedAdapter) -> AsyncIterator[BleakBearer]:
+        async with BleakBearer(
+            scanner_backend=scanner_backend(adapter),
+            client_backend=client_backend(adapter),
+            max_links=links,
+        ) as bearer:
+            yield bearer
+
+    return reach
 
 
 def over_dbus(bus_address: str) -> Door:
@@ -147,7 +154,9 @@ async def scene(
     host: Host = Host.BLUEDROID,
     flaws: Flaws | None = None,
     settings: RunSettings | None = None,
-    door: Door = in_process,
+    door: Door | None = None,
+    links: int = MAX_LINKS,
+    listener: Listener | None = None,
 ) -> AsyncIterator[Scene]:
     """Set the scene; everything in it depends on the seed only."""
     air = Air(seed)
@@ -169,8 +178,8 @@ async def scene(
             )
             stack.app_keys[network.app_key.index] = network.app_key
             top = TopProvisioner(stack, store)
-            listener = Listener()
-            async with door(adapter) as bearer:
+            listener = listener or Listener()
+            async with (door or in_process(links))(adapter) as bearer:
                 campaign = Campaign(
                     "r-test",
                     settings or RunSettings(expected=boards),
@@ -182,4 +191,4 @@ async def scene(
                     top=top,
                     app_key=network.app_key,
                 )
-                yield Scene(air, adapter, bearer, store, top, listener, campaign)
+                yield Scene(air, adapter, bearer, store, top, entropy, listener, campaign)

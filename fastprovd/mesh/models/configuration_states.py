@@ -1,6 +1,6 @@
-"""Configuration messages that read single states of a node (Mesh Profile v1.0.1 §4.3.2).
+"""Configuration messages that read and set single states of a node (Mesh Profile v1.0.1 §4.3.2).
 
-Little-endian; sent under the DevKey. Only the Gets: fastprovd changes none of these states.
+Little-endian; sent under the DevKey. Of the Sets only those that fastprovd has a use for.
 """
 
 from __future__ import annotations
@@ -96,6 +96,33 @@ class GattProxyGet(WithoutParameters):
 
     OPCODE: ClassVar[int] = 0x8012
     STATUS: ClassVar[type[GattProxyStatus]] = GattProxyStatus
+
+
+@dataclass(frozen=True, slots=True)
+class GattProxySet:
+    """Config GATT Proxy Set: 0 off, 1 on. A node that is switched off hangs up (§4.2.11)."""
+
+    OPCODE: ClassVar[int] = 0x8013
+    STATUS: ClassVar[type[GattProxyStatus]] = GattProxyStatus
+
+    gatt_proxy: int
+
+    def encode_parameters(self) -> bytes:
+        """Return 1 octet."""
+        check_range("gatt_proxy", self.gatt_proxy, 1)
+        return bytes([self.gatt_proxy])
+
+    @classmethod
+    def decode_parameters(cls, parameters: bytes) -> Self:
+        """Parse 1 octet; raises DecodeError, as for the prohibited values."""
+        check_length(cls.__name__, parameters, 1)
+        _check_switch(cls.__name__, parameters[0])
+        return cls(parameters[0])
+
+
+def _check_switch(name: str, value: int) -> None:
+    if value > 1:
+        raise DecodeError(f"{name} must be 0 or 1, got {value}")
 
 
 def _pack_retransmit(count: int, steps: int) -> int:
@@ -209,6 +236,32 @@ class NodeIdentityGet:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeIdentitySet:
+    """Config Node Identity Set: 0 stop, 1 start."""
+
+    OPCODE: ClassVar[int] = 0x8047
+    STATUS: ClassVar[type[NodeIdentityStatus]] = NodeIdentityStatus
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("<HB")
+
+    net_key_index: int
+    identity: int
+
+    def encode_parameters(self) -> bytes:
+        """Return 3 octets."""
+        check_range("NetKeyIndex", self.net_key_index, MAX_KEY_INDEX)
+        check_range("identity", self.identity, 1)
+        return self.LAYOUT.pack(self.net_key_index, self.identity)
+
+    @classmethod
+    def decode_parameters(cls, parameters: bytes) -> Self:
+        """Parse 3 octets; raises DecodeError, as for the prohibited values."""
+        check_length(cls.__name__, parameters, cls.LAYOUT.size)
+        net_key_index, identity = cls.LAYOUT.unpack(parameters)
+        _check_switch(cls.__name__, identity)
+        return cls(net_key_index & MAX_KEY_INDEX, identity)
+
+
+@dataclass(frozen=True, slots=True)
 class SigModelSubscriptionList:
     """Config SIG Model Subscription List."""
 
@@ -267,10 +320,12 @@ MESSAGES: Final = (
     DefaultTtlGet,
     DefaultTtlStatus,
     GattProxyGet,
+    GattProxySet,
     GattProxyStatus,
     NetworkTransmitGet,
     NetworkTransmitStatus,
     NodeIdentityGet,
+    NodeIdentitySet,
     NodeIdentityStatus,
     RelayGet,
     RelayStatus,

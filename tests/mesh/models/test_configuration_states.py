@@ -16,10 +16,12 @@ from fastprovd.mesh.models.configuration_states import (
     DefaultTtlGet,
     DefaultTtlStatus,
     GattProxyGet,
+    GattProxySet,
     GattProxyStatus,
     NetworkTransmitGet,
     NetworkTransmitStatus,
     NodeIdentityGet,
+    NodeIdentitySet,
     NodeIdentityStatus,
     RelayGet,
     RelayStatus,
@@ -28,13 +30,14 @@ from fastprovd.mesh.models.configuration_states import (
 )
 
 SUCCESS = FoundationStatus.SUCCESS
-# The first fourteen are what a fresh board says, and what it is asked.
+# The first sixteen are what a fresh board says, and what it is asked or told.
 ON_AIR: list[tuple[Any, str]] = [
     (BeaconGet(), "8009"),
     (BeaconStatus(0), "800b00"),
     (DefaultTtlGet(), "800c"),
     (DefaultTtlStatus(7), "800e07"),
     (GattProxyGet(), "8012"),
+    (GattProxySet(0), "801300"),
     (GattProxyStatus(1), "801401"),
     (NetworkTransmitGet(), "8023"),
     (NetworkTransmitStatus(2, 1), "80250a"),
@@ -43,6 +46,7 @@ ON_AIR: list[tuple[Any, str]] = [
     (SigModelSubscriptionGet(0x0005, 0x1000), "802905000010"),
     (SigModelSubscriptionList(SUCCESS, 0x0005, 0x1000, ()), "802a0005000010"),
     (NodeIdentityGet(0), "80460000"),
+    (NodeIdentitySet(0, 1), "8047000001"),
     (NodeIdentityStatus(SUCCESS, 0, 1), "804800000001"),
     (
         SigModelSubscriptionList(SUCCESS, 0x0005, 0x1000, (0xC000, 0xFF00)),
@@ -59,7 +63,7 @@ def test_each_message_has_its_octets_both_ways(message: Message, payload: str) -
     assert type(message).decode_parameters(octets[2:]) == message
 
 
-@pytest.mark.parametrize(("message", "payload"), ON_AIR[:14])
+@pytest.mark.parametrize(("message", "payload"), ON_AIR[:16])
 def test_any_other_length_is_refused(message: Message, payload: str) -> None:
     """Every truncation and one octet too many raise DecodeError."""
     parameters = bytes.fromhex(payload)[2:]
@@ -77,7 +81,10 @@ def test_any_other_length_is_refused(message: Message, payload: str) -> None:
         NetworkTransmitStatus(8, 0),
         NetworkTransmitStatus(0, 0x20),
         RelayStatus(0x100, 0, 0),
+        GattProxySet(2),
         NodeIdentityGet(0x1000),
+        NodeIdentitySet(0x1000, 0),
+        NodeIdentitySet(0, 2),
         NodeIdentityStatus(SUCCESS, 0x1000, 0),
         SigModelSubscriptionGet(0x10000, 0),
         SigModelSubscriptionList(SUCCESS, 0, 0, (0x10000,)),
@@ -89,17 +96,26 @@ def test_a_number_that_does_not_fit_is_our_bug(message: Message) -> None:
         message.encode_parameters()
 
 
-def test_each_get_names_its_status() -> None:
-    """Gets and Statuses come in pairs, and all of them are listed."""
+def test_prohibited_values_are_refused() -> None:
+    """A switch is 0 or 1; nodes do not answer what is neither."""
+    for message, octets in ((GattProxySet, "02"), (NodeIdentitySet, "000002")):
+        with pytest.raises(DecodeError, match="must be 0 or 1, got 2"):
+            message.decode_parameters(bytes.fromhex(octets))
+
+
+def test_each_get_and_set_names_its_status() -> None:
+    """Questions and Statuses come in pairs, and all of them are listed."""
     pairs: list[tuple[Any, type[Message]]] = [
         (BeaconGet, BeaconStatus),
         (DefaultTtlGet, DefaultTtlStatus),
         (GattProxyGet, GattProxyStatus),
         (NetworkTransmitGet, NetworkTransmitStatus),
+        (GattProxySet, GattProxyStatus),
         (NodeIdentityGet, NodeIdentityStatus),
+        (NodeIdentitySet, NodeIdentityStatus),
         (RelayGet, RelayStatus),
         (SigModelSubscriptionGet, SigModelSubscriptionList),
     ]
-    for get, status in pairs:
-        assert get.STATUS is status
+    for asked, status in pairs:
+        assert asked.STATUS is status
     assert {message for pair in pairs for message in pair} == set(MESSAGES)

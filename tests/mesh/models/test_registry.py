@@ -104,7 +104,7 @@ def test_every_message_of_a_recording_is_known(name: str) -> None:
 
 def test_opcodes_are_unique() -> None:
     """No two messages claim one opcode."""
-    assert len({message.OPCODE for message in ALL}) == len(ALL) == 34
+    assert len({message.OPCODE for message in ALL}) == len(ALL) == 36
 
 
 @given(st.sampled_from(ALL).map(_opcode) | st.just(b""), st.binary(max_size=60))
@@ -127,5 +127,6 @@ def test_any_payload_gives_a_message_or_a_decode_error(opcode: bytes, rest: byte
 
 NODE_IDENTITY = (
     configuration_states.NodeIdentityGet,
+    configuration_states.NodeIdentitySet,
     configuration_states.NodeIdentityStatus,
 )

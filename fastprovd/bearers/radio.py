@@ -1,0 +1,52 @@
+"""Who may use the adapter: one scan alone, or connections that are opened side by side."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class RadioUse:
+    """BlueZ opens connections beside each other well, and beside a discovery badly.
+
+    A scan waits for the connections that are being opened, they wait for the scan. It knows
+    nothing of links that are open: they are in nobody's way.
+    """
+
+    def __init__(self) -> None:
+        self.is_scanning = False
+        self._opening = 0
+        self._changed = asyncio.Event()
+
+    @asynccontextmanager
+    async def scanning(self) -> AsyncIterator[None]:
+        """Wait for one's turn, then discover until the context ends."""
+        while self.is_scanning or self._opening:
+            await self._change()
+        self.is_scanning = True
+        try:
+            yield
+        finally:
+            self.is_scanning = False
+            self._tell()
+
+    @asynccontextmanager
+    async def opening(self) -> AsyncIterator[None]:
+        """Wait for the end of a scan, then open a connection until the context ends."""
+        while self.is_scanning:
+            await self._change()
+        self._opening += 1
+        try:
+            yield
+        finally:
+            self._opening -= 1
+            self._tell()
+
+    async def _change(self) -> None:
+        await self._changed.wait()
+
+    def _tell(self) -> None:
+        # Everybody who waits looks again; who waits from now on, waits for the next change.
+        self._changed.set()
+        self._changed = asyncio.Event()

@@ -1,0 +1,294 @@
+"""Provisioning every board ourselves, some at a time: PB-GATT, keys, group, proof, hang-up.
+
+It needs every board in our own reach. In return no provisioner is ever started: nobody takes
+strangers in, no AppKey gets lost between boards, and we know every DevKey.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from fastprovd.campaign.air_picture import AirPicture, HeardBoard
+from fastprovd.campaign.planner import free_block
+from fastprovd.campaign.ports import Bearer, Link, Store
+from fastprovd.campaign.primary import Outcome, add_app_key, provision
+from fastprovd.campaign.proxy_session import ProxySession, TopProvisioner, proxy_session
+from fastprovd.campaign.run_log import RunLog
+from fastprovd.campaign.settings import RunSettings
+from fastprovd.campaign.states import WAITS, RunEnd, Trigger
+from fastprovd.campaign.tasks import together
+from fastprovd.campaign.watch import Watch
+from fastprovd.clock import Clock
+from fastprovd.errors import (
+    AccessError,
+    BearerError,
+    ConnectionLost,
+    LocalProtocolError,
+    OtherService,
+)
+from fastprovd.mesh.beacons import Advertisement
+from fastprovd.mesh.keys import AppKey, DevKey
+from fastprovd.mesh.models.configuration_states import GattProxySet, NodeIdentitySet
+from fastprovd.mesh.models.fast_provisioning import InfoSet
+from fastprovd.mesh.models.generic_onoff import OnOffGet
+from fastprovd.mesh.provisioning.pdus import ProvisioningData
+from fastprovd.records import AddressRange, ParentSource
+
+log = structlog.get_logger()
+
+# BlueZ forgets a board 30 s after its last advertisement, and a connection takes some seconds.
+_KNOWN_S: Final = 15.0
+# Sessions with each board before it counts as one that can not be provisioned.
+_SESSIONS_EACH: Final = 3
+# A session that fails after Provisioning Data burns its address.
+_SPARE_ADDRESSES: Final = 8
+# Proxies that stay on the air: a few for a small network, then one for so many nodes.
+_FIRST_PROXIES: Final = 3
+_NODES_PER_PROXY: Final = 12
+
+
+@dataclass(slots=True)
+class _Task:
+    """A board to provision, and what came of it; `address` is what it has, or may have."""
+
+    board: HeardBoard
+    sessions: int = 0
+    address: int | None = None
+    is_node: bool = False
+    linked_s: float = -math.inf
+    reason: str = ""
+
+    @property
+    def seen_s(self) -> float:
+        """When BlueZ was last seen to know the board."""
+        return max(self.board.last_seen_s, self.linked_s)
+
+
+@dataclass(slots=True)
+class _Addresses:
+    """Addresses to hand out, none of them twice."""
+
+    left: deque[int] = field(default_factory=deque)
+
+    def take(self) -> int:
+        if not self.left:
+            raise LocalProtocolError("no address is left of those that were taken for this run")
+        return self.left.popleft()
+
+
+class Direct:
+    """Provisions all boards that were heard.
+
+    `failed` has the UUIDs of those that are no nodes, and why.
+    """
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        *,
+        log: RunLog,
+        picture: AirPicture,
+        watch: Watch,
+        bearer: Bearer,
+        store: Store,
+        clock: Clock,
+        entropy: Callable[[int], bytes],
+        top: TopProvisioner,
+        app_key: AppKey,
+    ) -> None:
+        self._settings = settings
+        self._log = log
+        self._picture = picture
+        self._watch = watch
+        self._bearer = bearer
+        self._store = store
+        self._clock = clock
+        self._entropy = entropy
+        self._top = top
+        self._app_key = app_key
+        self._net_key = next(iter(top.stack.net_keys.values()))
+        self._addresses = _Addresses()
+        self._tasks: deque[_Task] = deque()
+        self._made = 0
+        self.has_begun = False
+        self.failed: dict[bytes, str] = {}
+
+    async def provision_all(self) -> None:
+        """Provision the boards, loudest first; raises RunEnd when no addresses are left."""
+        boards = sorted(self._picture.boards.values(), key=lambda board: -board.rssi_dbm)
+        await self._reserve(len(boards))
+        self.has_begun = True
+        await self._log.move(Trigger.BY_OURSELVES, t_provisioned_s=0.0, t_known_s=0.0)
+        self._log.mark_info_set(self._clock.monotonic())
+        self._tasks.extend(_Task(board) for board in boards)
+        while self._tasks:
+            await together(self._work, min(self._settings.links, len(boards)))
+            await self._hear_again()
+        await self._log.move(Trigger.ALL_TRIED)
+
+    async def _hear_again(self) -> None:
+        """Listen until BlueZ knows all boards again that are left; who is not heard loses a try."""
+        begun = self._clock.monotonic()
+        left = {task.board.device_address: task for task in self._tasks}
+
+        def is_last(heard: Advertisement) -> bool:
+            task = left.pop(heard.device_address, None)
+            if task is not None:
+                task.linked_s = heard.seen_s
+            return not left
+
+        if left:
+            await self._watch.until(is_last, WAITS["boards_settle"].seconds)
+        for task in left.values():
+            if task.seen_s < begun:
+                task.sessions += 1
+                task.reason = "the board is not on the air any more"
+                self._keep(task)
+
+    async def _reserve(self, boards: int) -> None:
+        settings = self._settings
+        taken = await asyncio.to_thread(self._store.reserved_addresses)
+        try:
+            first, last = free_block(
+                boards + _SPARE_ADDRESSES, boards, settings.unicast_min, settings.unicast_max, taken
+            )
+        except LocalProtocolError as error:
+            raise RunEnd(Trigger.NO_BOARD_LEFT, str(error)) from error
+        await asyncio.to_thread(
+            self._store.reserve_addresses,
+            AddressRange(first, last, self._log.run.run_id, "direct provisioning"),
+        )
+        self._addresses.left.extend(range(first, last + 1))
+        await self._log.change(unicast_min=first, unicast_max=last)
+
+    async def _work(self) -> None:
+        while (task := self._next()) is not None:
+            self._tasks.remove(task)
+            task.sessions += 1
+            task.reason = ""
+            try:
+                await (self._finish(task) if task.is_node else self._make(task))
+            except OtherService as error:
+                # It forgot what we made of it, or was never told: it waits to be provisioned.
+                task.is_node = False
+                task.reason = str(error)
+            except (AccessError, BearerError, LocalProtocolError) as error:
+                task.reason = str(error)
+            if task.reason:
+                self._tasks.append(task)
+                self._keep(task)
+
+    def _next(self) -> _Task | None:
+        """Return a board that BlueZ knows; bleak would scan for any other, between connections."""
+        oldest_s = self._clock.monotonic() - _KNOWN_S
+        return next((task for task in self._tasks if task.seen_s > oldest_s), None)
+
+    def _keep(self, task: _Task) -> None:
+        """Tell what went wrong; the board stays on the list while it has a try left."""
+        self._log.event("warning", about=task.board.device_address, reason=task.reason)
+        if task.sessions >= _SESSIONS_EACH:
+            self._tasks.remove(task)
+            if not task.is_node:
+                self.failed[task.board.uuid] = task.reason
+
+    # One board
+
+    async def _make(self, task: _Task) -> None:
+        """Provision a board and, on the same link if that works, make it a useful node."""
+        board, address = task.board, self._addresses.take()
+        async with self._bearer.provisioning_link(board.device_address) as link:
+            task.linked_s = self._clock.monotonic()
+            outcome, task.reason = await provision(
+                link,
+                ProvisioningData(self._net_key, address, self._top.stack.iv_index),
+                self._entropy,
+                self._clock,
+                lambda dev_key: self._persist(address, board.uuid, dev_key),
+            )
+            if outcome is Outcome.NOTHING_SENT:
+                self._addresses.left.append(address)
+                return
+            task.address = address
+            if outcome is Outcome.COMPLETED:
+                await self._note_node(task)
+                async with self._bearer.kept_proxy_link(board.device_address) as proxy:
+                    await self._equip(proxy, address)
+                return
+        # Complete may be lost on the way; a board that took its address offers the proxy now.
+        await self._finish(task)
+
+    async def _finish(self, task: _Task) -> None:
+        """Make a node of ours a useful one, over a link of its own."""
+        address = task.address
+        if address is None:
+            return
+        async with self._bearer.proxy_link(task.board.device_address) as link:
+            task.linked_s = self._clock.monotonic()
+            await self._note_node(task)
+            task.reason = ""
+            await self._equip(link, address)
+
+    async def _persist(self, address: int, uuid: bytes, dev_key: DevKey) -> None:
+        await asyncio.to_thread(self._store.save_dev_key, address, uuid, dev_key)
+        self._top.stack.dev_keys[address] = dev_key
+
+    async def _note_node(self, task: _Task) -> None:
+        if task.is_node or task.address is None:
+            return
+        task.is_node = True
+        await self._log.node(
+            task.address,
+            listed=True,
+            device_uuid=task.board.uuid,
+            device_address=task.board.device_address,
+            provisioned_by=self._top.stack.address,
+            parent_source=ParentSource.OBSERVED,
+        )
+        now = self._log.since_info_set
+        await self._log.change(t_provisioned_s=now, t_known_s=now)
+
+    async def _equip(self, link: Link, address: int) -> None:
+        async with proxy_session(link, self._top, self._clock, overhears=False) as session:
+            await self._configure(session, address)
+
+    async def _configure(self, session: ProxySession, address: int) -> None:
+        """Give AppKey and group, have it answer, and end the link in the way that suits it."""
+        dev_key, limit_s = self._top.stack.dev_keys[address], WAITS["onoff"].seconds
+        await add_app_key(session, address, dev_key, self._app_key)
+        # Its answer says that an action is missing; the group is subscribed all the same.
+        await session.request(
+            InfoSet(group_addr=self._settings.group),
+            dst=address,
+            key=self._app_key,
+            ttl=0,
+            timeout_s=limit_s,
+            attempts=3,
+        )
+        status = await session.request(
+            OnOffGet(), dst=address, key=self._app_key, ttl=0, timeout_s=limit_s, attempts=3
+        )
+        await self._log.node(address, proven=True, onoff=status.present)
+        await self._log.change(t_proven_s=self._log.since_info_set)
+        stays = self._made < _FIRST_PROXIES or self._made % _NODES_PER_PROXY == 0
+        self._made += 1
+        try:
+            # With its proxy off the node hangs up at once, where BlueZ takes 2 s. A board with
+            # the Bluedroid host dies when Node Identity ends after 60 s, so it must not get there.
+            await session.request(
+                NodeIdentitySet(self._net_key.index, 0) if stays else GattProxySet(0),
+                dst=address,
+                key=dev_key,
+                ttl=0,
+                timeout_s=limit_s,
+                attempts=3,
+            )
+        except ConnectionLost:
+            if stays:
+                raise

@@ -1,0 +1,67 @@
+"""A scan alone, connections side by side."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastprovd.bearers.radio import RadioUse
+from tests.conftest import RunVirtual
+
+
+async def _use(context: Any, seconds: float, journal: list[tuple[float, str]], name: str) -> None:
+    async with context:
+        journal.append((asyncio.get_running_loop().time(), name))
+        await asyncio.sleep(seconds)
+
+
+def test_connections_share_and_scans_do_not(run_virtual: RunVirtual[Any]) -> None:
+    """Two connections begin at once, a scan after both, a connection and a scan after that."""
+
+    async def main() -> None:
+        radio = RadioUse()
+        journal: list[tuple[float, str]] = []
+        begun = asyncio.get_running_loop().time()
+        async with asyncio.TaskGroup() as group:
+            for context, seconds, name in (
+                (radio.opening(), 1.0, "one"),
+                (radio.opening(), 2.0, "two"),
+                (radio.scanning(), 5.0, "scan"),
+            ):
+                group.create_task(_use(context, seconds, journal, name))
+                await asyncio.sleep(0)
+            await asyncio.sleep(3.0)
+            assert radio.is_scanning
+            group.create_task(_use(radio.scanning(), 5.0, journal, "second scan"))
+            group.create_task(_use(radio.opening(), 1.0, journal, "three"))
+        # Who waits first is served first; a connection then waits for the next scan.
+        assert [(round(at - begun), name) for at, name in journal] == [
+            (0, "one"),
+            (0, "two"),
+            (2, "scan"),
+            (7, "second scan"),
+            (12, "three"),
+        ]
+        assert not radio.is_scanning
+
+    run_virtual(main())
+
+
+def test_who_gives_up_leaves_nothing_behind(run_virtual: RunVirtual[Any]) -> None:
+    """Cancelled while waiting, or inside: the next one gets its turn."""
+
+    async def main() -> None:
+        radio = RadioUse()
+        journal: list[tuple[float, str]] = []
+        scan = asyncio.create_task(_use(radio.scanning(), 60.0, journal, "scan"))
+        await asyncio.sleep(0)
+        waiting = asyncio.create_task(_use(radio.opening(), 1.0, journal, "never"))
+        await asyncio.sleep(1.0)
+        waiting.cancel()
+        scan.cancel()
+        async with asyncio.timeout(1.0):
+            await _use(radio.opening(), 0.1, journal, "next")
+            await _use(radio.scanning(), 0.1, journal, "last")
+        assert [name for _, name in journal] == ["scan", "next", "last"]
+
+    run_virtual(main())
