@@ -101,7 +101,7 @@ class BluetoothConfig:
     adapter: str = setting(
         "",
         "Name (hci0) or address (AA:BB:CC:DD:EE:FF; names may change from boot to boot). "
-        "Empty: the default adapter.",
+        "Empty: the first that is on.",
         pattern=_ADAPTER,
         expected="hci0, an address such as AA:BB:CC:DD:EE:FF, or nothing",
     )

@@ -60,6 +60,7 @@ async def run_daemon(
                 gateway.audiences.members.append(_StatusLine(notifier))
                 async with asyncio.TaskGroup() as group:
                     tasks = [group.create_task(_feed_watchdog(gateway, notifier, clock))]
+                    tasks.append(group.create_task(gateway.close_left_links(), name="left_links"))
                     if publisher is not None:
                         tasks.append(group.create_task(publisher.run(), name="mqtt_publisher"))
                     runs.begin(group)

@@ -39,8 +39,9 @@ from fastprovd.store.state import StateStore
 
 log = structlog.get_logger(__name__)
 
-# A restart of bluetoothd takes 0.6 to 2.2 s; an adapter that is away longer fails the run.
-_ADAPTER_PAUSES_S: Final = (1.0, 2.0)
+# A restart of bluetoothd takes 0.6 to 2.2 s, and after a crash the adapter may be busy for 10 s
+# with the scan of before; one that is away longer fails the run.
+_ADAPTER_PAUSES_S: Final = (1.0, 2.0, 4.0, 4.0)
 _TIDS: Final = 256
 
 
@@ -103,6 +104,15 @@ class Gateway:
         self._campaign: Campaign | None = None
         self._radio_use = asyncio.Lock()
 
+    async def close_left_links(self) -> None:
+        """Hang up what a process before us left behind, if Bluetooth can be used now."""
+        async with self._radio_use:
+            try:
+                async with self._radio:
+                    await self._radio.close_left_links()
+            except BearerError as error:
+                log.info("left_links_not_closed", reason=str(error))
+
     # Runs
 
     @property
@@ -160,9 +170,13 @@ class Gateway:
         try:
             async with self._radio_use:
                 self.audiences.run_changed(campaign.run)
-                problem = await self._adapter_problem()
+                try:
+                    problem = await self._adapter_problem()
+                except asyncio.CancelledError:
+                    await self._end(campaign.run, Trigger.INTERRUPT, "the daemon ended before it")
+                    raise
                 if problem is not None:
-                    return await self._fail(campaign.run, problem)
+                    return await self._end(campaign.run, Trigger.NOTHING_HEARD, problem)
                 async with self._radio:
                     run = await campaign.execute()
                     # The next may be asked for now; it waits until all links are hung up.
@@ -207,10 +221,11 @@ class Gateway:
             await asyncio.sleep(pause_s)
         return None
 
-    async def _fail(self, run: Run, reason: str) -> Run:
+    async def _end(self, run: Run, trigger: Trigger, reason: str) -> Run:
+        """End a run that was announced and has not begun."""
         run_log = RunLog(run, self._store, self.audiences, self._clock)
         run_log.event("run_started", expected=run.expected)
-        await run_log.move(Trigger.NOTHING_HEARD, reason=reason)
+        await run_log.move(trigger, reason=reason)
         run_log.event("run_finished", state=run_log.run.state.value, reason=reason)
         return run_log.run
 

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
+from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.clock import SystemClock
-from fastprovd.errors import NoRun, RunInProgress, UnknownNode
+from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
+from fastprovd.errors import BluetoothUnavailable, NoRun, RunInProgress, UnknownNode
 from fastprovd.gateway import Gateway, open_gateway
 from fastprovd.records import Run, RunState
 from fastprovd.store.state import StateStore
@@ -223,5 +226,74 @@ def test_refreshing_the_nodes(run_virtual: RunVirtual[Any], tmp_path: Path) -> N
             assert [(await gateway.node(node.address)) for node in nodes] == nodes
             await asyncio.to_thread(gateway._store.save_run, replace(run, heard=41))
             assert (await gateway.refresh_nodes())[2] is False
+
+    run_virtual(main())
+
+
+def test_left_links_are_closed_before_the_radio_is_used(
+    run_virtual: RunVirtual[Any], tmp_path: Path
+) -> None:
+    """At the start, by a run and by a request; a linked board is not on the air for anybody."""
+    closed: list[bool] = []
+
+    class Radio(BleakBearer):
+        async def close_left_links(self) -> None:
+            closed.append(scene.adapter.discovering)
+
+    async def main() -> None:
+        nonlocal scene
+        scene = world(1)
+        radio = Radio("", scanner_backend(scene.adapter), client_backend(scene.adapter))
+        async with open_gateway(config(tmp_path), radio=radio, entropy=entropy()) as gateway:
+            await gateway.close_left_links()
+            await run_once(gateway, 1)
+            await gateway.get_onoff(0x0002)
+            assert closed == [False] * 3
+
+    scene: World
+    run_virtual(main())
+
+
+def test_without_bluetooth_no_links_are_closed(
+    run_virtual: RunVirtual[Any], tmp_path: Path
+) -> None:
+    """The start goes on, and the next use of the radio does it."""
+
+    class Radio(BleakBearer):
+        async def close_left_links(self) -> None:
+            raise BluetoothUnavailable("there is no Bluetooth adapter")
+
+    async def main() -> None:
+        adapter = world(1).adapter
+        radio = Radio("", scanner_backend(adapter), client_backend(adapter))
+        async with open_gateway(config(tmp_path), radio=radio, entropy=entropy()) as gateway:
+            with capture_logs() as logs:
+                await gateway.close_left_links()
+        assert "left_links_not_closed" in [entry["event"] for entry in logs]
+
+    run_virtual(main())
+
+
+def test_a_run_that_is_interrupted_before_it_begins_is_kept(
+    run_virtual: RunVirtual[Any], tmp_path: Path
+) -> None:
+    """It was announced, so its end is told and stored, too."""
+
+    class Radio(BleakBearer):
+        async def close_left_links(self) -> None:
+            await asyncio.Event().wait()
+
+    async def main() -> None:
+        adapter = world(1).adapter
+        radio = Radio("", scanner_backend(adapter), client_backend(adapter))
+        async with open_gateway(config(tmp_path), radio=radio, entropy=entropy()) as gateway:
+            executing = asyncio.create_task(run_once(gateway, 1))
+            await asyncio.sleep(1)
+            executing.cancel()
+            await asyncio.wait([executing])
+            assert executing.cancelled()
+            last, _ = await gateway.last_run()
+            assert last is not None
+            assert last.state is RunState.INTERRUPTED
 
     run_virtual(main())

@@ -6,7 +6,6 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
@@ -19,6 +18,7 @@ from bleak.backends.scanner import BaseBleakScanner
 
 from fastprovd.bearers.bluez import close_left_links, find_adapter
 from fastprovd.bearers.bluez_watch import BluezWatch
+from fastprovd.bearers.connection import DISCONNECT_TIMEOUT_S, Connection
 from fastprovd.bearers.errors import BLEAK_ERRORS, Remedy, describe, diagnose
 from fastprovd.bearers.gatt import PROVISIONING, PROXY, GattLink, MeshService
 from fastprovd.bearers.radio import RadioUse
@@ -40,10 +40,6 @@ CONNECT_BACK_OFF_S: Final = (0.25, 0.5, 1.0)
 CONNECT_ATTEMPTS: Final = 3
 # Links at once, those included that BlueZ is still hanging up: what adapters of all makes bear.
 MAX_LINKS: Final = 5
-# bleak gives up after 10 s.
-DISCONNECT_TIMEOUT_S: Final = 12.0
-# The link is gone with bluetoothd or the adapter; this is for bleak to close its files.
-_GONE_TIMEOUT_S: Final = 1.0
 # A connection waits so long for Bluetooth to return: bluetoothd restarts in 0.6 to 2.2 s, a person
 # needs half a minute to plug an adapter in again, and BlueZ some seconds to show it.
 RETURN_S: Final = 45.0
@@ -52,38 +48,6 @@ _RETURN_PAUSE_S: Final = 0.5
 _DEVICE_LIFE_S: Final = 20.0
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(eq=False, slots=True)
-class _Connection:
-    """A link and bleak's side of it; `is_gone` with bluetoothd or the adapter."""
-
-    device_address: str
-    link: GattLink
-    client: BleakClient
-    is_gone: bool = False
-    has_slot: bool = False
-    hanging_up: asyncio.Timeout | None = None
-
-    def lose(self, reason: str) -> None:
-        self.is_gone = True
-        self.link.lose(reason)
-        if self.hanging_up is not None and not self.hanging_up.expired():
-            self.hanging_up.reschedule(asyncio.get_running_loop().time() + _GONE_TIMEOUT_S)
-
-    async def hang_up(self) -> None:
-        limit_s = _GONE_TIMEOUT_S if self.is_gone else DISCONNECT_TIMEOUT_S
-        try:
-            async with asyncio.timeout(limit_s) as self.hanging_up:
-                await self.client.disconnect()
-        except BLEAK_ERRORS as error:
-            (log.debug if self.is_gone else log.warning)(
-                "disconnect_failed", device_address=self.device_address, error=describe(error)
-            )
-        else:
-            log.debug("link_closed", device_address=self.device_address)
-        finally:
-            self.hanging_up = None
 
 
 class BleakBearer:
@@ -119,14 +83,14 @@ class BleakBearer:
         self._connect_attempts = connect_attempts
         self._is_open = False
         self._scan: BleakScan | None = None
-        self._connections: set[_Connection] = set()
+        self._connections: set[Connection] = set()
         self._lost_s = -math.inf
         self._watch = AsyncExitStack()
         self._radio = RadioUse()
         self._slots = asyncio.Semaphore(max_links)
         self._swaps = Swaps()
         self._devices: dict[str, tuple[BLEDevice, float]] = {}
-        self._hang_ups: dict[asyncio.Task[None], _Connection] = {}
+        self._hang_ups: dict[asyncio.Task[None], Connection] = {}
 
     async def __aenter__(self) -> Self:
         if self._is_bluez:
@@ -245,7 +209,7 @@ class BleakBearer:
             yield connection.link
 
     @asynccontextmanager
-    async def _closing(self, connection: _Connection) -> AsyncIterator[None]:
+    async def _closing(self, connection: Connection) -> AsyncIterator[None]:
         try:
             yield
         finally:
@@ -271,7 +235,7 @@ class BleakBearer:
         else:
             self._adapter_name = await find_adapter(self._adapter)
 
-    async def _connect(self, device_address: str, service: MeshService) -> _Connection:
+    async def _connect(self, device_address: str, service: MeshService) -> Connection:
         loop = asyncio.get_running_loop()
         started_s = loop.time()
         attempt = 1
@@ -316,12 +280,12 @@ class BleakBearer:
                 )
                 return connection
 
-    async def _open(self, device_address: str, service: MeshService) -> _Connection:
+    async def _open(self, device_address: str, service: MeshService) -> Connection:
         await self._find_adapter()
         self._swaps.forget(device_address)
         link = GattLink(device_address, service)
         client = self._client(device_address, link.on_disconnected)
-        connection = _Connection(device_address, link, client)
+        connection = Connection(device_address, link, client)
         self._connections.add(connection)
         try:
             async with asyncio.timeout(2 * self._connect_timeout_s + _BLEAK_MARGIN_S):
@@ -392,7 +356,7 @@ class BleakBearer:
             if seen_s > oldest_s
         }
 
-    def _hang_up(self, connection: _Connection) -> None:
+    def _hang_up(self, connection: Connection) -> None:
         # Not in a TaskGroup: an error elsewhere must not cancel it and leave a link behind.
         task = asyncio.create_task(
             connection.hang_up(), name=f"hang_up[{connection.device_address}]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import structlog
@@ -132,7 +132,11 @@ async def _bluetoothd() -> AsyncIterator[MessageBus]:
             f"bluetoothd could not be asked ({describe(error)}); start it"
         ) from error
     finally:
+        was_connected = bus.connected
         bus.disconnect()
+        if was_connected:  # else it would wait for ever
+            with suppress(OSError, EOFError):
+                await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
 
 
 async def _managed_objects(bus: MessageBus) -> Objects:

@@ -90,8 +90,7 @@ class BleakScan:
                 backend=self._backend,
             )
             try:
-                async with asyncio.timeout(START_TIMEOUT_S):
-                    await scanner.start()
+                await self._begin(scanner)
             except BLEAK_ERRORS as error:
                 diagnosis = diagnose(error)
                 log.debug("scan_start_failed", attempt=attempt, error=describe(error))
@@ -102,9 +101,29 @@ class BleakScan:
                     ) from error
                 await asyncio.sleep(pause_s)
             else:
-                self._scanner = scanner
                 log.debug("scan_started", attempts=attempt)
                 return
+
+    async def _begin(self, scanner: BleakScanner) -> None:
+        """Start discovery; when we are cancelled meanwhile, it is there to be stopped.
+
+        bleak forgets a StartDiscovery whose answer it did not wait for, and BlueZ then answers
+        InProgress to all later ones.
+        """
+        starting = asyncio.create_task(scanner.start(), name="scan_start")
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await asyncio.wait({starting}, timeout=START_TIMEOUT_S)
+            if starting.done() and not starting.cancelled() and starting.exception() is None:
+                self._scanner = scanner
+            raise
+        finally:
+            if not starting.done():
+                starting.cancel()
+                await asyncio.wait({starting})
+        self._scanner = scanner
 
     async def stop(self) -> None:
         """Stop discovery; a BlueZ that refuses is logged, the scan is over all the same."""

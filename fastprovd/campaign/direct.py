@@ -86,7 +86,7 @@ class _Addresses:
 class Direct:
     """Provisions all boards that were heard.
 
-    `failed` has the UUIDs of those that are no nodes, and why.
+    `failed` has the UUIDs of those that are no nodes, and why; `is_complete` once all were tried.
     """
 
     def __init__(
@@ -118,6 +118,7 @@ class Direct:
         self._tasks: deque[_Task] = deque()
         self._made = 0
         self.has_begun = False
+        self.is_complete = False
         self.failed: dict[bytes, str] = {}
 
     async def provision_all(self) -> None:
@@ -131,6 +132,7 @@ class Direct:
         while self._tasks:
             await together(self._work, min(self._settings.links, len(boards)))
             await self._hear_again()
+        self.is_complete = True
         await self._log.move(Trigger.ALL_TRIED)
 
     async def _hear_again(self) -> None:

@@ -299,7 +299,7 @@ class Campaign:
             self._settings.expected,
             len(self._picture.boards),
             strangers=len(self._strangers.taken()),
-            is_quiet=self._quiet_since is not None,
+            is_complete=self._quiet_since is not None or self._direct.is_complete,
             failed=failed,
         )
 

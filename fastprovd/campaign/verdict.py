@@ -14,6 +14,10 @@ SILENT: Final = (
     "provisioned, but it answers nothing: its provisioner left it without AppKey, or it is off or "
     "out of reach; power-cycle it and run again"
 )
+UNASKED: Final = (
+    "provisioned, but the run ended before it could be asked, or before it answered; power-cycle "
+    "all boards and run again"
+)
 SILENT_PRIMARY: Final = (
     "the Primary Provisioner does not answer: it restarted, or is off or out of reach; "
     "power-cycle all boards and run again"
@@ -37,21 +41,22 @@ def missing_boards(
     heard: int,
     *,
     strangers: int = 0,
-    is_quiet: bool = True,
+    is_complete: bool = True,
     failed: Mapping[bytes, str] = MappingProxyType({}),
 ) -> tuple[MissingBoard, ...]:
     """Return who keeps the run from being done; empty when every board is proven.
 
-    `unprovisioned` are our boards that still advertise 0x1827 once all is quiet; while it is not,
-    they may have become nodes since, and BlueZ may repeat what they advertised before. `failed`
-    has the UUIDs of those that we tried ourselves, with the reason; among the nodes are so many
-    `strangers`. A board that forgot its address and answers under a new one is not missing.
+    `unprovisioned` are our boards that still advertise 0x1827 once all is quiet. A run that is not
+    `is_complete` has not asked everybody, and ended in an air that was not quiet: boards may have
+    become nodes since, and BlueZ may repeat what they advertised before. `failed` has the UUIDs of
+    those that we tried ourselves, with the reason; among the nodes are so many `strangers`. A board
+    that forgot its address and answers under a new one is not missing.
     """
     nodes = list(nodes)
     answering = {node.device_uuid for node in nodes if node.proven and node.device_uuid}
     missing = [
         MissingBoard(
-            SILENT_PRIMARY if node.role is NodeRole.PRIMARY_PROVISIONER else SILENT,
+            _unproven(node, is_complete),
             node.address,
             node.device_uuid,
             node.device_address,
@@ -68,7 +73,7 @@ def missing_boards(
         left = sorted(left, key=lambda board: -board.last_seen_s)[:unaccounted]
         missing += [
             MissingBoard(
-                _left(failed.get(board.uuid), is_quiet),
+                _left(failed.get(board.uuid), is_complete),
                 None,
                 board.uuid,
                 board.device_address,
@@ -81,10 +86,16 @@ def missing_boards(
     return tuple(missing)
 
 
-def _left(failure: str | None, is_quiet: bool) -> str:
+def _unproven(node: Node, is_complete: bool) -> str:
+    if node.role is NodeRole.PRIMARY_PROVISIONER:
+        return SILENT_PRIMARY
+    return SILENT if is_complete else UNASKED
+
+
+def _left(failure: str | None, is_complete: bool) -> str:
     if failure is not None:
         return f"it could not be provisioned: {failure}; power-cycle it and run again"
-    return UNPROVISIONED if is_quiet else LAST_HEARD_UNPROVISIONED
+    return UNPROVISIONED if is_complete else LAST_HEARD_UNPROVISIONED
 
 
 def _unaccounted(expected: int | None, heard: int) -> str:

@@ -186,3 +186,22 @@ def test_another_adapter_may_vanish(run_paced: RunPaced, private_bus: PrivateBus
             assert b.board.log.count("connected") == 1
 
     run_paced(main())
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.005, 0.01, 0.03, 0.1])
+def test_a_scan_is_cancelled_while_it_begins(
+    run_paced: RunPaced, private_bus: PrivateBus, after_s: float
+) -> None:
+    """At whatever moment: BlueZ keeps no session of ours, and the next scan begins."""
+
+    async def main() -> None:
+        async with bench(private_bus) as b, BleakBearer() as bearer:
+            await find(bearer)
+            finding = asyncio.create_task(find(bearer))
+            await asyncio.sleep(after_s)
+            finding.cancel()
+            await asyncio.wait([finding])
+            assert not b.adapter.discovering
+            await find(bearer)
+
+    run_paced(main())

@@ -124,3 +124,14 @@ def test_board_is_found_by_its_device_address() -> None:
     assert board is not None
     assert board.uuid == UUID
     assert picture.board_at("BB") is None
+
+
+def test_a_board_that_became_a_proxy_is_not_unprovisioned() -> None:
+    """Its old data may be told once more when a scan begins; the later report holds."""
+    picture = _picture()
+    picture.receive(_heard(UnprovisionedDevice(UUID), 1.0))
+    assert len(picture.unprovisioned(2.0, 5.0)) == 1
+    picture.receive(_heard(NetworkIdentity(NET_KEY.network_id), 1.5))
+    assert picture.unprovisioned(2.0, 5.0) == []
+    picture.receive(_heard(UnprovisionedDevice(UUID), 3.0))
+    assert len(picture.unprovisioned(4.0, 5.0)) == 1

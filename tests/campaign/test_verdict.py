@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from fastprovd.campaign.air_picture import HeardBoard
 from fastprovd.campaign.verdict import (
+    LAST_HEARD_UNPROVISIONED,
     SILENT,
     SILENT_PRIMARY,
+    UNASKED,
     UNPROVISIONED,
     missing_boards,
     summary,
@@ -67,3 +69,19 @@ def test_summary_names_addresses() -> None:
 def test_target_is_what_was_announced_or_heard() -> None:
     """More boards heard than announced raise the target."""
     assert (target(None, 4), target(5, 4), target(3, 4)) == (4, 5, 4)
+
+
+def test_no_more_boards_are_called_unprovisioned_than_are_missing() -> None:
+    """Those that were heard last; the others are nodes whose UUID nobody knows."""
+    nodes = [PRIMARY, _node(3, proven=True), _node(4, proven=True)]
+    heard = [HeardBoard(bytes([n]) * 16, f"{n:02X}", -50, float(n)) for n in (1, 3, 2)]
+    assert [board.device_address for board in missing_boards(nodes, heard, 4, 4)] == ["03"]
+
+
+def test_a_run_that_broke_off_says_only_what_it_knows() -> None:
+    """Nobody is called silent who was not asked, or unprovisioned who may be a node by now."""
+    left = HeardBoard(b"x" * 16, "AA", -50, 0.0)
+    nodes = [PRIMARY, _node(3, proven=False)]
+    unasked, unprovisioned = missing_boards(nodes, [left], None, 3, is_complete=False)
+    assert unasked.reason == UNASKED
+    assert unprovisioned.reason == LAST_HEARD_UNPROVISIONED

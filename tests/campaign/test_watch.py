@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from fastprovd.campaign.air_picture import AirPicture, HeardBoard
 from fastprovd.campaign.inventory import Inventory
-from fastprovd.campaign.watch import RESTART_S, SILENT_S, Watch
+from fastprovd.campaign.watch import ABSENCE_S, RESTART_S, SILENT_S, Watch
 from fastprovd.clock import SystemClock
 from fastprovd.errors import BluetoothUnavailable, LocalProtocolError
 from fastprovd.mesh.beacons import Advertisement, NetworkIdentity, UnprovisionedDevice
@@ -219,5 +219,34 @@ def test_watching_goes_on_until_it_is_cancelled(run_virtual: RunVirtual[Any]) ->
         await asyncio.wait([watching])
         assert watching.cancelled()
         assert not scene.bearer.is_scanning
+
+    run_virtual(main())
+
+
+def test_time_without_a_scan_does_not_count(run_virtual: RunVirtual[Any]) -> None:
+    """What is heard after an absence is heard in time."""
+
+    async def main() -> None:
+        scene = Scene([(9.0, PROXY)])
+        scene.bearer.refuses_scans_until_s = 30.0
+        assert await scene.watch.until(_is_proxy, 10.0) is not None
+        assert CLOCK.monotonic() == 39.0
+        assert scene.watch.deaf_s == 30.0
+
+    run_virtual(main())
+
+
+def test_an_absence_that_lasts_is_not_waited_for(run_virtual: RunVirtual[Any]) -> None:
+    """Nor by the waits after the one in which it began."""
+
+    async def main() -> None:
+        scene = Scene()
+        scene.bearer.refuses_scans_until_s = 3600.0
+        assert await scene.watch.until(_is_proxy, 10.0) is None
+        assert CLOCK.monotonic() == 10.0 + ABSENCE_S
+        assert await scene.watch.until(_is_proxy, 10.0) is None
+        assert CLOCK.monotonic() == 20.0 + ABSENCE_S
+        assert scene.watch.deaf_s == ABSENCE_S
+        assert scene.restarts == [str(BROKEN)]
 
     run_virtual(main())

@@ -210,3 +210,56 @@ def test_errors_are_worded_as_bluez_does(run_paced: RunPaced, private_bus: Priva
         )
 
     run(run_paced, private_bus, scenario)
+
+
+def test_an_adapter_is_unplugged_and_plugged_in(
+    run_paced: RunPaced, private_bus: PrivateBus
+) -> None:
+    """Its objects go, links with them; it comes back under another name, switched on."""
+
+    async def scenario(b: Bench, p: Program) -> None:
+        await p.find(b.board)
+        await p.connect()
+        await b.bluetoothd.unplug()
+        assert await p.objects() == {}
+        assert b.adapter.connections == 0
+        error = await p.call(ADAPTER, "org.bluez.Adapter1.StartDiscovery")
+        assert str(error).startswith("org.freedesktop.DBus.Error.UnknownObject")
+        b.bluetoothd.plug("hci1")
+        (objects,) = (await p.objects()).items()
+        assert objects[0] == "/org/bluez/hci1"
+        assert objects[1]["org.bluez.Adapter1"]["Powered"]
+
+    run(run_paced, private_bus, scenario)
+
+
+def test_a_scan_may_outlive_a_crash(run_paced: RunPaced, private_bus: PrivateBus) -> None:
+    """The next bluetoothd is busy until the kernel has ended it; after a proper stop it is not."""
+
+    async def scenario(b: Bench, p: Program) -> None:
+        b.adapter.scan_outlives_crash = True
+        for end in (b.bluetoothd.terminate, b.bluetoothd.kill):
+            assert await p.call(ADAPTER, "org.bluez.Adapter1.StartDiscovery") is None
+            await end()
+            await b.bluetoothd.start()
+        error = await p.call(ADAPTER, "org.bluez.Adapter1.StartDiscovery")
+        assert str(error).startswith("org.bluez.Error.InProgress")
+        await asyncio.sleep(b.adapter.timing.orphan_scan_s)
+        assert await p.call(ADAPTER, "org.bluez.Adapter1.StartDiscovery") is None
+
+    run(run_paced, private_bus, scenario)
+
+
+def test_the_radio_is_disturbed(run_paced: RunPaced, private_bus: PrivateBus) -> None:
+    """Every link is lost on both sides, and can be opened again."""
+
+    async def scenario(b: Bench, p: Program) -> None:
+        await p.find(b.board)
+        await p.connect()
+        b.adapter.lose_links()
+        await asyncio.sleep(0.2)
+        assert f"{DEVICE.rsplit('/', 1)[-1]} Connected=False" in p.signals
+        assert b.adapter.connections == 0
+        await p.connect()
+
+    run(run_paced, private_bus, scenario)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from dbus_fast.aio import MessageBus
 
@@ -26,3 +28,18 @@ async def test_two_buses_are_two(private_bus: PrivateBus) -> None:
     assert still.unique_name
     still.disconnect()
     await still.wait_for_disconnect()
+
+
+async def test_a_killed_bus_starts_again_at_its_address(private_bus: PrivateBus) -> None:
+    """Who was connected is not any more; who connects now is."""
+    address = private_bus.address
+    before = await MessageBus(bus_address=address).connect()
+    private_bus.kill()
+    with contextlib.suppress(OSError, EOFError):
+        await before.wait_for_disconnect()
+    private_bus.start()
+    assert private_bus.address == address
+    after = await MessageBus(bus_address=address).connect()
+    assert after.unique_name
+    after.disconnect()
+    await after.wait_for_disconnect()

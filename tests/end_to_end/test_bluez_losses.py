@@ -50,6 +50,11 @@ async def restart_bluetoothd(_: Scene, bluetoothd: Bluetoothd) -> None:
     await bluetoothd.start()
 
 
+async def restart_bluetoothd_under_a_scan(s: Scene, bluetoothd: Bluetoothd) -> None:
+    s.adapter.scan_outlives_crash = True
+    await restart_bluetoothd(s, bluetoothd)
+
+
 async def adapter_off_for_30_s(s: Scene, _: Bluetoothd) -> None:
     s.adapter.power(on=False)
     await asyncio.sleep(30)
@@ -115,7 +120,9 @@ def test_bluetoothd_is_killed_and_restarted(
     assert end is RunState.DONE
 
 
-@pytest.mark.parametrize("fault", [restart_bluetoothd, adapter_off_for_30_s])
+@pytest.mark.parametrize(
+    "fault", [restart_bluetoothd, restart_bluetoothd_under_a_scan, adapter_off_for_30_s]
+)
 def test_scanning_is_back_soon(run_paced: RunPaced, private_bus: PrivateBus, fault: Fault) -> None:
     """Within ten seconds of the return boards are heard again."""
 

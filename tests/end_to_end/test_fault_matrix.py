@@ -10,12 +10,13 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
+from structlog.testing import capture_logs
 
 from fastprovd.campaign.verdict import UNPROVISIONED
 from fastprovd.emulator.hosts import Host
 from fastprovd.emulator.private_bus import PrivateBus
 from fastprovd.emulator.timeline import Happening
-from fastprovd.records import MissingBoard, NodeRole, Run, RunState
+from fastprovd.records import MissingBoard, Run, RunState
 from tests.support import paced
 from tests.support.fault_table import outcome_of
 from tests.support.faults import BOARDS, FAULTS, PHASES, Fault, Phase, World, world
@@ -33,6 +34,8 @@ def cells(*, whole: bool) -> Iterator[tuple[Fault, Phase, Host]]:
     """Yield what is to be run."""
     for row, fault in enumerate(FAULTS):
         for column, phase in enumerate(PHASES):
+            if fault.needs_link and not phase.has_link:
+                continue
             for number, host in enumerate(HOSTS):
                 is_chosen = (column - row) % STRIDE == 0 and (column // STRIDE + row) % 2 == number
                 if whole or is_chosen:
@@ -62,11 +65,13 @@ def test_run_survives_or_says_why(
 
     async def main() -> None:
         async with world(private_bus, host, phase, seed=1) as w:
-            async with asyncio.TaskGroup() as group:
-                executing = group.create_task(w.scene.campaign.execute())
-                assert await w.moment() is phase.state, "the fault must hit its phase"
-                await fault.happen(w)
+            with capture_logs() as logs:
+                async with asyncio.TaskGroup() as group:
+                    executing = group.create_task(w.scene.campaign.execute())
+                    assert await w.moment() is phase.state, "the fault must hit its phase"
+                    await fault.happen(w)
             run = executing.result()
+            w.logged = [entry["event"] for entry in logs]
             assert fault.took_effect(w), "nobody noticed the fault"
             record_property("outcome", outcome_of(run, w.scene.without_app_key()))
             check_end(w, run, fault)
@@ -87,7 +92,10 @@ def check_end(w: World, run: Run, fault: Fault) -> None:
     assert set(known) <= ever, "a node that never was"
     proven = {address for address, node in known.items() if node.proven}
     assert all(truth[address].has_app_key for address in proven if address in truth)
-    if fault.spares_boards:
+    if fault.spares_boards and "could not be reached" in (run.reason or ""):
+        # A flaw of the firmware: it ends its Node Identity while nobody is connected.
+        assert w.primary.is_silent
+    elif fault.spares_boards:
         w.scene.check_against_truth(run)
     if run.state is RunState.DONE:
         assert run.reason is None
@@ -99,15 +107,17 @@ def check_end(w: World, run: Run, fault: Fault) -> None:
         # Nothing was begun, so nobody else is a node.
         assert len(truth) <= 1
         return
-    assert len(run.missing) == BOARDS - len(proven)
+    # A board that rebooted may have got another address since, and then is in both numbers.
+    named = {board.address for board in run.missing if board.address is not None}
+    assert named == set(known) - proven
+    assert len(run.missing) == max(len(named), BOARDS - len(proven))
     for board in run.missing:
         if board.reason == UNPROVISIONED:
             assert was_free(w, board), "a node is called unprovisioned"
-        if board.address is not None:
-            assert board.address in ever - proven
-    if "restarted" in run.reason or "could not be reached" in run.reason:
-        primaries = {n.device_address for n in known.values() if n.role is not NodeRole.NODE}
-        assert {victim.device_address for victim in w.victims} <= primaries
+    if "restarted" in run.reason:
+        assert w.victims == [w.primary]
+    if "could not be reached" in run.reason:
+        assert w.primary.is_silent or w.victims == [w.primary]
 
 
 def was_free(w: World, board: MissingBoard) -> bool:

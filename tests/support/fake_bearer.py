@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from fastprovd.errors import BearerError
+from fastprovd.errors import BearerError, BluetoothUnavailable
 from fastprovd.mesh.beacons import Advertisement
 from tests.support.fake_link import FakeLink
 
@@ -30,6 +30,7 @@ class FakeBearer:
         self._endless = endless
         self.scans: list[list[float]] = []
         self.connects: list[tuple[float, str]] = []
+        self.refuses_scans_until_s = 0.0
         # Seconds that an attempt takes, and how it ends.
         self.refuses: Callable[[str], tuple[float, BearerError] | None] = lambda _: None
 
@@ -43,6 +44,8 @@ class FakeBearer:
         """Play the next script."""
         assert not self.is_scanning, "one discovery at a time"
         loop = asyncio.get_running_loop()
+        if loop.time() < self.refuses_scans_until_s:
+            raise BluetoothUnavailable("bluetoothd is gone")
         times = [loop.time()]
         self.scans.append(times)
         script = self.scripts.pop(0) if self.scripts else ()

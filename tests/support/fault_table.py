@@ -13,7 +13,7 @@ from tests.support.faults import FAULTS, PHASES
 
 LEGEND = (
     "D done; d all but the boards that the firmware itself left without AppKey; P partial, "
-    "F failed, each with a true reason; X the test failed; . not run"
+    "F failed, each with a true reason; X the test failed; . not run, or there is no link to lose"
 )
 
 

@@ -36,6 +36,11 @@ class Phase:
     passes: str = ""
     after_s: float = 0.0
 
+    @property
+    def has_link(self) -> bool:
+        """Whether a link is open then."""
+        return self.state not in (RunState.SCANNING, RunState.CONNECTING, RunState.PROVISIONING)
+
 
 def _pdu(name: str) -> Phase:
     return Phase(name, RunState.PROVISIONING_PRIMARY, name)
@@ -66,7 +71,10 @@ PHASES: Final = (
 
 @dataclass
 class World:
-    """A scene, what is behind its door, and the moment that is waited for."""
+    """A scene, what is behind its door, and the moment that is waited for.
+
+    `logged` are the names of the events in the log, in the end.
+    """
 
     scene: Scene
     bus: PrivateBus
@@ -76,6 +84,7 @@ class World:
     passed_in: asyncio.Future[RunState]
     others: AsyncExitStack
     victims: list[Board] = field(default_factory=list)
+    logged: list[str] = field(default_factory=list)
 
     async def moment(self) -> RunState:
         """Wait for the phase, and return the state of the run at that moment."""
@@ -128,13 +137,14 @@ async def world(bus: PrivateBus, host: Host, phase: Phase, seed: int) -> AsyncIt
 class Fault:
     """`happen` lasts until it is over; `took_effect` is asked at the end of the run.
 
-    `spares_boards`: the run can lose nothing by it.
+    `spares_boards`: the run can lose nothing by it. `needs_link`: it can only happen to one.
     """
 
     name: str
     happen: Callable[[World], Coroutine[Any, Any, None]]
     took_effect: Callable[[World], bool]
     spares_boards: bool = True
+    needs_link: bool = False
 
 
 async def _killed(w: World) -> None:
@@ -234,8 +244,12 @@ async def _other_client_scans(w: World) -> None:
         await asyncio.sleep(0.1)
 
 
-def _always(_: World) -> bool:
-    return True
+def _was_noticed(w: World) -> bool:
+    return "bluetooth_lost" in w.logged
+
+
+def _link_was_missed(w: World) -> bool:
+    return not {"link_lost", "write_failed"}.isdisjoint(w.logged)
 
 
 def _connects_failed(w: World) -> bool:
@@ -243,14 +257,14 @@ def _connects_failed(w: World) -> bool:
 
 
 FAULTS: Final = (
-    Fault("bluetoothd killed", _killed, _always),
-    Fault("bluetoothd killed, scan goes on", _killed_and_busy, _always),
-    Fault("bluetoothd stopped", _stopped, _always),
-    Fault("D-Bus gone", _bus_gone, _always),
-    Fault("adapter off for 5 s", _off(5), _always),
-    Fault("adapter off for 30 s", _off(30), _always),
-    Fault("unplugged for 30 s, then hci1", _unplugged, _always),
-    Fault("link lost", _link_lost, _always),
+    Fault("bluetoothd killed", _killed, _was_noticed),
+    Fault("bluetoothd killed, scan goes on", _killed_and_busy, _was_noticed),
+    Fault("bluetoothd stopped", _stopped, _was_noticed),
+    Fault("D-Bus gone", _bus_gone, _was_noticed),
+    Fault("adapter off for 5 s", _off(5), _was_noticed),
+    Fault("adapter off for 30 s", _off(30), _was_noticed),
+    Fault("unplugged for 30 s, then hci1", _unplugged, _was_noticed),
+    Fault("link lost", _link_lost, _link_was_missed, needs_link=True),
     Fault(
         "connection refused",
         _refused("org.bluez.Error.Failed", "le-connection-refused"),
@@ -268,7 +282,7 @@ FAULTS: Final = (
     ),
     Fault("InProgress on scan", _busy_for_scans, lambda w: not w.scene.adapter.fail_scans),
     Fault("stale advertisement data", _stale_data, lambda w: w.scene.adapter.held_reports > 0),
-    Fault("another client scans", _other_client_scans, _always),
+    Fault("another client scans", _other_client_scans, lambda w: w.scene.adapter.discovering),
     Fault(
         "Primary loses power",
         _cut(lambda w: w.primary),

@@ -58,6 +58,10 @@ async def _beat_while_it_lives(bus_address: str) -> None:
     bus = MessageBus(bus_address=bus_address)
     try:
         await bus.connect()
+    except BaseException:
+        bus.disconnect()
+        raise
+    try:
         while True:
             await asyncio.sleep(_BEAT_S)
             with loop.hold():
