@@ -22,6 +22,9 @@ RunVirtual = Callable[[Coroutine[Any, Any, T]], T]
 
 # For long runs: `pytest --hypothesis-profile=fuzz`.
 settings.register_profile("fuzz", max_examples=20_000, deadline=None)
+# How long an example takes says more about the machine's load than about the code.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

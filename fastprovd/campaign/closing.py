@@ -81,6 +81,7 @@ class Closing:
         if self._settings.close == "leave_open":
             return
         await self._log.move(Trigger.ASKED, window=Window.UNKNOWN)
+        self._log.publish_nodes()  # nobody who waits for the answers has to wait for the window
         if self._begun is None:
             self._begun = self._clock.monotonic()
             if not self._collecting.unaccounted():
