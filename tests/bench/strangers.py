@@ -1,4 +1,4 @@
-"""How many strangers get in: `python -m tests.bench.strangers --seeds 1000`.
+"""How many strangers get in: `make bench-strangers`, or `python -m tests.bench.strangers`.
 
 Each seed is a small run with an inventory, loss up to 30 %, and one or two boards that are not
 ours and are switched on at any time from before the scan to beyond INFO_SET. The first line of the
