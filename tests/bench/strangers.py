@@ -2,7 +2,8 @@
 
 Each seed is a small run with an inventory, loss up to 30 %, and one or two boards that are not
 ours and are switched on at any time from before the scan to beyond INFO_SET. The first line of the
-table must be 0; the firmware takes whoever comes after INFO_SET, so those must all be named.
+table must be 0; the firmware takes whoever comes after INFO_SET, or in the 0.3 s that it takes to
+hear a board and to send INFO_SET, so those must all be named.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ def main() -> None:
         if outcome.taken_in_time:
             sys.stdout.write(f"seed {seed}: {outcome.taken_in_time} taken\n")
     sys.stdout.write(f"{options.seeds} runs among strangers\n")
-    sys.stdout.write(f"  on the air before INFO_SET, provisioned   {counts['taken_in_time']}\n")
-    sys.stdout.write(f"  on the air after INFO_SET, provisioned    {counts['taken_late']}\n")
+    sys.stdout.write(f"  on the air before the start, provisioned  {counts['taken_in_time']}\n")
+    sys.stdout.write(f"  on the air after the start, provisioned   {counts['taken_late']}\n")
     sys.stdout.write(f"    of them named in the result             {counts['named']}\n")
     sys.stdout.write(f"  runs refused because of a stranger        {counts['refused']}\n")
     for name in sorted(counts):

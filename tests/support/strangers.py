@@ -15,8 +15,8 @@ from fastprovd.records import Run, RunState
 from tests.support.scene import Scene, device_address, scene
 
 LOSSES = (0.0, 0.1, 0.3)
-# Right before INFO_SET a board must have had time to be heard once.
-HEARD_S = 0.1
+# To hear a board once, to end the scan, and until the Primary has both segments of INFO_SET.
+HEARD_S = 0.3
 
 
 @dataclass
