@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-dev
 DEMO_STAMP := $(VENV)/.installed-demo
 
-.PHONY: demo test fault-matrix system-test lint bench bench-runs bench-strangers coverage clean
+.PHONY: demo test fault-matrix system-test hw-rehearsal lint bench bench-runs bench-strangers coverage clean
 
 demo: $(DEMO_STAMP)
 	$(BIN)/fastprovd demo
@@ -22,6 +22,10 @@ fault-matrix: $(STAMP)
 SUITE ?= bookworm
 system-test: | $(VENV)/bin/python
 	SYSTEM_PYTHON=$(BIN)/python tests/system/run.sh $(SUITE) $(PYTEST_OPTIONS)
+
+# hw-tests on emulated boards, at the speed of real ones.
+hw-rehearsal: $(STAMP)
+	$(BIN)/python -m pytest hw-tests -q -rs --rehearsal 10 --soak-rounds 2 --require-bench $(PYTEST_OPTIONS)
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -59,5 +63,5 @@ $(STAMP): pyproject.toml | $(VENV)/bin/python
 	@touch $@ $(DEMO_STAMP)
 
 clean:
-	rm -rf $(VENV) .system-test fault-matrix.txt .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov dist build
+	rm -rf $(VENV) .system-test hw-logs fault-matrix.txt .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,87 +1,190 @@
-"""The bench: which boards there are, and what happens where there is none."""
+"""The bench of a session: opened once, and skipped with the reason where there is none."""
 
 from __future__ import annotations
 
 import os
-import sys
-import tomllib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
+from fastprovd.errors import ConfigError
+from hwbench import flashing
+from hwbench.bench import Bench, RealSurroundings
+from hwbench.config import BenchConfig, load
+from hwbench.records import TestOutcome, write_csv
+from hwbench.report import write_report
+
 NO_BENCH = "no bench: pass --bench FILE or set FASTPROVD_BENCH"
+MARKERS = (
+    "hw: needs real radios and real firmware, or a rehearsal; every test here has it",
+    "nodes(n): needs a bench of at least n boards",
+    "power: cuts the power of boards",
+    "slow: takes minutes",
+    "destructive: kills programs of the gateway",
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """A gateway with real boards in reach; the fields are explained in bench.example.toml."""
+class BenchSession:
+    """What one session at a bench is about, and what it leaves in its directory."""
 
-    name: str
-    boards: int
-    config: Path
-    command: tuple[str, ...]
-    reset_command: tuple[str, ...]
-    run_timeout_s: float
+    def __init__(self, config: pytest.Config) -> None:
+        self.rehearsal: int | None = config.option.rehearsal
+        self.bench_config = _bench_config(config)
+        self.name = "rehearsal" if self.rehearsal else None
+        if self.bench_config is not None:
+            self.name = self.bench_config.name
+        stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+        self.directory = Path(config.option.root_logdir) / f"{self.name}-{stamp}"
+        self.bench: Bench | None = None
+        self._begun = datetime.now().astimezone()
+        self._outcomes: list[TestOutcome] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep what became of each test; a fixture that fails counts as well."""
+        if report.when != "call" and report.outcome == "passed":
+            return
+        reason = report.longreprtext
+        if isinstance(report.longrepr, tuple):
+            reason = report.longrepr[2].removeprefix("Skipped: ")
+        elif (crash := getattr(report.longrepr, "reprcrash", None)) is not None:
+            reason = crash.message
+        name = report.nodeid.rpartition("::")[2]
+        self._outcomes.append(TestOutcome(name, report.outcome, report.duration, reason))
+
+    def pytest_sessionfinish(self) -> None:
+        """Write the table of runs and the report."""
+        if self.bench is None:
+            return
+        write_csv(self.directory / "runs.csv", self.bench.runs)
+        write_report(self.directory / "report.html", self.bench, self._outcomes, self._begun)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say where the report is."""
+        if self.bench is not None:
+            terminalreporter.write_line(f"report: {self.directory / 'report.html'}")
+
+
+SESSION = pytest.StashKey[BenchSession]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Name options as pytest-embedded does, where it has them."""
     group = parser.getgroup("bench")
     group.addoption("--bench", metavar="FILE", help="bench.toml, see hw-tests/bench.example.toml")
     group.addoption(
         "--require-bench",
         action="store_true",
-        help="fail where a test would be skipped because the bench is missing or too small",
+        help="fail where a test would be skipped because the bench is missing or unfit",
     )
+    group.addoption("--rehearsal", metavar="N", type=int, help="an emulated bench of N boards")
+    group.addoption("--seed", type=int, default=1, help="of the emulated boards (default: 1)")
+    group.addoption(
+        "--root-logdir", metavar="DIR", default="hw-logs", help="where each session puts its files"
+    )
+    group.addoption("--skip-autoflash", action="store_true", help="take the firmware as it is")
+    group.addoption("--erase-nvs", action="store_true", help="erase NVS before flashing")
+    group.addoption("--soak-rounds", metavar="N", type=int, default=3, help="runs of the soak")
 
 
+@pytest.hookimpl(tryfirst=True)  # before JUnit looks where to write
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "hw: needs real radios and real firmware")
-    config.addinivalue_line("markers", "nodes(n): needs a bench of at least n boards")
+    """Read bench.toml, and let JUnit write into the session's directory unless told otherwise."""
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+    session = config.stash[SESSION] = BenchSession(config)
+    config.pluginmanager.register(session)
+    if session.name is not None and config.option.xmlpath is None:
+        config.option.xmlpath = str(session.directory / "junit.xml")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def _bench_config(config: pytest.Config) -> BenchConfig | None:
+    named = config.option.bench or os.environ.get("FASTPROVD_BENCH")
+    if config.option.rehearsal is not None or not named:
+        return None
+    try:
+        return load(Path(named))
+    except ConfigError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark every test, and tell JUnit the bench."""
+    name = config.stash[SESSION].name
     for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.hw)
+        item.add_marker(pytest.mark.hw)
+        if name is not None:
+            item.user_properties.append(("bench", name))
 
 
 @pytest.fixture(scope="session")
-def bench_or_none(request: pytest.FixtureRequest) -> Bench | None:
-    """The bench of --bench or FASTPROVD_BENCH; a bench file that is wrong is an error."""
-    named = request.config.getoption("--bench") or os.environ.get("FASTPROVD_BENCH")
-    if not named:
-        return None
-    path = Path(named)
-    values = tomllib.loads(path.read_text("utf-8"))
-    return Bench(
-        name=values["name"],
-        boards=values["boards"],
-        config=path.parent / values["config"],
-        command=tuple(values.get("command") or (sys.executable, "-m", "fastprovd")),
-        reset_command=tuple(values.get("reset_command", ())),
-        run_timeout_s=values["run_timeout_s"],
-    )
+def opened_bench(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Bench]:
+    """The bench of the session, flashed and with every console read."""
+    config = request.config
+    session = config.stash[SESSION]
+
+    def give_up(reason: str) -> NoReturn:
+        _give_up(config, reason)
+
+    with ExitStack() as stack:
+        if session.rehearsal is not None:
+            from hwbench import rehearsal
+
+            if (reason := rehearsal.missing()) is not None:
+                give_up(reason)
+            bench_config, surroundings = stack.enter_context(
+                rehearsal.rehearsal(
+                    session.rehearsal, config.option.seed, tmp_path_factory.mktemp("rehearsal")
+                )
+            )
+            bench = Bench(bench_config, surroundings, session.directory, give_up)
+        elif session.bench_config is not None:
+            bench_config = session.bench_config
+            if not config.option.skip_autoflash:
+                _flash(config, bench_config, session.directory)
+            bench = Bench(bench_config, RealSurroundings(bench_config), session.directory, give_up)
+        else:
+            give_up(NO_BENCH)
+        session.bench = bench
+        yield stack.enter_context(bench)
+
+
+def _flash(config: pytest.Config, bench: BenchConfig, directory: Path) -> None:
+    if bench.manifest is None:
+        return
+    try:
+        manifest = flashing.load_manifest(bench.manifest)
+        plan = {
+            board: flashing.images_for(board, manifest)
+            for board in bench.boards
+            if board.firmware is not None
+        }
+        directory.mkdir(parents=True)
+        flashing.flash(plan, erase_nvs=config.option.erase_nvs, log_directory=directory)
+    except flashing.FirmwareMissing as error:
+        _give_up(config, str(error))
 
 
 @pytest.fixture
-def bench(request: pytest.FixtureRequest, bench_or_none: Bench | None) -> Bench:
-    """The bench, if there is one that is large enough for the test."""
-    if bench_or_none is None:
-        _give_up(request, NO_BENCH)
-    marker = request.node.get_closest_marker("nodes")
-    needed = marker.args[0] if marker else 1
-    if bench_or_none.boards < needed:
-        _give_up(
-            request,
-            f"bench '{bench_or_none.name}' has {bench_or_none.boards} boards, test needs {needed}",
+def bench(request: pytest.FixtureRequest, opened_bench: Bench) -> Bench:
+    """The bench, if it has what the test's markers ask for."""
+    config = opened_bench.config
+    nodes = request.node.get_closest_marker("nodes")
+    if nodes is not None and len(config.boards) < nodes.args[0]:
+        opened_bench.give_up(
+            f"bench '{config.name}' has {len(config.boards)} boards, test needs {nodes.args[0]}"
         )
-    request.node.user_properties.append(("bench", bench_or_none.name))
-    return bench_or_none
+    if request.node.get_closest_marker("power") and opened_bench.power is None:
+        opened_bench.give_up(f"bench '{config.name}' has no [power] backend")
+    return opened_bench
 
 
-def _give_up(request: pytest.FixtureRequest, reason: str) -> NoReturn:
-    if request.config.getoption("--require-bench"):
+def _give_up(config: pytest.Config, reason: str) -> NoReturn:
+    if config.option.require_bench:
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)

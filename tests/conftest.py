@@ -20,6 +20,9 @@ from tests.support.fault_table import FaultTable
 T = TypeVar("T")
 RunVirtual = Callable[[Coroutine[Any, Any, T]], T]
 
+# How long an example takes says more about the machine's load than about the code.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 # For long runs: `pytest --hypothesis-profile=fuzz`.
 settings.register_profile("fuzz", max_examples=20_000, deadline=None)
 # How long an example takes says more about the machine's load than about the code.

@@ -31,6 +31,7 @@ from fastprovd.publish.messages import (
     state_message,
 )
 from fastprovd.records import Node, Run, RunState
+from tests.support.contract.table import DOORS, table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -165,6 +166,14 @@ def test_the_configuration_table_is_complete() -> None:
     expected = list(configuration_rows(Config()))
     found = rows_after("| Key | Default | Allowed | Meaning |")
     assert found == expected, "the table should be:\n" + "\n".join(expected)
+
+
+def test_the_table_of_the_doors_is_that_of_the_tests() -> None:
+    """Each contract test stands in tests/README.md with the doors at which it runs."""
+    head, *expected = table(DOORS)
+    lines = (ROOT / "tests" / "README.md").read_text("utf-8").splitlines()
+    found = lines[lines.index(head) + 1 :][: len(expected)]
+    assert found == expected, "python -m tests.support.contract.table prints the right one"
 
 
 def test_the_exit_codes_are_those_of_the_program() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import Random
 
@@ -29,13 +29,16 @@ class Reach:
 class Air:
     """Boards and adapters around one event loop's clock; the same seed gives the same run.
 
-    By default everybody hears everybody at once and without loss.
+    By default everybody hears everybody at once and without loss. The loop is to be a
+    `VirtualTimeLoop`, for real time one at speed 1: others mix up timers for the same moment, and
+    with them the order of writes.
     """
 
     def __init__(self, seed: int = 0, *, reach: Reach | None = None) -> None:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.seed = seed
         self.timeline: list[Entry] = []
+        self.watchers: list[Callable[[Entry], None]] = []
         self._default_reach: Reach | None = reach or Reach()
         self._reach: dict[tuple[str, str], Reach | None] = {}
         self._random = self.random_for("air")
@@ -102,8 +105,11 @@ class Air:
     def record(
         self, board: Board, what: Happening, detail: str = "", address: int | None = None
     ) -> None:
-        """Write into the timeline."""
-        self.timeline.append(Entry(self.loop.time(), board.device_address, what, detail, address))
+        """Write into the timeline, and tell those who watch it."""
+        entry = Entry(self.loop.time(), board.device_address, what, detail, address)
+        self.timeline.append(entry)
+        for watcher in self.watchers:
+            watcher(entry)
 
     # For boards and adapters
 

@@ -214,6 +214,8 @@ class _Client(BaseBleakClient):
             return
         wanted = "write" if response else "write-without-response"
         if wanted not in characteristic.properties:
+            if response:  # the board is asked, and refuses
+                raise BleakGATTProtocolError(BleakGATTProtocolErrorCode.WRITE_NOT_PERMITTED)
             raise BleakGATTProtocolError(BleakGATTProtocolErrorCode.REQUEST_NOT_SUPPORTED)
         if len(bytes(data)) > characteristic.max_write_without_response_size:
             raise BleakDBusError(FAILED, ["Failed to initiate write"])
@@ -247,7 +249,11 @@ class _Client(BaseBleakClient):
             device.connection.join(self._on_value, self._on_lost)
             self._use_services()
             return True
-        connection = await self._emulated.connect(device, self._on_lost)
+        try:
+            connection = await self._emulated.connect(device, self._on_lost)
+        except BleakDBusError:
+            self._emulated.cancel_connect(device)  # bleak cleans up, whoever is connecting
+            raise
         self._device, self._connection = device, connection
         connection.on_value = self._on_value
         loop = asyncio.get_running_loop()

@@ -130,9 +130,15 @@ class EmulatedAdapter:
         return client in self._sessions
 
     @property
+    def linked(self) -> frozenset[str]:
+        """BD_ADDRs of the devices to which a link is open or being opened."""
+        devices = self._devices.values()
+        return frozenset(device.address for device in devices if device.connection is not None)
+
+    @property
     def connections(self) -> int:
         """How many links are open or being opened."""
-        return sum(device.connection is not None for device in self._devices.values())
+        return len(self.linked)
 
     def power(self, on: bool) -> None:
         """Switch the adapter; off ends discovery and all links."""
@@ -284,6 +290,11 @@ class EmulatedAdapter:
 
         connection.on_lost = lost
         return connection
+
+    def cancel_connect(self, device: DeviceObject) -> None:
+        """End a pending attempt to connect, as Disconnect does, whoever began it."""
+        if device.connection is not None and not device.connection.opened.done():
+            device.connection.power_off(BleakDBusError(FAILED, ["br-connection-canceled"]))
 
     def request_disconnect(self, device: DeviceObject) -> None:
         """Ask for the end of the link; it comes after BlueZ's delay, whoever waits for it."""

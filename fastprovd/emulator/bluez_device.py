@@ -89,7 +89,7 @@ class BluezDevice:
         if self._adapter.fail_connects and _is_abort(self._adapter.fail_connects[0]):
             await self._abort()
         opening = asyncio.create_task(self._adapter.connect(self.remote, self._lost))
-        self._opening = opening
+        self._opening = self._opening or opening
         try:
             connection = await opening
         except asyncio.CancelledError:

@@ -150,6 +150,8 @@ class GattObjects:
         kind = options["type"].value if "type" in options else "request"
         wanted = "write-without-response" if kind == "command" else "write"
         if wanted not in found.properties:
+            if kind == "request":  # the board is asked, and refuses
+                raise BleakDBusError(_NOT_PERMITTED, ["Write not permitted"])
             raise BleakDBusError(NOT_SUPPORTED, ["Operation is not supported"])
         link = connection.opened.result()
         if len(value) > link.mtu_octets - 3:

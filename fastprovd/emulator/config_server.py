@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from fastprovd.emulator import firmware
+from fastprovd.emulator.timeline import Happening
 from fastprovd.mesh.access import Message
 from fastprovd.mesh.events import MessageReceived
 from fastprovd.mesh.keys import AppKey
@@ -201,4 +202,5 @@ class OnOffServer:
                 self._last_tid = last
                 return
         self.onoff = message.onoff
+        self._board.record(Happening.SWITCHED, "on" if message.onoff else "off")
         self._was_set()

@@ -25,6 +25,7 @@ class Happening(Enum):
     PROXY_ON = "proxy on"
     PROXY_ON_AIR = "proxy on air"
     SUSPENDED = "suspended"
+    SWITCHED = "light switched"
     CONNECTED = "connected"
     DISCONNECTED = "disconnected"
     ABORTED = "aborted"

@@ -1,4 +1,4 @@
-"""Speed and memory of the protocol core: `make bench`, or `python -m tests.bench`.
+"""Speed and memory of the protocol core, times at the doors: `python -m tests.bench`.
 
 Every figure of speed is a ratio of two things measured in turns in the same run, because absolute
 times say more about the machine than about the code. Read a line as "the left costs so many times
@@ -14,6 +14,9 @@ busy machine. What to look for:
 
 Memory is what Python allocates (tracemalloc) and stays; the ciphers of OpenSSL inside key objects
 are not seen by it. Best of several rounds each, so other load disturbs little.
+
+The doors to the emulated boards are measured once, by the clock that the boards live by and by the
+real one; the system test prints the same table for the real bluetoothd.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ from fastprovd.mesh.proxy_client import ProxyClient
 from fastprovd.mesh.replay import ReplayProtectionList
 from fastprovd.mesh.sequence import SequenceNumbers
 from fastprovd.mesh.stack import Stack
+from tests.bench import doors
 
 ROUNDS = 15
 CALLS = 400
@@ -225,6 +229,7 @@ def main() -> None:
     duels = [*network_duels(), *stack_duels()]
     sys.stdout.write(table("speed", "us", [duel.line() for duel in duels]))
     sys.stdout.write("\n" + table("memory", "KiB", memory_lines()))
+    sys.stdout.write("\n" + doors.tables())
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from fastprovd.campaign.primary import (
     Start,
     add_app_key,
     provision,
+    read_composition,
     start_fast_provisioning,
 )
 from fastprovd.campaign.states import WAITS
@@ -277,7 +278,8 @@ def test_the_board_gets_the_app_key_and_tells_its_composition(
 
     async def main() -> None:
         async with talk(_board()) as t:
-            composition = await add_app_key(t.session, PRIMARY, DEV_KEY, APP_KEY)
+            await add_app_key(t.session, PRIMARY, DEV_KEY, APP_KEY)
+            composition = await read_composition(t.session, PRIMARY, DEV_KEY)
             assert composition is not None
             assert (composition.cid, len(composition.elements)) == (0x02E5, 1)
             added, got = t.mesh.proxy.heard
@@ -311,7 +313,7 @@ def test_an_unsound_composition_stops_nothing(
     async def main() -> None:
         async with talk(_board(composition=page)) as t:
             with capture_logs() as logs:
-                assert await add_app_key(t.session, PRIMARY, DEV_KEY, APP_KEY) is None
+                assert await read_composition(t.session, PRIMARY, DEV_KEY) is None
             assert "composition_unreadable" in [entry["event"] for entry in logs]
 
     run_virtual(main())
@@ -325,8 +327,13 @@ def test_a_board_that_does_not_answer_is_asked_three_times(
 
     async def main() -> None:
         async with talk(_board(**{silent: None})) as t:
+            asking = (
+                add_app_key(t.session, PRIMARY, DEV_KEY, APP_KEY)
+                if silent == "app_key"
+                else read_composition(t.session, PRIMARY, DEV_KEY)
+            )
             with pytest.raises(ResponseTimeout):
-                await add_app_key(t.session, PRIMARY, DEV_KEY, APP_KEY)
+                await asking
             asked = AppKeyAdd if silent == "app_key" else CompositionDataGet
             assert len(t.mesh.proxy.messages(asked)) == 3
 

@@ -381,7 +381,7 @@ def test_what_the_characteristic_does_not_offer_is_refused(run_virtual: Any) -> 
     async def main() -> None:
         bench = Bench()
         async with bench.connected() as client:
-            with pytest.raises(BleakGATTProtocolError, match="Request Not Supported"):
+            with pytest.raises(BleakGATTProtocolError, match="Write Not Permitted"):
                 await client.write_gatt_char(IN, b"x", response=True)
             with pytest.raises(BleakDBusError, match="NotSupported"):
                 await client.start_notify(IN, lambda _, __: None)

@@ -38,18 +38,27 @@ def service(uuid: int, data_in: tuple[int, int], data_out: tuple[int, int, int])
 
 PROVISIONING_SERVICE = service(0x1827, (0x2ADB, DATA_IN), (0x2ADC, DATA_OUT, CCCD))
 PROXY_SERVICE = service(0x1828, (0x2ADD, PROXY_IN), (0x2ADE, PROXY_OUT, PROXY_CCCD))
+GENERIC_ACCESS = Service(0x1800, 0x01, (Characteristic(0x2A00, 0x03, frozenset({"read"})),))
+# With Service Changed.
+GENERIC_ATTRIBUTE = Service(
+    0x1801, 0x06, (Characteristic(0x2A05, 0x08, frozenset({"indicate"}), 0x09),)
+)
 
 
 class FakeBoard:
-    """Advertises `service_data` every 20 ms; keeps what is written; answers by `on_write`."""
+    """Advertises `service_data`; keeps what is written; answers by `on_write`.
 
-    def __init__(self, address: str = "24:0A:C4:5E:00:01") -> None:
+    It shows its mesh service above `base`.
+    """
+
+    def __init__(self, address: str = "24:0A:C4:5E:00:01", base: tuple[Service, ...] = ()) -> None:
         self.address = address
+        self.base = base
         self.rssi_dbm = -50
         self.service_data: dict[int, bytes] = {0x1827: UNPROVISIONED}
         self.advertising = True
         self.connectable = True
-        self.services: tuple[Service, ...] = (PROVISIONING_SERVICE,)
+        self.services: tuple[Service, ...] = (*base, PROVISIONING_SERVICE)
         self.mtu_octets = 23
         self.written: list[tuple[int, bytes]] = []
         self.log: list[str] = []
@@ -58,11 +67,11 @@ class FakeBoard:
         self.drop_after_open_s: float | None = None
         self.central: Central | None = None
 
-    def become_node(self) -> None:
+    def become_node(self, *, told: bool = True) -> None:
         """Do what a board does at Provisioning Complete: swap the services on the same link."""
-        self.services = (PROXY_SERVICE,)
+        self.services = (*self.base, PROXY_SERVICE)
         self.service_data = {0x1828: NODE_IDENTITY}
-        if self.central is not None:
+        if told and self.central is not None:
             self.central.services_changed()
 
     def notify(self, handle: int, value: bytes) -> None:
@@ -120,12 +129,16 @@ class FakeLink:
 
 
 class FakeAir:
-    """Delivers what the boards advertise to one adapter; sleeps while nobody listens."""
+    """Delivers what the boards advertise to one adapter; sleeps while nobody listens.
+
+    Each board advertises every `interval_s`.
+    """
 
     INTERVAL_S = 0.02
 
-    def __init__(self, *boards: FakeBoard) -> None:
+    def __init__(self, *boards: FakeBoard, interval_s: float = INTERVAL_S) -> None:
         self.boards = {board.address: board for board in boards}
+        self._interval_s = interval_s
         self._observers: list[Callable[[Report], None]] = []
         self._initiators: list[tuple[str, Central, Callable[[PeripheralLink], None]]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -133,6 +146,12 @@ class FakeAir:
     @property
     def is_used(self) -> bool:
         return bool(self._observers or self._initiators)
+
+    def place(self, board: FakeBoard) -> None:
+        """Add a board."""
+        self.boards[board.address] = board
+        if self.is_used:
+            self._wake()
 
     def observe(self, observer: Callable[[Report], None]) -> Callable[[], None]:
         self._observers.append(observer)
@@ -158,8 +177,8 @@ class FakeAir:
             observer(Report(board.address, board.rssi_dbm, connectable=False))
 
     def _wake(self) -> None:
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self.INTERVAL_S, self._tick)
+        if self._timer is None and self.boards:
+            self._timer = asyncio.get_running_loop().call_later(self._interval_s, self._tick)
 
     def _tick(self) -> None:
         self._timer = None

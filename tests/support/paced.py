@@ -35,7 +35,7 @@ def run(coroutine: Coroutine[Any, Any, T], bus_address: str, pace: float = PACE)
         finally:
             beat.cancel()
             await asyncio.wait({beat})
-            await _close_bleak()
+            await close_bleak()
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert not left, f"tasks left behind: {left}"
         return result
@@ -79,7 +79,7 @@ async def _beat_while_it_lives(bus_address: str) -> None:
             await bus.wait_for_disconnect()
 
 
-async def _close_bleak() -> None:
+async def close_bleak() -> None:
     """Close bleak's BlueZ manager of this loop, which would live as long as the loop."""
     manager = bluez_manager._global_instances.pop(asyncio.get_running_loop(), None)
     if manager is None or manager._bus is None or manager._bus_watcher_task is None:

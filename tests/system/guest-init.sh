@@ -18,7 +18,6 @@ busybox ifconfig lo 127.0.0.1 up
 busybox hostname gateway
 tr -d - < /proc/sys/kernel/random/uuid > /etc/machine-id
 modprobe hci_vhci || echo "guest-init: no hci_vhci"
-dbus-daemon --system --fork --nopidfile
 cd /project || exit
 stamp command
 bash $control/command < /dev/null > /dev/ttyS1 2>&1

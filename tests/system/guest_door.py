@@ -1,87 +1,87 @@
-"""The door through the real bluetoothd and kernel; implements `door_contract.Door`."""
+"""The door through the real bluetoothd and kernel."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final, Self
 
-from fastprovd.emulator.air import Air
-from fastprovd.emulator.board import Board
-from fastprovd.emulator.hosts import Flaws, Host
-from tests.system.bluez import PATIENCE_S, Bluetoothd, BlueZ
-from tests.system.virtual_adapter import VirtualAdapter
-from tests.system.write_log import LoggingPort
+from tests.support.bluez_client import PATIENCE_S, BluezClient
+from tests.support.door import Door, Need
+from tests.system.program import Program
+
+if TYPE_CHECKING:
+    from tests.system.virtual_adapter import VirtualAdapter
 
 _POLL_S: Final = 0.05
 
 
-class GuestDoor:
-    """Boards of one test on an air of their own."""
+class GuestDoor(Door):
+    """`async with` it: what a test has ended runs again afterwards."""
 
+    lacks = {Need.SCRIPT: "the real BlueZ can not be told what to do, or when"}  # noqa: RUF012
     patience = 3.0  # one processor without hardware virtualisation does everything
 
     def __init__(
-        self,
-        bluetoothd: Bluetoothd,
-        bluez: BlueZ,
-        controller: VirtualAdapter,
-        numbers: Iterator[int],
+        self, bus: Program, bluetoothd: Program, controller: VirtualAdapter, numbers: Iterator[int]
     ) -> None:
-        self.air = Air(seed=1)
-        self._port = LoggingPort(self.air.adapter())
+        super().__init__(numbers, interval_s=0.1)
+        self._bus = bus
         self._bluetoothd = bluetoothd
-        self._bluez = bluez
-        self._numbers = numbers
-        controller.join(self._port)
+        self._bluez = BluezClient()
+        controller.join(self.port)
 
-    def place_boards(self, count: int, host: Host = Host.BLUEDROID) -> list[Board]:
-        """Place boards without flaws; they boot now."""
-        return [
-            self.air.add_board(
-                f"24:0A:C4:5E:{number >> 8:02X}:{number & 0xFF:02X}",
-                host=host,
-                flaws=Flaws.none(),
-            )
-            for number in itertools.islice(self._numbers, count)
-        ]
+    async def __aenter__(self) -> Self:
+        await self._bluez.__aenter__()
+        self._adapter = await self._bluez.powered_adapter()
+        self.adapter_name = self._adapter.rpartition("/")[2]
+        return self
 
-    def clear(self) -> None:
-        """Take the boards off the air."""
-        for board in self.air.boards:
-            board.power_off()
+    async def __aexit__(self, *_: object) -> None:
+        self.clear()
+        await self._bluez.__aexit__()
+        if not self._bus.is_running:
+            await self._bluetoothd.end(signal.SIGKILL)
+            self._bus.start()
+        if not self._bluetoothd.is_running:
+            self._bluetoothd.start()
 
-    def written(self, board: Board) -> list[tuple[int, bytes]]:
-        """Return every write that reached the board: value handle and value."""
-        return self._port.written[board.device_address]
+    def set_quirks(self, **quirks: bool) -> None:
+        """Leave BlueZ as it is."""
+
+    async def is_discovering(self) -> bool:
+        """Ask BlueZ."""
+        return await self._bluez.is_on(self._adapter, "Discovering")
+
+    async def links(self) -> set[str]:
+        """Ask BlueZ; it does not tell of a link that is being opened."""
+        return await self._bluez.connected_devices()
+
+    @asynccontextmanager
+    async def scanning_elsewhere(self) -> AsyncIterator[None]:
+        """Let another client of BlueZ discover meanwhile."""
+        async with BluezClient() as other:
+            await other.start_discovery(self._adapter)
+            yield
 
     async def switch_adapter(self, *, on: bool) -> None:
-        """Power the adapter on or off, and wait until it is so."""
-        adapter = await self._bluez.adapter()
-        await self._bluez.power(adapter, on=on)
+        """Ask BlueZ, which may be busy, until it is so."""
+        await self._bluez.power(self._adapter, on=on)
         async with asyncio.timeout(PATIENCE_S):
-            while await self._bluez.is_powered(adapter) != on:  # noqa: ASYNC110 - nobody tells
+            while await self._bluez.is_on(self._adapter, "Powered") != on:  # noqa: ASYNC110
                 await asyncio.sleep(_POLL_S)
 
     async def end_bluetoothd(self, number: signal.Signals) -> None:
-        """Send bluetoothd a signal and wait until it is gone."""
+        """Send it a signal and wait until it is gone."""
         await self._bluetoothd.end(number)
 
     async def start_bluetoothd(self) -> None:
         """Start it and wait for a powered adapter."""
         self._bluetoothd.start()
-        await self._bluez.powered_adapter()
+        self._adapter = await self._bluez.powered_adapter()
 
-    @asynccontextmanager
-    async def scanning_elsewhere(self) -> AsyncIterator[None]:
-        """Let another client of BlueZ discover meanwhile."""
-        async with BlueZ() as other:
-            await other.start_discovery(await self._bluez.adapter())
-            yield
-
-    async def connected(self) -> set[str]:
-        """Return the BD_ADDRs that BlueZ says are connected."""
-        return await self._bluez.connected_devices()
+    async def kill_bus(self) -> None:
+        """Kill the system bus; bluetoothd ends by itself."""
+        await self._bus.end(signal.SIGKILL)

@@ -21,7 +21,21 @@ if [ ${#packages[@]} -gt 0 ]; then
     if ! { "${as_root[@]}" apt-get -qq update &&
            "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
                apt-get -qq install -y --no-install-recommends "${packages[@]}" > /dev/null; }; then
-        echo "******** system-test SKIPPED: ${packages[*]} can not be installed here ********" >&2
+        if command -v qemu-system-x86_64 > /dev/null; then
+            echo "system-test: ${packages[*]} can not be installed: install them, run it again" >&2
+            exit 1
+        fi
+        cat >&2 <<END
+********************************************************************************
+**                                                                            **
+**  system-test SKIPPED: nothing was tested against the real bluetoothd.      **
+**                                                                            **
+**  QEMU is missing, and apt-get could not install it; its words are above.   **
+**  Install what is missing and run it again:                                 **
+**                                                                            **
+********************************************************************************
+    sudo apt-get install ${packages[*]}
+END
         exit 0
     fi
 fi
@@ -45,7 +59,6 @@ status=0
 "$here/boot.sh" "$dir" env FASTPROVD_GUEST=1 python3 -m pytest tests/system/guest \
     --confcutdir=tests/system/guest -p no:cacheprovider --durations=0 --durations-min=0.5 \
     --junit-xml=/run/control/junit.xml \
-    -o asyncio_default_fixture_loop_scope=session -o asyncio_default_test_loop_scope=session \
-    -o faulthandler_timeout=500 "$@" || status=$?
+    --tb=native -o faulthandler_timeout=500 "$@" || status=$?
 echo "system-test: $suite ended with status $status after $((SECONDS - start)) s" >&2
 exit "$status"

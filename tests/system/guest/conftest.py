@@ -1,57 +1,79 @@
-"""Fixtures of the tests that run in the guest: one bluetoothd and one adapter for all of them."""
+"""Fixtures of the tests that run in the guest: one loop, bluetoothd and adapter for all of them."""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
-import pytest_asyncio
 
 IN_GUEST = "FASTPROVD_GUEST" in os.environ
 # Elsewhere there is neither a bluetoothd to kill nor what these modules import.
 collect_ignore_glob = [] if IN_GUEST else ["test_*.py"]
 
 if IN_GUEST:
-    pytest.register_assert_rewrite("tests.support.door_contract")
+    pytest.register_assert_rewrite("tests.support.contract")
 
     from fastprovd.emulator.virtual_time import VirtualTimeLoop
-    from tests.system.bluez import Bluetoothd, BlueZ
+    from tests.support.door import RunOnDoor
+    from tests.support.paced import close_bleak
     from tests.system.guest_door import GuestDoor
-    from tests.system.virtual_adapter import VirtualAdapter, virtual_adapter
+    from tests.system.program import bluetoothd, system_bus
+    from tests.system.virtual_adapter import virtual_adapter
 
-    def pytest_asyncio_loop_factories() -> dict[str, Callable[[], VirtualTimeLoop]]:
-        """Let the boards have the timers they rely on: those for one moment fire in order."""
-        return {"real_time": lambda: VirtualTimeLoop(speed=1.0)}
+    class _Runner:
+        """Opens the door for one test after the other."""
+
+        door = GuestDoor
+
+        def __init__(self) -> None:
+            # The boards have the timers they rely on: those for one moment fire in order.
+            self._runner = asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(speed=1.0))
+            self._stack = AsyncExitStack()
+            self._bus, self._bluetoothd = system_bus(), bluetoothd()
+            # No test meets a board that BlueZ knows from another one.
+            self._numbers = itertools.count(1)
+
+        def start(self) -> None:
+            self._bus.start()
+            self._bluetoothd.start()
+            self._controller = self._runner.run(self._stack.enter_async_context(virtual_adapter()))
+
+        def __call__(self, scenario: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
+            async def main() -> None:
+                door = GuestDoor(self._bus, self._bluetoothd, self._controller, self._numbers)
+                ours = asyncio.all_tasks()
+                async with door:
+                    try:
+                        await scenario(door)
+                    finally:
+                        # What a failed test has begun is not for the next one.
+                        left = asyncio.all_tasks() - ours
+                        for task in left:
+                            task.cancel()
+                        await asyncio.gather(*left, return_exceptions=True)
+                        await close_bleak()
+
+            self._runner.run(main())
+
+        def end(self) -> None:
+            async def main() -> None:
+                await self._stack.aclose()
+                await self._bluetoothd.end(signal.SIGTERM)
+                await self._bus.end(signal.SIGTERM)
+
+            with self._runner:
+                self._runner.run(main())
 
     @pytest.fixture(scope="session")
-    def numbers() -> Iterator[int]:
-        """Numbers of boards: no test meets a board that BlueZ knows from another one."""
-        return itertools.count(1)
-
-    @pytest_asyncio.fixture(scope="session")
-    async def bluetoothd() -> AsyncIterator[Bluetoothd]:
-        """The running daemon."""
-        daemon = Bluetoothd()
-        daemon.start()
-        yield daemon
-        await daemon.end(signal.SIGTERM)
-
-    @pytest_asyncio.fixture(scope="session")
-    async def controller(bluetoothd: Bluetoothd) -> AsyncIterator[VirtualAdapter]:
-        """The adapter that the guest's kernel sees."""
-        async with virtual_adapter() as controller:
-            yield controller
-
-    @pytest_asyncio.fixture
-    async def door(
-        bluetoothd: Bluetoothd, controller: VirtualAdapter, numbers: Iterator[int]
-    ) -> AsyncIterator[GuestDoor]:
-        """Boards on an air of the test's own, and BlueZ with an adapter that is ready."""
-        async with BlueZ() as bluez:
-            await bluez.powered_adapter()
-            door = GuestDoor(bluetoothd, bluez, controller, numbers)
-            yield door
-            door.clear()
+    def run_on_door() -> Iterator[RunOnDoor]:
+        """Run a test before the real bluetoothd."""
+        runner = _Runner()
+        runner.start()
+        yield runner
+        runner.end()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.door_contract import DoorContract
+from tests.support.contract import DoorContract
 
 
 class TestGuestDoor(DoorContract):

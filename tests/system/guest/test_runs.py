@@ -17,6 +17,7 @@ import pytest
 from fastprovd.emulator.board import Board
 from fastprovd.mesh.addresses import format_address
 from fastprovd.publish.broker import local_broker
+from tests.support.door import run_on_door
 from tests.system.guest_door import GuestDoor
 
 # A run of 5 boards takes 60 s on a gateway.
@@ -79,6 +80,7 @@ def true_addresses(boards: list[Board]) -> set[str]:
     }
 
 
+@run_on_door
 async def test_one_board_is_provisioned(door: GuestDoor, tmp_path: Path) -> None:
     """One board becomes a node, through unmodified bleak, bluetoothd and kernel."""
     boards = door.place_boards(1)
@@ -89,6 +91,8 @@ async def test_one_board_is_provisioned(door: GuestDoor, tmp_path: Path) -> None
     assert set(told["addresses"]) == true_addresses(boards)
 
 
+@pytest.mark.slow
+@run_on_door
 async def test_five_boards_are_published(door: GuestDoor, tmp_path: Path) -> None:
     """A run of 5 boards ends in done, and the broker keeps their true addresses."""
     boards = door.place_boards(5)
@@ -105,7 +109,10 @@ async def test_five_boards_are_published(door: GuestDoor, tmp_path: Path) -> Non
     assert published == true_addresses(boards)
 
 
-@pytest.mark.parametrize("moment", ["provisioning_primary", "proving"])
+@pytest.mark.parametrize(
+    "moment", ["provisioning_primary", pytest.param("proving", marks=pytest.mark.slow)]
+)
+@run_on_door
 async def test_bluetoothd_is_killed_in_mid_run(
     door: GuestDoor, tmp_path: Path, moment: str
 ) -> None:

@@ -1,52 +1,31 @@
-"""bluetoothd in the guest: start, kill, and what is asked of it beside bleak."""
+"""A program beside bleak that asks things of bluetoothd."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import subprocess
-from pathlib import Path
+import contextlib
 from typing import Any, Final
 
 from dbus_fast import BusType, Message, MessageType, Variant
 from dbus_fast.aio import MessageBus
 
-PROGRAM: Final = "/usr/libexec/bluetooth/bluetoothd"
-LOG: Final = Path("/run/control/bluetoothd.log")
 # Without hardware virtualisation everything takes about ten times longer.
 PATIENCE_S: Final = 60.0
 _POLL_S: Final = 0.05
 _ADAPTER: Final = "org.bluez.Adapter1"
 
 
-class Bluetoothd:
-    """The daemon, as a child of the tests."""
-
-    def __init__(self) -> None:
-        self._child: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it; it is ready once an adapter is powered."""
-        with LOG.open("ab") as log:
-            self._child = subprocess.Popen([PROGRAM, "--nodetach"], stdout=log, stderr=log)
-
-    async def end(self, number: signal.Signals) -> None:
-        """Send it a signal and wait until it is gone."""
-        assert self._child is not None
-        os.kill(self._child.pid, number)
-        await asyncio.to_thread(self._child.wait)
-
-
-class BlueZ:
+class BluezClient:
     """A D-Bus client of bluetoothd; `async with` it."""
 
-    async def __aenter__(self) -> BlueZ:
+    async def __aenter__(self) -> BluezClient:
         self._bus = await MessageBus(bus_type=BusType.SYSTEM).connect()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._bus.disconnect()
+        with contextlib.suppress(OSError, EOFError):  # the bus went first
+            await self._bus.wait_for_disconnect()
 
     async def objects(self) -> dict[str, dict[str, dict[str, Variant]]]:
         """Return all objects by path, interface and property; none while bluetoothd is away."""
@@ -66,15 +45,15 @@ class BlueZ:
         """Wait for an adapter, switch it on if need be, and return its path."""
         adapter = await self.adapter()
         async with asyncio.timeout(PATIENCE_S):
-            while not await self.is_powered(adapter):
+            while not await self.is_on(adapter, "Powered"):
                 await self.power(adapter, on=True)
                 await asyncio.sleep(_POLL_S)
         return adapter
 
-    async def is_powered(self, adapter: str) -> bool:
-        """Tell whether an adapter is on; one that is gone is not."""
+    async def is_on(self, adapter: str, name: str) -> bool:
+        """Return a property of an adapter, `Powered` or `Discovering`; False when it is gone."""
         properties = (await self.objects()).get(adapter, {}).get(_ADAPTER)
-        return properties is not None and bool(properties["Powered"].value)
+        return properties is not None and bool(properties[name].value)
 
     async def power(self, adapter: str, *, on: bool) -> None:
         """Switch an adapter; bluetoothd may be busy and refuse."""

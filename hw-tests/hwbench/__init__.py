@@ -1,0 +1,1 @@
+"""The bench's own code: what the scenarios in `hw-tests/` stand on."""

@@ -1,0 +1,197 @@
+"""Scanning."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from bleak.backends.device import BLEDevice
+from bleak.backends.scanner import AdvertisementData, AdvertisementDataCallback
+from bleak.exc import BleakDBusError, BleakError
+
+from fastprovd.errors import BluetoothUnavailable
+from fastprovd.mesh.beacons import NodeIdentity, UnprovisionedDevice
+from tests.support.contract.common import (
+    PROVISIONING,
+    PROXY,
+    find,
+    heard_until,
+    provision_over,
+)
+from tests.support.door import Door, Need, contract, needs, now
+from tests.support.fake_air import NODE_IDENTITY, PROVISIONING_SERVICE, UNPROVISIONED, FakeBoard
+
+
+def heard_of(board: FakeBoard, into: list[AdvertisementData]) -> AdvertisementDataCallback:
+    """Return a callback that keeps what is told of one board."""
+
+    def detected(device: BLEDevice, heard: AdvertisementData) -> None:
+        if device.address == board.address:
+            into.append(heard)
+
+    return detected
+
+
+@contract
+class Scanning:
+    """What a scan tells."""
+
+    @pytest.mark.parametrize("count", [1, 20, 100])
+    async def test_a_scan_tells_every_board(self, door: Door, count: int) -> None:
+        """A scan tells address, name, service data and RSSI of 1, 20 and 100 boards."""
+        wanted = {board.address for board in door.place_fakes(count)}
+        async with door.scanner() as scanner:
+            await door.until(
+                lambda: wanted <= scanner.discovered_devices_and_advertisement_data.keys()
+            )
+        found = scanner.discovered_devices_and_advertisement_data
+        for device, advertisement in (found[address] for address in wanted):
+            assert (device.name, advertisement.rssi) == ("ESP-BLE-MESH", -50)
+            assert advertisement.service_data == {PROVISIONING: UNPROVISIONED}
+        await door.until(lambda: not door.fakes.is_used)
+
+    @pytest.mark.parametrize("count", [1, 20, 100])
+    async def test_the_bearer_hears_every_board(self, door: Door, count: int) -> None:
+        """The bearer's scan tells the Device UUIDs of 1, 20 and 100 boards."""
+        boards = {b.device_address: UnprovisionedDevice(b.uuid) for b in door.place_boards(count)}
+        async with door.bearer() as bearer:
+            heard = await heard_until(door, bearer, lambda heard: boards.keys() <= heard.keys())
+        assert {address: heard[address].data for address in boards} == boards
+
+    @needs(Need.SCRIPT)
+    async def test_nothing_is_told_before_the_scan_has_started(self, door: Door) -> None:
+        """The first advertisement comes after start() has returned."""
+        door.place_fakes()
+        first: list[float] = []
+        scanner = door.scanner(lambda _, __: first.append(now()))
+        await scanner.start()
+        started = now()
+        await door.until(lambda: bool(first))
+        await scanner.stop()
+        assert first[0] >= started
+
+    @pytest.mark.parametrize(
+        ("duplicates", "expected"),
+        [
+            (True, {PROXY: NODE_IDENTITY}),
+            (False, {PROVISIONING: UNPROVISIONED, PROXY: NODE_IDENTITY}),
+        ],
+    )
+    async def test_stale_advertisement_data(
+        self, door: Door, duplicates: bool, expected: dict[str, bytes]
+    ) -> None:
+        """UUIDs pile up always, service data without DuplicateData."""
+        (board,) = door.place_fakes()
+        seen: list[AdvertisementData] = []
+        async with door.scanner(heard_of(board, seen), duplicates=duplicates):
+            await door.until(lambda: bool(seen) and bool(seen[-1].service_data))
+            board.become_node()
+            await door.until(lambda: PROXY in seen[-1].service_data)
+        assert seen[-1].service_data == expected
+        assert seen[-1].service_uuids == [PROVISIONING, PROXY]
+
+    @pytest.mark.slow
+    async def test_a_board_goes_back_to_earlier_data(self, door: Door) -> None:
+        """Data that was heard before is told again after other data, at the latest in 10.24 s."""
+        (board,) = door.place_fakes()
+        seen: list[AdvertisementData] = []
+        async with door.scanner(heard_of(board, seen)):
+            await door.until(lambda: bool(seen) and PROVISIONING in seen[-1].service_data)
+            before = dict(board.service_data)
+            board.become_node()
+            await door.until(lambda: PROXY in seen[-1].service_data)
+            board.service_data, board.services = before, (PROVISIONING_SERVICE,)
+            # The controller hides what it has told until the kernel restarts the scan.
+            await door.until(lambda: PROXY not in seen[-1].service_data, limit_s=12)
+        assert seen[-1].service_data == {PROVISIONING: UNPROVISIONED}
+        assert seen[-1].service_uuids == [PROVISIONING, PROXY]
+
+    async def test_a_node_is_heard_as_a_node_and_after_its_reset_as_a_board(
+        self, door: Door
+    ) -> None:
+        """BlueZ's memory of old advertisements does not hide new ones from the bearer."""
+        (board,) = door.place_boards(1)
+        async with door.bearer() as bearer:
+            await find(door, bearer, board)
+            async with bearer.provisioning_link(board.device_address) as link:
+                await provision_over(link, 0x0005)
+            await heard_until(
+                door,
+                bearer,
+                lambda heard: (
+                    board.device_address in heard
+                    and isinstance(heard[board.device_address].data, NodeIdentity)
+                ),
+            )
+            board.power_off()
+            board.power_on()
+            await find(door, bearer, board)
+
+    @pytest.mark.slow
+    async def test_a_beacon_repeats_stale_service_data(self, door: Door) -> None:
+        """A board that only sends mesh PDUs is reported with the service data it had before."""
+        (board,) = door.place_fakes()
+        await door.find()
+        board.advertising = False
+        seen: list[AdvertisementData] = []
+        async with door.scanner(heard_of(board, seen)):
+            await asyncio.sleep(1)
+            assert seen == []
+            door.fakes.beacon(board)
+            await door.until(lambda: bool(seen))
+        assert seen[0].service_data == {PROVISIONING: UNPROVISIONED}
+
+    async def test_one_program_scans_once(self, door: Door) -> None:
+        """A second scan of the same program is InProgress, and the first one goes on."""
+        (board,) = door.place_fakes()
+        seen: list[AdvertisementData] = []
+        async with door.scanner(heard_of(board, seen)):
+            with pytest.raises(BleakDBusError, match=r"org\.bluez\.Error\.InProgress"):
+                await door.scanner().start()
+            count = len(seen)
+            board.become_node()
+            await door.until(lambda: len(seen) > count)
+
+    async def test_the_bearer_is_told_of_a_second_scan(self, door: Door) -> None:
+        """A bearer says InProgress when its program scans elsewhere, and the first scan goes on."""
+        (board,) = door.place_boards(1)
+        async with door.bearer() as first, door.bearer() as second, first.scan() as scan:
+            with pytest.raises(BluetoothUnavailable, match="InProgress"):
+                async with second.scan():
+                    pass
+            async with asyncio.timeout(20 * door.patience):
+                assert (await anext(scan)).device_address == board.device_address
+
+    async def test_another_program_scans_as_well(self, door: Door) -> None:
+        """Discovery goes on until the last program ended it; its end is not told to the others."""
+        (board,) = door.place_fakes()
+        seen: list[AdvertisementData] = []
+        async with door.scanning_elsewhere():
+            async with door.scanner(heard_of(board, seen)):
+                await door.until(lambda: bool(seen))
+            assert await door.is_discovering()
+
+        async def is_over() -> bool:
+            return not await door.is_discovering()
+
+        await door.until(is_over)
+        await door.until(lambda: not door.fakes.is_used)
+
+    @pytest.mark.slow
+    async def test_a_silent_device_is_forgotten(self, door: Door) -> None:
+        """Half a minute after its last advertisement a device has to be found again."""
+        (board,) = door.place_fakes()
+        device = await door.find()
+        await asyncio.sleep(20)
+        async with door.client(device):
+            pass
+        board.advertising = False
+        await asyncio.sleep(35)
+        # BleakError "device 'dev_...' not found" over D-Bus
+        with pytest.raises(BleakError, match="not found"):
+            await door.client(device).connect()
+
+    async def test_a_foreign_adapter(self, door: Door) -> None:
+        """An adapter that is not there is named in the error."""
+        with pytest.raises(BleakError, match="adapter 'hci7' not found"):
+            await door.scanner(adapter="hci7").start()
