@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-dev
 DEMO_STAMP := $(VENV)/.installed-demo
 
-.PHONY: demo test fault-matrix system-test hw-rehearsal lint bench bench-runs coverage clean
+.PHONY: demo test fault-matrix system-test hw-rehearsal lint bench bench-runs bench-strangers coverage clean
 
 demo: $(DEMO_STAMP)
 	$(BIN)/fastprovd demo
@@ -38,6 +38,9 @@ bench: $(STAMP)
 
 bench-runs: $(STAMP)
 	$(BIN)/python -m tests.bench.runs
+
+bench-strangers: $(STAMP)
+	$(BIN)/python -m tests.bench.strangers
 
 coverage: $(STAMP)
 	$(BIN)/coverage erase

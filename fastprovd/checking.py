@@ -63,8 +63,8 @@ def check_mapping(
     """Return `cls` made of `mapping`, or `None` and every problem found.
 
     `cls` is a dataclass whose fields are bool, int, float, str, bytes (hex digits), Path,
-    `Literal`, any of them or `None`, a tuple of any number of one of them (at least one), or
-    dataclasses of the same kind. `where` is the dotted path of the mapping itself.
+    `Literal`, a tuple of any length of one of them, any of them or `None`, or dataclasses of the
+    same kind. `where` is the dotted path of the mapping itself.
     """
     problems: list[Problem] = []
     value = _table(cls, mapping, where, problems)
@@ -79,6 +79,8 @@ def format_value(value: Any, *, hexadecimal: bool = False) -> str:
         return f"0x{value:04x}"
     if isinstance(value, int | float):
         return str(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(format_value(item) for item in value)}]"
     text = value.hex() if isinstance(value, bytes) else str(value)
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
@@ -142,17 +144,6 @@ def _value(
         return None
 
 
-def _items(
-    kind: Any, raw: Any, rules: Mapping[str, Any], path: str, problems: list[Problem]
-) -> tuple[Any, ...]:
-    if not isinstance(raw, list) or not raw:
-        problems.append(Problem(path, f"expected a list with something in it, got {_shown(raw)}"))
-        return ()
-    return tuple(
-        _value(kind, item, rules, f"{path}[{at}]", problems) for at, item in enumerate(raw)
-    )
-
-
 def _choice(choices: tuple[Any, ...], raw: Any) -> Any:
     if type(raw) in {type(choice) for choice in choices} and raw in choices:
         return raw
@@ -208,6 +199,17 @@ def _octets(raw: Any, rules: Mapping[str, Any]) -> bytes:
     value = bytes.fromhex(raw)
     _bounded(len(value), f"{len(value)} octets", rules)
     return value
+
+
+def _items(
+    kind: Any, raw: Any, rules: Mapping[str, Any], path: str, problems: list[Problem]
+) -> tuple[Any, ...]:
+    if not isinstance(raw, list):
+        problems.append(Problem(path, f"expected a list, got {_shown(raw)}"))
+        return ()
+    return tuple(
+        _value(kind, item, rules, f"{path}[{number}]", problems) for number, item in enumerate(raw)
+    )
 
 
 _CHECKS: Final[Mapping[Any, Any]] = {

@@ -18,11 +18,13 @@ from fastprovd.checking import Problem, check_mapping, setting
 from fastprovd.config_layers import Layers
 from fastprovd.errors import ConfigError
 from fastprovd.mesh import addresses
+from fastprovd.mesh.device_uuids import BOARD_PATTERN, parse_board
 
 DEFAULT_PATH: Final = Path("/etc/fastprovd/fastprovd.toml")
 
 _GATEWAY_ID: Final = r"[a-z0-9_-]{1,32}"
 _TOPIC: Final = r"[^/+#\x00]+(/[^/+#\x00]+)*"
+_BOARD: Final = "a Bluetooth address, or 2 to 16 octets of a Device UUID in hex"
 _ADAPTER: Final = r"(hci\d+|([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2})?"
 
 
@@ -151,6 +153,24 @@ class MeshConfig:
         low=2,
         high=16,
     )
+    allow: tuple[str, ...] = setting(
+        (),
+        "The only boards to provision: Bluetooth addresses, or first octets of Device UUIDs in "
+        "hex; they must begin with `match` too. Empty: all that do.",
+        pattern=BOARD_PATTERN,
+        expected=_BOARD,
+    )
+    deny: tuple[str, ...] = setting(
+        (),
+        "Boards never to provision, written like those of `allow`; wins over it.",
+        pattern=BOARD_PATTERN,
+        expected=_BOARD,
+    )
+    allow_strangers: bool = setting(
+        False,
+        "true: start although boards that are not ours are on the air which the boards would "
+        "provision too, because their Device UUIDs begin like ours.",
+    )
     net_key_index: int = setting(0, "Fixed once the network exists.", low=0, high=4095)
     app_key_index: int = setting(0, "Fixed once the network exists.", low=0, high=4095)
 
@@ -201,6 +221,12 @@ class RunConfig:
     )
     run_timeout_s: float = setting(
         600.0, "Limit of the whole run: ten times what 20 boards need.", low=30, high=86400
+    )
+    close: Literal["suspend", "onoff", "leave_open"] = setting(
+        "suspend",
+        "How the boards are told to take no more boards once all answered: suspend is a message to "
+        "all; onoff sets each light to what it is, which each board confirms and takes longer; "
+        "leave_open: not at all, so boards that are switched on later are still provisioned.",
     )
 
 
@@ -325,9 +351,19 @@ def _broken_rules(config: Config) -> Iterator[Problem]:
             f"{config.run.expected} boards do not fit into the {capacity} addresses of "
             "mesh.unicast_min..unicast_max",
         )
+    for number, entry in enumerate(mesh.allow):
+        if not any(_begin_alike(prefix, mesh.match) for prefix in parse_board(entry)):
+            yield Problem(
+                f"mesh.allow[{number}]",
+                f"no Device UUID of {entry} begins with mesh.match {mesh.match.hex()}",
+            )
     if mqtt.password_file is not None and not mqtt.username:
         yield Problem("mqtt.username", "a password needs a user name")
     if (tls.cert is None) != (tls.key is None):
         yield Problem("mqtt.tls", "cert and key go together, one is missing")
     if not tls.enabled and (tls.ca or tls.cert or tls.key):
         yield Problem("mqtt.tls.enabled", "false, but certificates are given; set it to true")
+
+
+def _begin_alike(one: bytes, other: bytes) -> bool:
+    return one.startswith(other) or other.startswith(one)

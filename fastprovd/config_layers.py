@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_origin
 
 from fastprovd.checking import field_types, optional
 
@@ -107,12 +107,12 @@ def _same_place(place: str, path: str) -> str:
 
 
 def _environment_value(schema: type, path: list[str], text: str) -> Any:
-    """Return `text` as the value it means for the key: number or truth value, else the text."""
+    """Return `text` as the value it means for the key: as in TOML, or the text where that fits."""
     kind: Any = schema
     for key in path:
         kind = field_types(kind).get(key) if is_dataclass(kind) else None
         kind = optional(kind)[0]
-    if kind not in (bool, int, float):
+    if kind not in (bool, int, float) and get_origin(kind) is not tuple:
         return text
     try:
         return tomllib.loads(f"value = {text}")["value"]

@@ -20,6 +20,7 @@ from fastprovd.records import (
     Run,
     RunState,
     Switched,
+    Window,
 )
 
 PHASES: Final[Mapping[RunState, str]] = MappingProxyType(
@@ -31,6 +32,7 @@ PHASES: Final[Mapping[RunState, str]] = MappingProxyType(
         RunState.PROVISIONING: "boards provision each other",
         RunState.COLLECTING: "collecting addresses",
         RunState.PROVING: "asking every board",
+        RunState.CLOSING: "telling the boards to take no more boards",
         RunState.DONE: "done: every board answered",
         RunState.PARTIAL: "partial: some boards are missing",
         RunState.FAILED: "failed",
@@ -45,14 +47,24 @@ ROLES: Final[Mapping[NodeRole, str]] = MappingProxyType(
         NodeRole.NODE: "node",
     }
 )
+_WINDOWS: Final[Mapping[Window, str]] = MappingProxyType(
+    {
+        Window.OPEN: "open",
+        Window.CLOSED: "closed",
+        Window.UNKNOWN: "perhaps open",
+    }
+)
 _TOLD_AT_THE_END: Final = (
     "proven",
     "elapsed_s",
     "t_provisioned_s",
     "t_known_s",
     "t_proven_s",
+    "t_closed_s",
     "missing",
     "reason",
+    "window",
+    "strangers",
 )
 # Between two lines that only count on; a change of phase is told at once.
 _COUNTING_S: Final = 3.0
@@ -169,11 +181,20 @@ def summary_lines(run: Run, nodes: Sequence[Node]) -> Iterator[str]:
         yield f"  last board provisioned  {_clock(run.t_provisioned_s)} after the start (INFO_SET)"
         yield f"  last address known      {_clock(run.t_known_s)}"
         yield f"  last board proven       {_clock(run.t_proven_s)}"
+        yield f"  join window closed      {_clock(run.t_closed_s)}"
+    if run.window is not None:
+        yield f"The join window is {_WINDOWS[run.window]}: {run.window_evidence}."
+    if nodes:
         yield ""
         yield "Who provisioned whom (- seen on the air, ~ inferred from the address):"
         yield from tree_lines(nodes)
         yield ""
         yield from node_lines(nodes)
+    if run.strangers:
+        yield ""
+        yield "Not ours:"
+    for stranger in run.strangers:
+        yield f"  {stranger.device_address or 'a board'}: {stranger.reason}"
     if run.missing:
         yield ""
         yield "Missing:"

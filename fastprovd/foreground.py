@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, TextIO
 
+from fastprovd.campaign.inventory import Inventory
 from fastprovd.campaign.memberships import all_memberships
 from fastprovd.campaign.ports import Bearer
 from fastprovd.campaign.settings import RunSettings
@@ -150,6 +151,7 @@ async def scan(config: Config, seconds: float, stream: TextIO, radio: Radio | No
     heard: dict[str, Advertisement] = {}
     async with radio:
         await _listen(radio, seconds, heard)
+    inventory = Inventory(config.mesh.match, config.mesh.allow, config.mesh.deny)
     boards, strangers, proxies = [], [], []
     for advertisement in heard.values():
         data = advertisement.data
@@ -160,7 +162,7 @@ async def scan(config: Config, seconds: float, stream: TextIO, radio: Radio | No
                 else "Node Identity"
             )
             proxies.append(_line(advertisement, shown))
-        elif data.uuid.startswith(config.mesh.match):
+        elif inventory.is_ours(data.uuid):
             boards.append(_line(advertisement, data.uuid.hex()))
         else:
             strangers.append(_line(advertisement, data.uuid.hex()))

@@ -137,6 +137,9 @@ class Gateway:
             links=self.config.bluetooth.max_links,
             expected=run.expected,
             match=mesh.match,
+            allow=mesh.allow,
+            deny=mesh.deny,
+            allow_strangers=mesh.allow_strangers,
             group=mesh.group,
             unicast_min=mesh.unicast_min,
             unicast_max=mesh.unicast_max,
@@ -144,6 +147,7 @@ class Gateway:
             primary_return_s=run.proxy_timeout_s,
             settle_s=run.settle_s,
             run_s=run.run_timeout_s,
+            close=run.close,
         )
         given = {name: value for name, value in overrides.items() if value is not None}
         if "method" in given:

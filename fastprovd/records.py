@@ -21,6 +21,7 @@ class RunState(StrEnum):
     PROVISIONING = "provisioning"
     COLLECTING = "collecting"
     PROVING = "proving"
+    CLOSING = "closing"
     DONE = "done"
     PARTIAL = "partial"
     FAILED = "failed"
@@ -129,13 +130,32 @@ class MissingBoard:
     device_address: str | None = None
 
 
+class Window(StrEnum):
+    """Whether boards still provision whatever matches; unknown: told to stop, not shown to have."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Stranger:
+    """A board that is not ours and that the boards would provision, and what became of it."""
+
+    reason: str
+    device_uuid: bytes | None = None
+    device_address: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One fast-provisioning run; times `*_s` are seconds since INFO_SET was sent.
 
     `expected` counts all boards, the Primary Provisioner too: what the operator said, or else
-    what was heard. `t_provisioned_s` is when the last board was seen to leave 0x1827,
-    `t_known_s` when the last address became known.
+    what was heard. `match` is what was sent to the boards, once it was. `t_provisioned_s` is when
+    the last board was seen to leave 0x1827, `t_known_s` when the last address became known,
+    `t_closed_s` when the join window was shown to be closed; `window` is `None` before anything
+    can join, `window_evidence` says how we know.
     """
 
     run_id: str
@@ -154,8 +174,12 @@ class Run:
     t_provisioned_s: float | None = None
     t_known_s: float | None = None
     t_proven_s: float | None = None
+    t_closed_s: float | None = None
+    window: Window | None = None
+    window_evidence: str | None = None
     reason: str | None = None
     missing: tuple[MissingBoard, ...] = ()
+    strangers: tuple[Stranger, ...] = ()
     finished: datetime | None = None
 
 

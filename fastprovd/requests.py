@@ -23,6 +23,7 @@ from fastprovd.errors import (
 from fastprovd.gateway import Gateway
 from fastprovd.mesh import addresses
 from fastprovd.mesh.addresses import format_address
+from fastprovd.mesh.device_uuids import BOARD_PATTERN
 from fastprovd.publish.messages import (
     ErrorCode,
     Request,
@@ -34,6 +35,8 @@ from fastprovd.publish.messages import (
 from fastprovd.records import Run
 
 T = TypeVar("T")
+
+_BOARD = "a Bluetooth address, or 2 to 16 octets of a Device UUID in hex"
 
 StartRun = Callable[[Mapping[str, Any]], Run]
 """Start a run with these overrides of its settings; raises RunInProgress, RunsRefused."""
@@ -60,6 +63,10 @@ class RunStartData:
     method: Literal["fast", "direct", "auto"] | None = setting(None)
     expected: int | None = setting(None, low=1, high=addresses.UNICAST_MAX)
     match: bytes | None = setting(None, low=2, high=16)
+    allow: tuple[str, ...] | None = setting(None, pattern=BOARD_PATTERN, expected=_BOARD)
+    deny: tuple[str, ...] | None = setting(None, pattern=BOARD_PATTERN, expected=_BOARD)
+    allow_strangers: bool | None = setting(None)
+    close: Literal["suspend", "onoff", "leave_open"] | None = setting(None)
     group: int | None = setting(
         None, low=addresses.GROUP_MIN, high=addresses.GROUP_MAX_DYNAMIC, hexadecimal=True
     )
@@ -148,6 +155,10 @@ class RequestHandler:
                 "method": wanted.method,
                 "expected": wanted.expected,
                 "match": wanted.match,
+                "allow": wanted.allow,
+                "deny": wanted.deny,
+                "allow_strangers": wanted.allow_strangers,
+                "close": wanted.close,
                 "group": wanted.group,
                 "run_s": wanted.timeout_s,
             }
@@ -187,6 +198,8 @@ class RequestHandler:
 
     async def _change_group(self, data: Mapping[str, Any], *, add: bool) -> dict[str, Any]:
         wanted = _checked(GroupData, data)
+        if not wanted.members:
+            raise _InvalidRequest([Problem("members", "expected a list with something in it")])
         changed = await self._gateway.controls.change_group(wanted.group, wanted.members, add=add)
         return group_change_to_json(wanted.group, changed)
 

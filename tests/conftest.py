@@ -25,6 +25,9 @@ settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
 # For long runs: `pytest --hypothesis-profile=fuzz`.
 settings.register_profile("fuzz", max_examples=20_000, deadline=None)
+# How long an example takes says more about the machine's load than about the code.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -32,6 +32,7 @@ class Outer:
     match: bytes = setting(b"\xdd", low=1, high=2)
     kind: Literal["x", "y"] = "x"
     limit: int | None = setting(None, high=5)
+    names: tuple[str, ...] = setting((), pattern="[a-z]+", expected="small letters")
     inner: Inner = field(default_factory=Inner)
     many: tuple[int, ...] = setting((), low=1, high=9, hexadecimal=True)
     hidden: int = field(default=7, metadata={"internal": True})
@@ -56,12 +57,25 @@ def test_every_kind_is_read() -> None:
             "match": "DDee",
             "kind": "y",
             "limit": 5,
+            "names": ["c", "d"],
             "inner": {"on": True},
             "many": ["0x0003", 4],
         },
     )
     assert problems == []
-    assert value == Outer(9, 0xC001, 2.0, "b", Path("/x"), b"\xdd\xee", "y", 5, Inner(True), (3, 4))
+    assert value == Outer(
+        9,
+        0xC001,
+        2.0,
+        "b",
+        Path("/x"),
+        b"\xdd\xee",
+        "y",
+        5,
+        ("c", "d"),
+        Inner(True),
+        (3, 4),
+    )
     assert type(value.seconds) is float
 
 
@@ -96,11 +110,12 @@ def test_defaults_fill_what_is_absent() -> None:
         ({"kind": "z"}, "kind", "expected one of 'x', 'y', got str 'z'"),
         ({"kind": ["x"]}, "kind", "expected one of 'x', 'y', got list ['x']"),
         ({"limit": 6}, "limit", "expected 5 or less, got 6"),
+        ({"names": "a"}, "names", "expected a list, got str 'a'"),
+        ({"names": ["a", "B"]}, "names[1]", "expected small letters, got str 'B'"),
         ({"inner": 1}, "inner", "expected a table, got int 1"),
         ({"inner": {"on": 1}}, "inner.on", "expected true or false, got int 1"),
         ({"inner": {"onn": 1}}, "inner.onn", "unknown key, did you mean 'on'?"),
-        ({"many": 3}, "many", "expected a list with something in it, got int 3"),
-        ({"many": []}, "many", "expected a list with something in it, got list []"),
+        ({"many": 3}, "many", "expected a list, got int 3"),
         ({"many": [3, 10]}, "many[1]", "expected 0x0001..0x0009, got 0x000a"),
         ({"hidden": 1}, "hidden", "unknown key, known are "),
     ],
@@ -147,6 +162,8 @@ def test_anything_gives_a_value_or_problems(mapping: dict[str, Any]) -> None:
         (1.5, "1.5"),
         (b"\xdd\xdd", '"dddd"'),
         (Path("/a b"), '"/a b"'),
+        (("a", "b"), '["a", "b"]'),
+        ((), "[]"),
         ('say "hi" \\', '"say \\"hi\\" \\\\"'),
     ],
 )

@@ -18,7 +18,16 @@ from fastprovd.console import (
     summary_lines,
     tree_lines,
 )
-from fastprovd.records import MissingBoard, Node, NodeRole, ParentSource, Run, RunState
+from fastprovd.records import (
+    MissingBoard,
+    Node,
+    NodeRole,
+    ParentSource,
+    Run,
+    RunState,
+    Stranger,
+    Window,
+)
 
 RUN = Run("r-1", RunState.SCANNING, datetime(2026, 11, 22, tzinfo=UTC), expected=4)
 PRIMARY = Node(
@@ -66,6 +75,26 @@ def test_every_state_and_role_has_words() -> None:
     assert set(ROLES) == set(NodeRole)
 
 
+def test_the_summary_tells_of_the_window_and_of_strangers() -> None:
+    """Whether boards still join and how that is known; who is not ours, and what became of it."""
+    end = replace(
+        END,
+        window=Window.UNKNOWN,
+        window_evidence="nobody confirmed it",
+        strangers=(
+            Stranger("it is free", device_address="24:0A:C4:5E:00:09"),
+            Stranger("one more"),
+        ),
+    )
+    lines = list(summary_lines(end, NODES))
+    assert "The join window is perhaps open: nobody confirmed it." in lines
+    assert "  join window closed           ?" in lines
+    assert "  24:0A:C4:5E:00:09: it is free" in lines
+    assert "  a board: one more" in lines
+    closed = replace(end, window=Window.CLOSED, t_closed_s=42.0)
+    assert "  join window closed        42.0 s" in list(summary_lines(closed, NODES))
+
+
 def test_json_lines_tell_changes_once() -> None:
     """A run is told again only when its state or a count changed."""
     stream = io.StringIO()
@@ -103,6 +132,9 @@ def test_the_last_json_line() -> None:
         "t_provisioned_s": 12.25,
         "t_known_s": 14.0,
         "t_proven_s": None,
+        "t_closed_s": None,
+        "window": None,
+        "strangers": [],
         "missing": [
             {
                 "addr": "0x0009",

@@ -23,8 +23,9 @@ from tests.conftest import RunVirtual
 from tests.support.emulated import World, config, entropy, world
 
 
-async def run_once(gateway: Gateway, expected: int) -> Run:
-    return await gateway.execute(gateway.prepare_run(gateway.settings(expected=expected)))
+async def run_once(gateway: Gateway, expected: int, **more: Any) -> Run:
+    settings = gateway.settings(expected=expected, **more)
+    return await gateway.execute(gateway.prepare_run(settings))
 
 
 def open_world(scene: World, tmp_path: Path) -> Any:
@@ -189,7 +190,7 @@ def test_refreshing_the_nodes(run_virtual: RunVirtual[Any], tmp_path: Path) -> N
         async with open_world(scene, tmp_path) as gateway:
             with pytest.raises(NoRun):
                 await gateway.refresh_nodes()
-            await run_once(gateway, 3)
+            await run_once(gateway, 3, close="leave_open")
             late = scene.air.add_board("24:0A:C4:5E:01:00")
             await asyncio.sleep(30.0)
             assert late.unicast_address is not None

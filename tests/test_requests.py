@@ -94,6 +94,10 @@ async def test_run_start_passes_what_it_was_told() -> None:
         method="direct",
         expected=20,
         match="dddd24",
+        allow=["24:0A:C4:5E:00:01", "dddd240ac45e0002"],
+        deny=[],
+        allow_strangers=False,
+        close="onoff",
         group="0xc001",
         timeout_s=120,
     )
@@ -102,6 +106,10 @@ async def test_run_start_passes_what_it_was_told() -> None:
         "method": "direct",
         "expected": 20,
         "match": b"\xdd\xdd\x24",
+        "allow": ("24:0A:C4:5E:00:01", "dddd240ac45e0002"),
+        "deny": (),
+        "allow_strangers": False,
+        "close": "onoff",
         "group": 0xC001,
         "run_s": 120.0,
     }
@@ -121,6 +129,9 @@ async def test_run_start_without_data_overrides_nothing() -> None:
     [
         ("run/start", {"expected": 0}, "expected"),
         ("run/start", {"match": "dd"}, "match"),
+        ("run/start", {"allow": "24:0A:C4:5E:00:01"}, "allow"),
+        ("run/start", {"deny": ["dddd", "24:0A"]}, "deny[1]"),
+        ("run/start", {"close": "never"}, "close"),
         ("run/start", {"group": "0x0005"}, "group"),
         ("run/start", {"timeout_s": 1}, "timeout_s"),
         ("run/start", {"expectd": 3}, "expectd"),

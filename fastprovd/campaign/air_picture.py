@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
+from fastprovd.campaign.inventory import Inventory
 from fastprovd.mesh.beacons import (
     Advertisement,
     NetworkIdentity,
@@ -20,38 +21,48 @@ _PROXY_REPORTS_KEPT: Final = 16
 
 @dataclass(slots=True)
 class HeardBoard:
-    """An unprovisioned board with our UUID prefix; times in seconds of the loop's clock."""
+    """An unprovisioned board; times in seconds of the loop's clock."""
 
     uuid: bytes
     device_address: str
     rssi_dbm: int
     last_seen_s: float
+    first_seen_s: float = 0.0
+    is_ours: bool = True
 
 
 class AirPicture:
-    """Remembers advertisements; it decides nothing and forgets nothing."""
+    """Remembers advertisements; it decides nothing and forgets nothing.
 
-    def __init__(self, match: bytes, net_key: NetKey) -> None:
-        self._match = match
+    `boards` are ours; `latecomers` are ours too, but came when no more were taken.
+    """
+
+    def __init__(self, inventory: Inventory, net_key: NetKey) -> None:
+        self._inventory = inventory
         self._net_key = net_key
         self.boards: dict[bytes, HeardBoard] = {}
-        self.strangers: set[bytes] = set()
+        self.latecomers: dict[bytes, HeardBoard] = {}
+        self.strangers: dict[bytes, HeardBoard] = {}
         self._proxies: dict[str, deque[float]] = {}
         self._randoms: set[bytes] = set()
         self._stale: set[bytes] = set()
 
     def receive(self, advertisement: Advertisement) -> HeardBoard | None:
-        """Take an advertisement; return the board when it is new."""
+        """Take an advertisement; return the unprovisioned board when it is new."""
         data, now = advertisement.data, advertisement.seen_s
         if isinstance(data, UnprovisionedDevice):
-            if not data.uuid.startswith(self._match):
-                self.strangers.add(data.uuid)
-                return None
-            board = self.boards.get(data.uuid)
+            board = self._known(data.uuid)
             if board is None:
-                board = self.boards[data.uuid] = HeardBoard(
-                    data.uuid, advertisement.device_address, advertisement.rssi_dbm, now
+                is_ours = self._inventory.is_ours(data.uuid)
+                board = HeardBoard(
+                    data.uuid,
+                    advertisement.device_address,
+                    advertisement.rssi_dbm,
+                    now,
+                    now,
+                    is_ours,
                 )
+                (self.boards if is_ours else self.strangers)[data.uuid] = board
                 return board
             board.last_seen_s = now
             board.rssi_dbm = max(board.rssi_dbm, advertisement.rssi_dbm)
@@ -61,6 +72,21 @@ class AirPicture:
             address = advertisement.device_address
             self._proxies.setdefault(address, deque(maxlen=_PROXY_REPORTS_KEPT)).append(now)
         return None
+
+    def _known(self, uuid: bytes) -> HeardBoard | None:
+        for boards in (self.boards, self.strangers, self.latecomers):
+            if uuid in boards:
+                return boards[uuid]
+        return None
+
+    def set_aside(self, board: HeardBoard) -> None:
+        """Count a board of ours as a latecomer from now on."""
+        self.latecomers[board.uuid] = self.boards.pop(board.uuid)
+
+    def beginning_with(self, match: bytes) -> list[HeardBoard]:
+        """Return every board that was heard unprovisioned and that this match value lets in."""
+        heard = (self.boards, self.strangers, self.latecomers)
+        return [b for boards in heard for b in boards.values() if b.uuid.startswith(match)]
 
     def mark_stale(self) -> None:
         """Distrust every Node Identity heard so far: its board is about to leave the air.
@@ -85,7 +111,7 @@ class AirPicture:
         return isinstance(data, NetworkIdentity) and data.matches(self._net_key)
 
     def unprovisioned(self, now: float, within_s: float) -> list[HeardBoard]:
-        """Return the matching boards that advertised 0x1827 within the last `within_s` seconds.
+        """Return our boards that advertised 0x1827 within the last `within_s` seconds.
 
         Not those that were heard as proxies of our network since: BlueZ tells old data once more
         when a scan begins.
@@ -93,10 +119,11 @@ class AirPicture:
         return [
             board
             for board in self.boards.values()
-            if now - board.last_seen_s <= within_s and not self._became_proxy(board)
+            if now - board.last_seen_s <= within_s and not self.became_proxy(board)
         ]
 
-    def _became_proxy(self, board: HeardBoard) -> bool:
+    def became_proxy(self, board: HeardBoard) -> bool:
+        """Tell whether the board was heard as a proxy of our network since."""
         times = self._proxies.get(board.device_address)
         return times is not None and times[-1] >= board.last_seen_s
 

@@ -23,6 +23,7 @@ from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.search import AddressSearch
 from fastprovd.campaign.settings import RunSettings
 from fastprovd.campaign.states import WAITS, Trigger
+from fastprovd.campaign.strangers import Strangers
 from fastprovd.campaign.tasks import background
 from fastprovd.campaign.verdict import target
 from fastprovd.campaign.watch import Watch
@@ -55,9 +56,11 @@ class Collecting:
         app_key: AppKey,
         clock: Clock,
         confirm: Callable[[ProxySession], Awaitable[None]],
+        strangers: Strangers,
     ) -> None:
         self._plan = plan
         self._confirm = confirm
+        self._strangers = strangers
         self._settings = settings
         self._log = log
         self._picture = picture
@@ -71,8 +74,10 @@ class Collecting:
         self._last_news = clock.monotonic()
         self._calm = Calm(clock)
 
-    async def over_link(self, device_address: str) -> None:
-        """Collect until nothing changes, then ask everybody.
+    async def over_link(
+        self, device_address: str, then: Callable[[ProxySession], Awaitable[None]]
+    ) -> None:
+        """Collect until nothing changes, ask everybody, and go on over the same link with `then`.
 
         Raises:
             BearerError: the link could not be opened, or went away; call again.
@@ -89,7 +94,8 @@ class Collecting:
             await self._confirm(session)
             await self._settle(session)
             await self._log.move(Trigger.SETTLED, t_provisioned_s=self._t_provisioned())
-            await self._prove(session)
+            await self.prove(session)
+            await then(session)
 
     async def identify_silent(self) -> float:
         """Ask proxies that nobody can place for their address, once the nodes are quiet.
@@ -123,10 +129,12 @@ class Collecting:
         return proven < max(self._target(), len(self._log.nodes))
 
     def _target(self) -> int:
-        return target(self._settings.expected, len(self._picture.boards))
+        ours = target(self._settings.expected, len(self._picture.boards))
+        return ours + len(self._strangers.taken())
 
-    def _are_known(self) -> bool:
-        return len(self._log.nodes) >= self._target()
+    def unaccounted(self) -> int:
+        """Return for how many of the boards that we know of there is no address."""
+        return max(0, self._target() - len(self._log.nodes))
 
     def _list_is_safe(self) -> bool:
         """Whether the list is short however many boards are in it that we do not know of."""
@@ -135,21 +143,29 @@ class Collecting:
         return could_be_listed <= SAFE_LIST_ENTRIES
 
     async def _settle(self, session: ProxySession) -> None:
-        while not self._are_known():
-            if self._list_is_safe():
-                try:
-                    # One attempt: the next poll is the next attempt.
-                    listed = await get_node_list(
-                        session, self._app_key, self._plan.primary, attempts=1
-                    )
-                except ResponseTimeout as error:
-                    log.info("list_unanswered", reason=str(error))
-                else:
-                    await self._take_list(listed)
-            await self._take_overheard()
-            if self._are_known() or self._is_settled():
+        while self.unaccounted():
+            await self.look(session)
+            if not self.unaccounted() or self._is_settled():
                 return
             await pause(session, WAITS["poll"].seconds)
+
+    async def look(self, session: ProxySession) -> bool:
+        """Read the list if that is safe, and take what was overheard; return whether it was news.
+
+        Raises:
+            ConnectionLost: the link went away.
+        """
+        before = len(self._log.nodes)
+        if self._list_is_safe():
+            try:
+                # One attempt: the next poll is the next attempt.
+                listed = await get_node_list(session, self._app_key, self._plan.primary, attempts=1)
+            except ResponseTimeout as error:
+                log.info("list_unanswered", reason=str(error))
+            else:
+                await self._take_list(listed)
+        await self._take_overheard()
+        return len(self._log.nodes) > before
 
     def _is_settled(self) -> bool:
         now = self._clock.monotonic()
@@ -203,15 +219,15 @@ class Collecting:
         last = [b.last_seen_s for b in self._picture.boards.values() if b.uuid != primary]
         seen = self._log.since(max(last)) if last else 0.0
         known = self._log.run.t_known_s
-        return seen if seen is None or known is None or not self._are_known() else min(seen, known)
+        return seen if seen is None or known is None or self.unaccounted() else min(seen, known)
 
     # Proving
 
-    async def _prove(self, session: ProxySession) -> None:
+    async def prove(self, session: ProxySession) -> None:
         roll_call = self._roll_call(session)
         await roll_call.prove(self._unproven())
-        if not self._are_known():
-            await roll_call.search(self._search, self._are_known)
+        if self.unaccounted():
+            await roll_call.search(self._search, lambda: not self.unaccounted())
             await self._take_overheard()
             await roll_call.prove(self._unproven())
 

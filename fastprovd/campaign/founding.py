@@ -21,6 +21,7 @@ from fastprovd.campaign.proxy_session import ProxySession, TopProvisioner, proxy
 from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.settings import RunSettings
 from fastprovd.campaign.states import WAITS, RunEnd, Trigger
+from fastprovd.campaign.strangers import Strangers
 from fastprovd.campaign.verdict import target
 from fastprovd.campaign.watch import Watch
 from fastprovd.clock import Clock
@@ -54,6 +55,7 @@ class Founding:
         entropy: Callable[[int], bytes],
         top: TopProvisioner,
         app_key: AppKey,
+        strangers: Strangers,
     ) -> None:
         self._settings = settings
         self._log = log
@@ -65,6 +67,7 @@ class Founding:
         self._entropy = entropy
         self._top = top
         self._app_key = app_key
+        self._strangers = strangers
         self._net_key = next(iter(top.stack.net_keys.values()))
         self._is_started = False
         self.plan: Plan | None = None
@@ -180,6 +183,7 @@ class Founding:
                     composition = await read_composition(session, plan.primary, dev_key)
                     if composition is not None:
                         await self._log.node(plan.primary, elements=len(composition.elements))
+                    await self._strangers.look_again()
                     start = await self._send_info_set(session)
             except (AccessError, BearerError) as error:
                 reason = str(error)
@@ -193,7 +197,7 @@ class Founding:
         plan = checked(self.plan)
         sent_s = self._clock.monotonic()
         start = await start_fast_provisioning(
-            session, plan, self._app_key, self._settings.group, self._settings.match
+            session, plan, self._app_key, self._settings.group, self._log.run.match
         )
         if start is not Start.ALREADY_STARTED or self._log.since_info_set is None:
             self._log.mark_info_set(sent_s)

@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from fastprovd.campaign.air_picture import AirPicture, HeardBoard
+from fastprovd.campaign.closing import LEFT_OPEN, NO_PROVISIONER, NOT_TOLD, Closing
 from fastprovd.campaign.collecting import Collecting
 from fastprovd.campaign.direct import Direct
 from fastprovd.campaign.founding import Founding, checked
@@ -18,14 +19,15 @@ from fastprovd.campaign.ports import Audience, Bearer, Store
 from fastprovd.campaign.proxy_session import TopProvisioner
 from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.settings import Method, RunSettings
-from fastprovd.campaign.states import WAITS, RunEnd, Trigger
+from fastprovd.campaign.states import WAITS, RunEnd, Trigger, next_state
+from fastprovd.campaign.strangers import Strangers
 from fastprovd.campaign.verdict import missing_boards, summary, target
 from fastprovd.campaign.watch import Watch
 from fastprovd.clock import Clock
 from fastprovd.errors import BearerError
 from fastprovd.mesh.beacons import Advertisement, UnprovisionedDevice
 from fastprovd.mesh.keys import AppKey
-from fastprovd.records import Run, RunState
+from fastprovd.records import Run, RunState, Window
 
 log = structlog.get_logger()
 
@@ -33,7 +35,7 @@ log = structlog.get_logger()
 class Campaign:
     """One fast-provisioning run; `execute` returns its end, which always has a name.
 
-    It does not recover a Primary that stays silent, and does not close the join window.
+    It does not recover a Primary that stays silent.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Campaign:
         self._clock = clock
         self._top = top
         self._app_key = app_key
+        self._entropy = entropy
         run = Run(
             run_id,
             RunState.SCANNING,
@@ -63,8 +66,11 @@ class Campaign:
             match=settings.match,
         )
         self._log = RunLog(run, store, audience, clock)
-        self._picture = AirPicture(settings.match, next(iter(top.stack.net_keys.values())))
+        self._picture = AirPicture(settings.inventory, next(iter(top.stack.net_keys.values())))
         self._watch = Watch(bearer, self._picture, self._board_heard, self._scan_restarted)
+        self._strangers = Strangers(
+            settings, log=self._log, picture=self._picture, watch=self._watch, clock=clock
+        )
         self._founding = Founding(
             settings,
             log=self._log,
@@ -76,6 +82,7 @@ class Campaign:
             entropy=entropy,
             top=top,
             app_key=app_key,
+            strangers=self._strangers,
         )
         self._direct = Direct(
             settings,
@@ -135,6 +142,7 @@ class Campaign:
         if self._is_direct():
             await self._direct.provision_all()
             raise self._verdict()
+        self._strangers.check()
         await self._founding.make()
         await self._founding.start()
         await self._collect()
@@ -150,6 +158,9 @@ class Campaign:
     # Hearing the boards
 
     def _board_heard(self, board: HeardBoard) -> None:
+        if not board.is_ours:
+            self._strangers.heard(board)
+            return
         self._log.event(
             "device_found",
             uuid=board.uuid.hex(),
@@ -170,7 +181,7 @@ class Campaign:
                 len(boards) + 1 == expected
                 and isinstance(data, UnprovisionedDevice)
                 and data.uuid not in boards
-                and data.uuid.startswith(self._settings.match)
+                and self._settings.inventory.is_ours(data.uuid)
             )
 
         deadline = self._clock.monotonic() + self._settings.scan_s
@@ -187,8 +198,9 @@ class Campaign:
             others = len(self._picture.strangers)
             raise RunEnd(
                 Trigger.NOTHING_HEARD,
-                f"no board with UUID prefix {self._settings.match.hex()} in "
-                f"{self._settings.scan_s:g} s; {others} others seen: power the boards on, or "
+                f"no board with UUID prefix {self._settings.match.hex()}"
+                f"{' that [mesh] allow and deny let in' * self._settings.inventory.is_selective} "
+                f"in {self._settings.scan_s:g} s; {others} others seen: power the boards on, or "
                 "correct [mesh] match",
             )
         await self._log.move(Trigger.BOARDS_HEARD, heard=len(self._picture.boards))
@@ -208,13 +220,24 @@ class Campaign:
             app_key=self._app_key,
             clock=self._clock,
             confirm=self._founding.confirm_start,
+            strangers=self._strangers,
+        )
+        closing = Closing(
+            self._settings,
+            collecting,
+            primary=plan.primary,
+            log=self._log,
+            picture=self._picture,
+            app_key=self._app_key,
+            clock=self._clock,
+            tid=self._entropy(1)[0],
         )
         await asyncio.sleep(WAITS["quiet_after_start"].seconds)
         silent_since = self._clock.monotonic()
         while True:
             device_address = await self._wait_for_primary(plan, silent_since)
             try:
-                await collecting.over_link(device_address)
+                await collecting.over_link(device_address, closing.close)
                 break
             except BearerError as error:
                 log.info("primary_link_failed", reason=str(error))
@@ -226,8 +249,10 @@ class Campaign:
 
     def _verdict(self) -> RunEnd:
         missing = self._missing()
-        if not missing:
+        if not missing and not self._is_perhaps_open():
             return RunEnd(Trigger.ALL_PROVEN, "")
+        if not missing:
+            return RunEnd(Trigger.WINDOW_OPEN, "every board answered")
         total = target(self._settings.expected, len(self._picture.boards))
         return RunEnd(Trigger.SOME_MISSING, summary(missing, max(total, len(self._log.nodes))))
 
@@ -273,12 +298,38 @@ class Campaign:
             left,
             self._settings.expected,
             len(self._picture.boards),
+            strangers=len(self._strangers.taken()),
             is_complete=self._quiet_since is not None or self._direct.is_complete,
             failed=failed,
         )
 
+    def _is_perhaps_open(self) -> bool:
+        """Whether boards may still take others, and should not."""
+        is_closed = self.run.window is Window.CLOSED or self._settings.close == "leave_open"
+        return self._boards_were_started() and not is_closed
+
+    def _boards_were_started(self) -> bool:
+        return self._log.since_info_set is not None and not self._direct.has_begun
+
+    def _window_at_last(self) -> dict[str, Any]:
+        """Return what there is to say of the join window where no closing says it."""
+        if self._direct.has_begun:
+            return {"window": Window.CLOSED, "window_evidence": NO_PROVISIONER}
+        if not self._boards_were_started() or self.run.window is not None:
+            return {}
+        left_open = self._settings.close == "leave_open"
+        evidence = LEFT_OPEN if left_open else NOT_TOLD
+        return {"window": Window.OPEN, "window_evidence": evidence}
+
     async def _finish(self, trigger: Trigger, reason: str) -> None:
-        changes: dict[str, Any] = {"reason": reason or None, "heard": len(self._picture.boards)}
+        changes: dict[str, Any] = {
+            "heard": len(self._picture.boards),
+            "strangers": self._strangers.named(),
+            **self._window_at_last(),
+        }
+        if next_state(self.run.state, trigger) is RunState.PARTIAL and self._is_perhaps_open():
+            reason += "; boards may still take others that match"
+        changes["reason"] = reason or None
         has_begun = self._founding.plan is not None or self._direct.has_begun
         if trigger is not Trigger.ALL_PROVEN and has_begun:
             changes["missing"] = self._missing()

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
+
+from fastprovd.campaign.inventory import Inventory
+
+Close = Literal["suspend", "onoff", "leave_open"]
 
 
 class Method(StrEnum):
@@ -20,7 +25,8 @@ class RunSettings:
 
     `match` is the start of the Device UUIDs to provision, 2..16 octets; `group` is what every
     board subscribes to; `unicast_min`..`unicast_max` bound the addresses handed out; `links` is how
-    many GATT links the adapter bears at once.
+    many GATT links the adapter bears at once. `allow`, `deny` and `allow_strangers` say which
+    boards are ours, see Inventory; `close` how the boards are stopped from taking more.
 
     Times in seconds: `scan_s`, how long to look for boards before giving up; `primary_return_s`,
     how long the Primary's proxy may stay off the air (it came back as late as 67 s at 24 boards);
@@ -32,6 +38,9 @@ class RunSettings:
     links: int = 5
     expected: int | None = None
     match: bytes = b"\xdd\xdd"
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    allow_strangers: bool = False
     group: int = 0xC000
     unicast_min: int = 0x0002
     unicast_max: int = 0x7FFF
@@ -39,3 +48,9 @@ class RunSettings:
     primary_return_s: float = 90.0
     settle_s: float = 10.0
     run_s: float = 600.0
+    close: Close = "suspend"
+
+    @property
+    def inventory(self) -> Inventory:
+        """Which boards are ours."""
+        return Inventory(self.match, self.allow, self.deny)

@@ -18,6 +18,7 @@ class Trigger(Enum):
     BOARDS_HEARD = "matching boards are on the air"
     NOTHING_HEARD = "no matching board is on the air"
     LINK_OPEN = "PB-GATT is open"
+    STRANGERS_HEARD = "boards that are not ours would be provisioned too"
     NO_BOARD_LEFT = "no board could be provisioned"
     BY_OURSELVES = "we provision all boards ourselves"
     ALL_TRIED = "every board was provisioned, or tried in vain"
@@ -30,8 +31,10 @@ class Trigger(Enum):
     PRIMARY_RESTARTED = "the Primary Provisioner restarted and forgot the network"
     SETTLED = "nothing changes any more"
     LINK_LOST = "the link to the Primary Provisioner is lost"
+    ASKED = "everybody was asked"
     ALL_PROVEN = "every board answered"
     SOME_MISSING = "some boards did not answer"
+    WINDOW_OPEN = "boards may still take others"
     DEADLINE = "the run took too long"
     STOP = "the operator stopped the run"
     INTERRUPT = "the daemon ended"
@@ -52,6 +55,7 @@ _S, _T = RunState, Trigger
 _STEPS: Final = {
     (_S.SCANNING, _T.BOARDS_HEARD): _S.CONNECTING,
     (_S.SCANNING, _T.NOTHING_HEARD): _S.FAILED,
+    (_S.CONNECTING, _T.STRANGERS_HEARD): _S.FAILED,
     (_S.CONNECTING, _T.LINK_OPEN): _S.PROVISIONING_PRIMARY,
     (_S.CONNECTING, _T.NO_BOARD_LEFT): _S.FAILED,
     (_S.CONNECTING, _T.BY_OURSELVES): _S.PROVISIONING,
@@ -60,6 +64,7 @@ _STEPS: Final = {
     (_S.PROVISIONING_PRIMARY, _T.SESSION_FAILED): _S.CONNECTING,
     (_S.CONFIGURING_PRIMARY, _T.STARTED): _S.PROVISIONING,
     (_S.CONFIGURING_PRIMARY, _T.REFUSED): _S.FAILED,
+    (_S.CONFIGURING_PRIMARY, _T.STRANGERS_HEARD): _S.FAILED,
     (_S.PROVISIONING, _T.PRIMARY_BACK): _S.COLLECTING,
     (_S.PROVISIONING, _T.PRIMARY_SILENT): _S.PARTIAL,
     (_S.PROVISIONING, _T.PRIMARY_RESTARTED): _S.PARTIAL,
@@ -68,6 +73,11 @@ _STEPS: Final = {
     (_S.PROVING, _T.LINK_LOST): _S.PROVISIONING,
     (_S.PROVING, _T.ALL_PROVEN): _S.DONE,
     (_S.PROVING, _T.SOME_MISSING): _S.PARTIAL,
+    (_S.PROVING, _T.ASKED): _S.CLOSING,
+    (_S.CLOSING, _T.LINK_LOST): _S.PROVISIONING,
+    (_S.CLOSING, _T.ALL_PROVEN): _S.DONE,
+    (_S.CLOSING, _T.SOME_MISSING): _S.PARTIAL,
+    (_S.CLOSING, _T.WINDOW_OPEN): _S.PARTIAL,
 }
 # Before the boards provision each other there is nothing that a deadline could leave partial.
 _FRUITLESS: Final = (_S.SCANNING, _S.CONNECTING, _S.PROVISIONING_PRIMARY, _S.CONFIGURING_PRIMARY)
@@ -142,6 +152,21 @@ WAITS: Final[Mapping[str, Wait]] = MappingProxyType(
         ),
         "calm_at_last": Wait(
             60.0, "200 buffers of 90 ms each are empty after 18 s; copies may go round three times"
+        ),
+        "power_on": Wait(
+            3.5, "a board that has power is on the air within 3 s; before that nobody can hear it"
+        ),
+        "last_look": Wait(
+            1.0, "a board advertises every 20 ms; before INFO_SET nobody may go unheard"
+        ),
+        "stop_repetition": Wait(
+            0.3, "three transmissions of a PDU take 0.1 s; the next must meet another moment"
+        ),
+        "stop": Wait(
+            12.0, "a provisioner stops 10 s after the message, and whom it took is listed 5 s later"
+        ),
+        "closing": Wait(
+            180.0, "fifteen stop messages; only boards switched on one after the other need more"
         ),
         "onoff": Wait(1.0, "over its own link a node answers within 0.1 s"),
         "identify": Wait(

@@ -40,16 +40,17 @@ def missing_boards(
     expected: int | None,
     heard: int,
     *,
+    strangers: int = 0,
     is_complete: bool = True,
     failed: Mapping[bytes, str] = MappingProxyType({}),
 ) -> tuple[MissingBoard, ...]:
     """Return who keeps the run from being done; empty when every board is proven.
 
-    `unprovisioned` are matching boards that still advertise 0x1827 once all is quiet. A run that
-    is not `is_complete` has not asked everybody, and ended in an air that was not quiet: boards may
-    have become nodes since, and BlueZ may repeat what they advertised before.
-    `failed` has the UUIDs of those that we tried ourselves, with the reason. A board that forgot
-    its address and answers under a new one is not missing.
+    `unprovisioned` are our boards that still advertise 0x1827 once all is quiet. A run that is not
+    `is_complete` has not asked everybody, and ended in an air that was not quiet: boards may have
+    become nodes since, and BlueZ may repeat what they advertised before. `failed` has the UUIDs of
+    those that we tried ourselves, with the reason; among the nodes are so many `strangers`. A board
+    that forgot its address and answers under a new one is not missing.
     """
     nodes = list(nodes)
     answering = {node.device_uuid for node in nodes if node.proven and node.device_uuid}
@@ -64,7 +65,7 @@ def missing_boards(
         if not node.proven and node.device_uuid not in answering
     ]
     proven = sum(node.proven for node in nodes)
-    unaccounted = target(expected, heard) - proven - len(missing)
+    unaccounted = target(expected, heard) + strangers - proven - len(missing)
     if unaccounted > 0:
         known = {node.device_uuid for node in nodes}
         left = [board for board in unprovisioned if board.uuid not in known]

@@ -15,7 +15,15 @@ from enum import StrEnum
 from typing import Any, Final
 
 from fastprovd.mesh.addresses import format_address
-from fastprovd.records import Membership, MissingBoard, Node, Run, RunState, Switched
+from fastprovd.records import (
+    Membership,
+    MissingBoard,
+    Node,
+    Run,
+    RunState,
+    Stranger,
+    Switched,
+)
 
 SCHEMA: Final = 1
 """Number of the payload contract; a breaking change raises it."""
@@ -212,6 +220,15 @@ def missing_to_json(board: MissingBoard) -> dict[str, Any]:
     }
 
 
+def stranger_to_json(board: Stranger) -> dict[str, Any]:
+    """Return the JSON shape of a board that is not ours."""
+    return {
+        "uuid": _uuid(board.device_uuid),
+        "device_address": board.device_address,
+        "reason": board.reason,
+    }
+
+
 def run_to_json(run: Run) -> dict[str, Any]:
     """Return the JSON shape of a run, as in `bridge/run` and `--json`.
 
@@ -229,6 +246,7 @@ def run_to_json(run: Run) -> dict[str, Any]:
         "t_provisioned_s": _seconds(run.t_provisioned_s),
         "t_known_s": _seconds(run.t_known_s),
         "t_proven_s": _seconds(run.t_proven_s),
+        "t_closed_s": _seconds(run.t_closed_s),
         "primary": _address(run.primary),
         "match": run.match.hex(),
         "group": _address(run.group),
@@ -236,6 +254,9 @@ def run_to_json(run: Run) -> dict[str, Any]:
         "unicast_max": _address(run.unicast_max),
         "reason": run.reason,
         "missing": [missing_to_json(board) for board in run.missing],
+        "window": None if run.window is None else run.window.value,
+        "window_evidence": run.window_evidence,
+        "strangers": [stranger_to_json(board) for board in run.strangers],
         "started": timestamp(run.started),
         "finished": _moment(run.finished),
     }

@@ -1,19 +1,22 @@
-"""Runs and the boards that they could not call done."""
+"""Runs, the boards that they could not call done, and strangers."""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from fastprovd.records import MissingBoard, Run, RunState
+from fastprovd.records import MissingBoard, Run, RunState, Stranger, Window
 from fastprovd.store import rows
 
-_COLUMNS: Final = rows.column_names(Run, without=frozenset({"missing"}))
+_COLUMNS: Final = rows.column_names(Run, without=frozenset({"missing", "strangers"}))
 _MISSING_COLUMNS: Final = rows.column_names(MissingBoard)
+_STRANGER_COLUMNS: Final = rows.column_names(Stranger)
 _DECODERS: Final[rows.Decoders] = {
     "state": RunState,
+    "window": Window,
     "started": rows.decode_time,
     "finished": rows.decode_time,
 }
@@ -33,14 +36,18 @@ def load(connection: sqlite3.Connection, run_id: str) -> Run | None:
 
 
 def save(connection: sqlite3.Connection, run: Run) -> None:
-    """Insert or replace a run with its missing boards."""
+    """Insert or replace a run with its missing boards and strangers."""
     connection.execute("delete from missing_board where run_id = ?", (run.run_id,))
+    connection.execute("delete from stranger where run_id = ?", (run.run_id,))
     rows.write(connection, "run", {name: getattr(run, name) for name in _COLUMNS})
-    for position, board in enumerate(run.missing):
-        facts = {name: getattr(board, name) for name in _MISSING_COLUMNS}
-        rows.write(
-            connection, "missing_board", {"run_id": run.run_id, "position": position, **facts}
-        )
+    lists: tuple[tuple[str, Sequence[object], tuple[str, ...]], ...] = (
+        ("missing_board", run.missing, _MISSING_COLUMNS),
+        ("stranger", run.strangers, _STRANGER_COLUMNS),
+    )
+    for table, boards, columns in lists:
+        for position, board in enumerate(boards):
+            facts = {name: getattr(board, name) for name in columns}
+            rows.write(connection, table, {"run_id": run.run_id, "position": position, **facts})
 
 
 def interrupt(connection: sqlite3.Connection, finished: datetime) -> list[Run]:
@@ -59,7 +66,11 @@ def _run(connection: sqlite3.Connection, row: sqlite3.Row) -> Run:
     missing = connection.execute(
         "select * from missing_board where run_id = ? order by position", (row["run_id"],)
     )
+    strangers = connection.execute(
+        "select * from stranger where run_id = ? order by position", (row["run_id"],)
+    )
     return Run(
         **rows.read(row, _COLUMNS, _DECODERS),
         missing=tuple(MissingBoard(**rows.read(m, _MISSING_COLUMNS, {})) for m in missing),
+        strangers=tuple(Stranger(**rows.read(s, _STRANGER_COLUMNS, {})) for s in strangers),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastprovd.campaign.air_picture import AirPicture
+from fastprovd.campaign.inventory import Inventory
 from fastprovd.mesh.beacons import (
     Advertisement,
     NetworkIdentity,
@@ -17,7 +18,7 @@ UUID = b"\xdd\xdd" + bytes(14)
 
 
 def _picture() -> AirPicture:
-    return AirPicture(b"\xdd\xdd", NET_KEY)
+    return AirPicture(Inventory(b"\xdd\xdd"), NET_KEY)
 
 
 def _heard(
@@ -30,13 +31,29 @@ def _identity(random: bytes, address: int = 5) -> Advertisement:
     return _heard(NodeIdentity(NET_KEY.node_identity_hash(random, address), random))
 
 
-def test_boards_are_told_once_and_strangers_never() -> None:
-    """Only a new UUID with our prefix is returned; others are counted."""
+def test_boards_are_told_once_and_kept_apart() -> None:
+    """Only a new UUID is returned; those without our prefix are strangers."""
     picture = _picture()
     assert picture.receive(_heard(UnprovisionedDevice(UUID))) is not None
     assert picture.receive(_heard(UnprovisionedDevice(UUID), 1.0)) is None
-    assert picture.receive(_heard(UnprovisionedDevice(bytes(16)))) is None
-    assert len(picture.boards) == len(picture.strangers) == 1
+    stranger = picture.receive(_heard(UnprovisionedDevice(bytes(16))))
+    assert stranger is not None
+    assert not stranger.is_ours
+    assert picture.receive(_heard(UnprovisionedDevice(bytes(16)), 1.0)) is None
+    assert list(picture.boards) == [UUID]
+    assert list(picture.strangers) == [bytes(16)]
+
+
+def test_latecomers_are_not_counted_and_not_told_again() -> None:
+    """A board that was set aside is none of the run's, and still begins with the match value."""
+    picture = _picture()
+    board = picture.receive(_heard(UnprovisionedDevice(UUID), 1.0))
+    assert board is not None
+    picture.set_aside(board)
+    assert picture.receive(_heard(UnprovisionedDevice(UUID), 2.0)) is None
+    assert (picture.boards, board.first_seen_s, board.last_seen_s) == ({}, 1.0, 2.0)
+    assert picture.beginning_with(UUID[:2]) == [board]
+    assert picture.beginning_with(b"\xdd\xee") == []
 
 
 def test_unprovisioned_are_those_heard_lately() -> None:

@@ -12,11 +12,13 @@ from structlog.testing import capture_logs
 
 from fastprovd.campaign.air_picture import AirPicture
 from fastprovd.campaign.collecting import Collecting
+from fastprovd.campaign.inventory import Inventory
 from fastprovd.campaign.planner import SAFE_LIST_ENTRIES, Plan, Share
 from fastprovd.campaign.proxy_session import ProxySession
 from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.settings import RunSettings
 from fastprovd.campaign.states import WAITS
+from fastprovd.campaign.strangers import Strangers
 from fastprovd.campaign.watch import Watch
 from fastprovd.clock import SystemClock
 from fastprovd.errors import ConnectionLost, DeviceNotFound
@@ -62,8 +64,8 @@ def _proxy(number: int) -> Advertisement:
     return Advertisement(_at(number), NetworkIdentity(NET_KEY.network_id), -50, 0.0)
 
 
-async def _is_started(_: ProxySession) -> None:
-    """Nothing is to be done: the Primary has told that it took INFO_SET."""
+async def _nothing_to_do(_: ProxySession) -> None:
+    """The Primary has told that it took INFO_SET, and its link is not used afterwards."""
 
 
 class Scene:
@@ -89,7 +91,7 @@ class Scene:
         self.settings = settings or RunSettings(expected=1 + len(addresses))
         self.links: list[FakeLink] = []
         self.bearer = FakeBearer(*airs, link=self._open)
-        self.picture = AirPicture(b"\xdd\xdd", NET_KEY)
+        self.picture = AirPicture(Inventory(b"\xdd\xdd"), NET_KEY)
         self.watch = Watch(self.bearer, self.picture, lambda _: None, lambda _: None)
         run = Run("r-1", RunState.PROVISIONING, datetime(2026, 1, 1, tzinfo=UTC))
         self.log = RunLog(run, self.store, self.listener, CLOCK)
@@ -105,7 +107,14 @@ class Scene:
             top=self.top,
             app_key=APP_KEY,
             clock=CLOCK,
-            confirm=_is_started,
+            confirm=_nothing_to_do,
+            strangers=Strangers(
+                self.settings,
+                log=self.log,
+                picture=self.picture,
+                watch=self.watch,
+                clock=CLOCK,
+            ),
         )
 
     async def collect(self) -> None:
@@ -116,7 +125,7 @@ class Scene:
             device_uuid=_uuid(1),
             device_address=PRIMARY_AT,
         )
-        await self.collecting.over_link(PRIMARY_AT)
+        await self.collecting.over_link(PRIMARY_AT, _nothing_to_do)
 
     def polls(self) -> list[float]:
         """Return when the list was asked for."""
@@ -315,7 +324,7 @@ def test_a_lost_link_is_noticed_between_two_polls(run_virtual: RunVirtual[Any]) 
         assert not scene.bearer.is_scanning
         assert CHILDREN[0] in scene.log.nodes
         await scene.log.change(state=RunState.PROVISIONING)
-        await scene.collecting.over_link(PRIMARY_AT)
+        await scene.collecting.over_link(PRIMARY_AT, _nothing_to_do)
         assert scene.proven() == {PRIMARY, *CHILDREN[:2]}
 
     run_virtual(main())

@@ -10,9 +10,11 @@ import pytest
 
 from fastprovd.campaign.air_picture import AirPicture
 from fastprovd.campaign.founding import Founding
+from fastprovd.campaign.inventory import Inventory
 from fastprovd.campaign.planner import plan_run
 from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.settings import RunSettings
+from fastprovd.campaign.strangers import Strangers
 from fastprovd.campaign.watch import Watch
 from fastprovd.clock import SystemClock
 from fastprovd.errors import ConnectionLost
@@ -31,19 +33,23 @@ ALREADY = InfoStatus(0x40, b"\x04")
 def founding(t: Talk) -> tuple[Founding, Listener]:
     """Be where a run is when the link went before INFO_STATUS came."""
     listener, store, bearer = Listener(), FakeStore(), FakeBearer()
-    log = RunLog(Run("r-test", RunState.COLLECTING, CLOCK.utc_now()), store, listener, CLOCK)
-    picture = AirPicture(b"\xdd\xdd", NET_KEY)
+    run = Run("r-test", RunState.COLLECTING, CLOCK.utc_now(), match=b"\xdd\xdd")
+    log = RunLog(run, store, listener, CLOCK)
+    picture = AirPicture(Inventory(b"\xdd\xdd"), NET_KEY)
+    watch = Watch(bearer, picture, lambda _: None, lambda _: None)
+    settings = RunSettings()
     made = Founding(
-        RunSettings(),
+        settings,
         log=log,
         picture=picture,
-        watch=Watch(bearer, picture, lambda _: None, lambda _: None),
+        watch=watch,
         bearer=bearer,
         store=store,
         clock=CLOCK,
         entropy=Random(1).randbytes,
         top=t.top,
         app_key=APP_KEY,
+        strangers=Strangers(settings, log=log, picture=picture, watch=watch, clock=CLOCK),
     )
     made.plan = plan_run(7, PRIMARY, 0x7FFF, [])
     return made, listener

@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from fastprovd.campaign.air_picture import AirPicture, HeardBoard
+from fastprovd.campaign.inventory import Inventory
 from fastprovd.campaign.watch import ABSENCE_S, RESTART_S, SILENT_S, Watch
 from fastprovd.clock import SystemClock
 from fastprovd.errors import BluetoothUnavailable, LocalProtocolError
@@ -35,7 +36,7 @@ class Scene:
 
     def __init__(self, *scripts: Script, endless: bool = True) -> None:
         self.bearer = FakeBearer(*scripts, endless=endless)
-        self.picture = AirPicture(b"\xdd\xdd", NET_KEY)
+        self.picture = AirPicture(Inventory(b"\xdd\xdd"), NET_KEY)
         self.told: list[HeardBoard] = []
         self.restarts: list[str] = []
         self.watch = Watch(self.bearer, self.picture, self.told.append, self.restarts.append)
@@ -73,7 +74,7 @@ def test_nothing_wanted_ends_in_time(run_virtual: RunVirtual[Any]) -> None:
 
 
 def test_a_board_is_told_once(run_virtual: RunVirtual[Any]) -> None:
-    """However often and in however many scans it is heard; strangers never."""
+    """However often and in however many scans it is heard; others are told as not ours."""
 
     async def main() -> None:
         stranger = Advertisement("11:22:33:44:55:66", UnprovisionedDevice(bytes(16)), -50, 0.0)
@@ -82,7 +83,8 @@ def test_a_board_is_told_once(run_virtual: RunVirtual[Any]) -> None:
             [(0.1, _board(1)), (0.2, _board(2))],
         )
         await scene.watch.listen(5.0)
-        assert [board.device_address[-2:] for board in scene.told] == ["01", "02"]
+        told = [(board.device_address[-2:], board.is_ours) for board in scene.told]
+        assert told == [("01", True), ("66", False), ("02", True)]
 
     run_virtual(main())
 

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.campaign.air_picture import AirPicture
+from fastprovd.campaign.inventory import Inventory
 from fastprovd.campaign.watch import RESTART_S, SILENT_S, Watch
 from fastprovd.emulator.bluez import Bluetoothd
 from fastprovd.emulator.bluez_adapter import EmulatedAdapter
@@ -130,7 +131,7 @@ def test_scanning_is_back_soon(run_paced: RunPaced, private_bus: PrivateBus, fau
         async with bluez_scene(private_bus) as (s, bluetoothd):
             watch = Watch(
                 s.bearer,
-                AirPicture(b"\xdd\xdd", next(iter(s.top.stack.net_keys.values()))),
+                AirPicture(Inventory(b"\xdd\xdd"), next(iter(s.top.stack.net_keys.values()))),
                 lambda _: None,
                 lambda _: None,
             )

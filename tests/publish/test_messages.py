@@ -45,6 +45,8 @@ from fastprovd.records import (
     Proof,
     Run,
     RunState,
+    Stranger,
+    Window,
 )
 
 NOW = datetime(2026, 11, 22, 7, 20, 5, 500_999, tzinfo=UTC)
@@ -256,6 +258,7 @@ def test_the_run() -> None:
         "t_provisioned_s": None,
         "t_known_s": None,
         "t_proven_s": None,
+        "t_closed_s": None,
         "primary": "0x0005",
         "match": "dddd",
         "group": "0xc000",
@@ -263,10 +266,32 @@ def test_the_run() -> None:
         "unicast_max": "0x00c8",
         "reason": None,
         "missing": [],
+        "window": None,
+        "window_evidence": None,
+        "strangers": [],
         "started": "2026-11-22T07:19:40.000Z",
         "finished": None,
         "ts": "2026-11-22T07:20:05.500Z",
     }
+
+
+def test_a_run_tells_its_window_and_its_strangers() -> None:
+    """How we know that nobody joins any more, and what became of boards that are not ours."""
+    stranger = Stranger("left the air", bytes(16), "24:0A:C4:5E:00:09")
+    run = replace(
+        RUN, window=Window.CLOSED, window_evidence="told twice", t_closed_s=31.4159,
+        strangers=(stranger,),
+    )  # fmt: skip
+    payload = run_to_json(run)
+    assert (payload["window"], payload["window_evidence"]) == ("closed", "told twice")
+    assert payload["t_closed_s"] == 31.416
+    assert payload["strangers"] == [
+        {
+            "uuid": "00000000-0000-0000-0000-000000000000",
+            "device_address": "24:0A:C4:5E:00:09",
+            "reason": "left the air",
+        }
+    ]
 
 
 def test_a_partial_run_names_what_is_missing() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastprovd.records import MissingBoard, Run, RunState
+from fastprovd.records import MissingBoard, Run, RunState, Stranger, Window
 from fastprovd.store import runs
 from fastprovd.store.state import StateStore
 
@@ -47,6 +47,18 @@ RUNS = st.builds(
             device_address=st.none() | st.text(max_size=20),
         ),
         max_size=4,
+    ).map(tuple),
+    t_closed_s=st.none() | SECONDS,
+    window=st.none() | st.sampled_from(Window),
+    window_evidence=st.none() | st.text(max_size=20),
+    strangers=st.lists(
+        st.builds(
+            Stranger,
+            reason=st.text(max_size=20),
+            device_uuid=st.none() | st.binary(min_size=16, max_size=16),
+            device_address=st.none() | st.text(max_size=20),
+        ),
+        max_size=3,
     ).map(tuple),
     finished=st.none() | st.datetimes(timezones=st.just(UTC)),
 )

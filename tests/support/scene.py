@@ -26,7 +26,7 @@ from fastprovd.emulator.hosts import Flaws, Host
 from fastprovd.mesh.replay import ReplayProtectionList
 from fastprovd.mesh.sequence import SequenceNumbers
 from fastprovd.mesh.stack import Stack
-from fastprovd.records import Membership, Node, Run, RunState
+from fastprovd.records import Membership, Node, Run, RunState, Window
 from fastprovd.store.state import StateStore
 
 
@@ -108,10 +108,16 @@ class Scene:
         assert {a for a, node in known.items() if node.proven} == set(truth) - silent
         assert run.state is (RunState.PARTIAL if silent else RunState.DONE)
         assert {board.address for board in run.missing} == silent
+        self.check_closed(run)
         for board in run.missing:
             assert board.address is not None
             if board.device_address is not None:
                 assert board.device_address == truth[board.address].device_address
+
+    def check_closed(self, run: Run) -> None:
+        """Hold what the run says of its window against the boards."""
+        assert run.window is Window.CLOSED, run.window_evidence
+        assert [b.device_address for b in self.air.boards if b.is_provisioning] == []
 
 
 Door = Callable[[EmulatedAdapter], AbstractAsyncContextManager[BleakBearer]]

@@ -1,0 +1,214 @@
+"""Closing the join window: every provisioner is stopped, and what can be observed says so.
+
+A provisioner stops 10 s after it was told, and later if it takes a board meanwhile; that board is
+a provisioner that was never told. So the message is repeated until nobody joins any more. Only
+the Primary Provisioner's answer reaches us; with OnOff every node answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Final
+
+import structlog
+
+from fastprovd.campaign.air_picture import AirPicture
+from fastprovd.campaign.calm import pause
+from fastprovd.campaign.collecting import Collecting
+from fastprovd.campaign.control import set_onoff
+from fastprovd.campaign.proxy_session import ProxySession
+from fastprovd.campaign.run_log import RunLog
+from fastprovd.campaign.settings import RunSettings
+from fastprovd.campaign.states import WAITS, Trigger
+from fastprovd.clock import Clock
+from fastprovd.errors import ResponseTimeout
+from fastprovd.mesh.addresses import ALL_NODES, format_address
+from fastprovd.mesh.keys import AppKey
+from fastprovd.mesh.models.fast_provisioning import Action, InfoSet
+from fastprovd.records import Window
+
+log = structlog.get_logger()
+
+# In this many rounds in a row nobody may join: whoever joined unseen before the first of them was
+# told to stop in both, once it had been configured.
+_QUIET_ROUNDS: Final = 2
+_REPETITIONS: Final = 3
+_ATTEMPTS: Final = 3
+_TTL: Final = 7
+_TIDS: Final = 256
+_STOP: Final = InfoSet(action=Action.SUSPEND)
+
+LEFT_OPEN: Final = "it is configured to be left open"
+NO_PROVISIONER: Final = "no board was made a provisioner, we provisioned all ourselves"
+NOT_TOLD: Final = "the run ended before the boards were told to stop"
+
+
+class Closing:
+    """Closes the window below one Primary; survives the loss of its link."""
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        collecting: Collecting,
+        *,
+        primary: int,
+        log: RunLog,
+        picture: AirPicture,
+        app_key: AppKey,
+        clock: Clock,
+        tid: int,
+    ) -> None:
+        self._settings = settings
+        self._collecting = collecting
+        self._primary = primary
+        self._log = log
+        self._picture = picture
+        self._app_key = app_key
+        self._clock = clock
+        self._tid = tid
+        self._begun: float | None = None
+        self._accounted: set[bytes] = set()
+        self._confirmed: set[int] = set()
+        self._rounds = 0
+        self._joined = 0
+
+    async def close(self, session: ProxySession) -> None:
+        """Stop all provisioners and watch until it is sure, or took too long.
+
+        Raises:
+            ConnectionLost: the link went away; call again over the next.
+        """
+        if self._settings.close == "leave_open":
+            return
+        await self._log.move(Trigger.ASKED, window=Window.UNKNOWN)
+        self._log.publish_nodes()  # nobody who waits for the answers has to wait for the window
+        if self._begun is None:
+            self._begun = self._clock.monotonic()
+            if not self._collecting.unaccounted():
+                self._accounted = self._heard()
+        deadline = self._begun + WAITS["closing"].seconds
+        quiet = 0
+        while quiet < _QUIET_ROUNDS:
+            await self._log.change(window_evidence=self._unproven())
+            if self._clock.monotonic() >= deadline:
+                return
+            self._rounds += 1
+            told = await self._stop(session)
+            joined = await self._watch(session)
+            quiet = quiet + 1 if told and not joined else 0
+        now = self._clock.monotonic()
+        left = self._set_latecomers_aside(self._begun, now)
+        await self._log.change(
+            window=Window.CLOSED,
+            window_evidence=self._proof(left),
+            t_closed_s=self._log.since(now),
+        )
+
+    # Telling
+
+    async def _stop(self, session: ProxySession) -> bool:
+        """Return whether it was confirmed, by whoever can."""
+        if self._settings.close == "onoff":
+            return await self._set_lights_to_what_they_are(session)
+        for _ in range(_REPETITIONS):
+            await session.send(_STOP, dst=ALL_NODES, key=self._app_key, ttl=_TTL)
+            await asyncio.sleep(WAITS["stop_repetition"].seconds)
+        try:
+            status = await session.request(
+                _STOP,
+                dst=self._primary,
+                key=self._app_key,
+                ttl=0,
+                timeout_s=WAITS["info_status"].seconds,
+                attempts=_ATTEMPTS,
+            )
+        except ResponseTimeout as error:
+            log.info("stop_unanswered", reason=str(error))
+            return False
+        if status.stopping:
+            self._confirmed.add(self._primary)
+        return status.stopping
+
+    async def _set_lights_to_what_they_are(self, session: ProxySession) -> bool:
+        nodes = [node for node in self._log.nodes.values() if node.proven]
+        for node in sorted(nodes, key=lambda node: node.address):
+            if node.address in self._confirmed or node.onoff is None:
+                continue
+            self._tid = (self._tid + 1) % _TIDS
+            try:
+                onoff = await set_onoff(session, self._app_key, node.address, node.onoff, self._tid)
+            except ResponseTimeout as error:
+                log.info("stop_unanswered", reason=str(error))
+                continue
+            self._confirmed.add(node.address)
+            await self._log.node(node.address, onoff=onoff)
+        return all(node.address in self._confirmed for node in nodes)
+
+    # Watching
+
+    async def _watch(self, session: ProxySession) -> bool:
+        """Return whether a board joined, until all that were told should have stopped."""
+        end = self._clock.monotonic() + WAITS["stop"].seconds
+        joined = False
+        while (left_s := end - self._clock.monotonic()) > 0:
+            await pause(session, min(left_s, WAITS["poll"].seconds))
+            joined |= await self._collecting.look(session)
+        joined |= self._has_left()
+        if joined:
+            self._joined += 1
+            await self._collecting.prove(session)
+        return joined
+
+    def _has_left(self) -> bool:
+        """Whether a board does not advertise itself as unprovisioned any more.
+
+        Each counts once: BlueZ tells old data again with whatever a node sends, as it does when
+        it relays the message to stop.
+        """
+        since = self._clock.monotonic() - WAITS["board_quiet"].seconds
+        left = self._heard(until=since) - self._accounted
+        self._accounted |= left
+        return bool(left)
+
+    def _heard(self, until: float = math.inf) -> set[bytes]:
+        heard = self._picture.beginning_with(self._log.run.match)
+        return {board.uuid for board in heard if board.last_seen_s < until}
+
+    # What is known
+
+    def _set_latecomers_aside(self, begun: float, now: float) -> int:
+        """Return how many free boards there are that nobody takes.
+
+        Those that came after the first message to stop are none of the run's.
+        """
+        free = self._picture.unprovisioned(now, WAITS["board_gone"].seconds)
+        free = sorted(free, key=lambda board: -board.last_seen_s)[: self._collecting.unaccounted()]
+        for board in free:
+            if board.first_seen_s > begun:
+                self._picture.set_aside(board)
+        return len(free)
+
+    def _how(self) -> str:
+        if self._settings.close == "onoff":
+            return (
+                f"each of {len(self._confirmed)} nodes confirmed an OnOff Set to the light it had"
+            )
+        who = format_address(self._primary)
+        confirmed = "confirmed it" if self._confirmed else "did not confirm it"
+        return (
+            f"INFO_SET suspend went to all nodes {self._rounds} times, and the Primary Provisioner "
+            f"{who} {confirmed}"
+        )
+
+    def _proof(self, left: int) -> str:
+        quiet_s = _QUIET_ROUNDS * WAITS["stop"].seconds
+        proof = (
+            f"{self._how()}; for the last {quiet_s:g} s no address was added and no board left the "
+            "air as an unprovisioned device"
+        )
+        return f"{proof}, though {left} could have been taken" if left else proof
+
+    def _unproven(self) -> str:
+        joined = f"boards joined in {self._joined} of {self._rounds} rounds"
+        return f"{self._how()}, but {joined}" if self._rounds else NOT_TOLD

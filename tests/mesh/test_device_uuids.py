@@ -1,0 +1,35 @@
+"""How boards are written in an inventory."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from fastprovd.emulator.hosts import Host
+from fastprovd.mesh.device_uuids import BOARD_PATTERN, parse_board
+
+ADDRESS = "24:0A:C4:5E:00:01"
+
+
+def test_an_address_stands_for_the_uuids_of_both_hosts() -> None:
+    """Bluedroid's display order first, then NimBLE's reversed one, as the firmware makes them."""
+    assert parse_board(ADDRESS) == (
+        Host.BLUEDROID.device_uuid(ADDRESS),
+        Host.NIMBLE.device_uuid(ADDRESS),
+    )
+    assert parse_board(ADDRESS.lower()) == parse_board(ADDRESS)
+
+
+def test_hex_is_the_beginning_itself() -> None:
+    """Two to sixteen octets, in either case."""
+    assert parse_board("DDdd24") == (b"\xdd\xdd\x24",)
+    assert parse_board("dd" * 16) == (b"\xdd" * 16,)
+
+
+@pytest.mark.parametrize("text", ["", "dd", "ddd", "dd" * 17, "24:0A:C4:5E:00", "24-0A", "dddd\n"])
+def test_all_else_is_refused(text: str) -> None:
+    """By the parser and by the pattern alike."""
+    assert re.fullmatch(BOARD_PATTERN, text) is None
+    with pytest.raises(ValueError, match="expected a Bluetooth address or 2 to 16 octets"):
+        parse_board(text)
