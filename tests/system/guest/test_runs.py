@@ -23,6 +23,8 @@ from tests.system.guest_door import GuestDoor
 # A run of 5 boards takes 60 s on a gateway.
 RUN_TIMEOUT_S = 400.0
 NO_BROKER = "enabled = false"
+# Closing the join window takes half a minute; one test does it.
+QUICK = 'close = "leave_open"'
 
 
 async def no_disturbance(_: str) -> None:
@@ -33,6 +35,7 @@ async def provision(
     directory: Path,
     expected: int,
     mqtt: str = NO_BROKER,
+    run: str = QUICK,
     disturb: Callable[[str], Awaitable[None]] = no_disturbance,
 ) -> dict[str, Any]:
     """Run `fastprovd provision` as an operator would; return its last word.
@@ -41,7 +44,8 @@ async def provision(
     """
     config = directory / "fastprovd.toml"
     config.write_text(
-        f'[gateway]\nid = "gw1"\n[mqtt]\n{mqtt}\n[state]\ndirectory = "{directory / "state"}"\n'
+        f'[gateway]\nid = "gw1"\n[mqtt]\n{mqtt}\n[run]\n{run}\n'
+        f'[state]\ndirectory = "{directory / "state"}"\n'
     )
     last: dict[str, Any] = {}
     async with asyncio.timeout(RUN_TIMEOUT_S), _program(config, expected) as lines:
@@ -97,16 +101,29 @@ async def test_five_boards_are_published(door: GuestDoor, tmp_path: Path) -> Non
     """A run of 5 boards ends in done, and the broker keeps their true addresses."""
     boards = door.place_boards(5)
     async with local_broker() as broker:
-        told = await provision(tmp_path, 5, f'host = "{broker.host}"\nport = {broker.port}')
+        mqtt = f'host = "{broker.host}"\nport = {broker.port}'
+        told = await provision(tmp_path, 5, mqtt, run='close = "suspend"')
         async with aiomqtt.Client(broker.host, broker.port) as client:
             await client.subscribe("fastprovd/gw1/bridge/nodes")
             async with asyncio.timeout(10):
                 message = await anext(aiter(client.messages))
     assert told["state"] == "done", told
+    assert told["window"] == "closed", told
     assert isinstance(message.payload, bytes)
     published = {node["addr"] for node in json.loads(message.payload)["nodes"]}
     assert len(published) == 5
     assert published == true_addresses(boards)
+
+
+@run_on_door
+async def test_the_gateway_provisions_boards_itself(door: GuestDoor, tmp_path: Path) -> None:
+    """Links side by side, each kept for the proxy; all are proven, and none provisions others."""
+    boards = door.place_boards(5)
+    told = await provision(tmp_path, 5, run='method = "direct"')
+    assert told["state"] == "done", told
+    assert set(told["addresses"]) == true_addresses(boards)
+    assert all(board.has_app_key and not board.is_provisioner for board in boards)
+    assert await door.links() == set()
 
 
 @pytest.mark.parametrize(
