@@ -168,7 +168,9 @@ class Scanning:
         seen: list[AdvertisementData] = []
         async with door.scanning_elsewhere():
             async with door.scanner(heard_of(board, seen)):
-                await door.until(lambda: bool(seen))
+                # What the other program was told of already comes with the kernel's next restart
+                # of the scan, after 10.24 s at most.
+                await door.until(lambda: bool(seen), 20.0)
             assert await door.is_discovering()
 
         async def is_over() -> bool:

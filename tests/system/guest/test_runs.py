@@ -84,6 +84,7 @@ def true_addresses(boards: list[Board]) -> set[str]:
     }
 
 
+@pytest.mark.slow
 @run_on_door
 async def test_one_board_is_provisioned(door: GuestDoor, tmp_path: Path) -> None:
     """One board becomes a node, through unmodified bleak, bluetoothd and kernel."""
