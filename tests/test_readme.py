@@ -196,7 +196,7 @@ def test_closed_lists_are_complete(names: list[str]) -> None:
 def test_the_test_command_is_that_of_continuous_integration() -> None:
     """What the README says `.ci/run` calls is what it calls, and those targets exist."""
     script = (ROOT / ".ci" / "run").read_text("utf-8")
-    called = re.findall(r"^(make [a-z-]+)(?: \|\|)?$", script, re.MULTILINE)
+    called = re.findall("^make [a-z-]+$", script, re.MULTILINE)
     assert called
     sentence = README.partition("is what continuous integration runs:")[2].partition("\n")[0]
     assert re.findall("`(make [a-z-]+)`", sentence) == called

@@ -56,9 +56,6 @@ fi
 echo "system-test: $suite with BlueZ $(cat "$dir/bluez-version"), logs in $dir/last" >&2
 start=$SECONDS
 status=0
-"$here/boot.sh" "$dir" env FASTPROVD_GUEST=1 python3 -m pytest tests/system/guest \
-    --confcutdir=tests/system/guest -p no:cacheprovider --durations=0 --durations-min=0.5 \
-    --junit-xml=/run/control/junit.xml \
-    --tb=native -o faulthandler_timeout=500 "$@" || status=$?
+"$here/boot.sh" "$dir" env FASTPROVD_GUEST=1 tests/system/guest-pytest.sh "$@" || status=$?
 echo "system-test: $suite ended with status $status after $((SECONDS - start)) s" >&2
 exit "$status"

@@ -39,6 +39,7 @@ MANY_SERVICES = tuple(
 class Connecting:
     """How a link opens, or does not."""
 
+    @pytest.mark.quick
     async def test_connecting_shows_the_services(self, door: Door) -> None:
         """Discovery takes half a second; the handles are those of the declarations."""
         door.place_fakes()
@@ -105,6 +106,7 @@ class Connecting:
         assert board.log[-1] == "disconnected"
         assert await door.links() == set()
 
+    @pytest.mark.quick
     async def test_the_bearer_opens_links_side_by_side(self, door: Door) -> None:
         """Four boards at once; each link is of its own, and all of them end."""
         boards = door.place_boards(4)
@@ -179,6 +181,7 @@ class Connecting:
             assert client.is_connected
         assert board.log[:3] == ["connected", "hang up", "connected"]
 
+    @pytest.mark.quick
     async def test_the_bearer_connects_again(self, door: Door) -> None:
         """A link lost at once, le-connection-abort-by-local or a moment later, is no failure."""
         (board,) = door.place_fakes()

@@ -19,6 +19,7 @@ from tests.support.fake_air import DATA_IN, DATA_OUT
 class Links:
     """What goes over a link, in which pieces and in which order."""
 
+    @pytest.mark.quick
     @pytest.mark.parametrize("mtu", [23, 69, 247])
     async def test_the_mtu_bounds_a_write(self, door: Door, mtu: int) -> None:
         """A write of MTU - 3 octets arrives whole, one octet more is refused and harms nothing."""
@@ -50,6 +51,7 @@ class Links:
                 await door.until(lambda: len(board.written) == 3)
         assert [len(value) for _, value in board.written] == [mtu - 3, mtu - 3, 2]
 
+    @pytest.mark.quick
     async def test_300_writes_arrive_in_order(self, door: Door) -> None:
         """Writes without response are not lost and not reordered."""
         (board,) = door.place_fakes()

@@ -36,6 +36,7 @@ def heard_of(board: FakeBoard, into: list[AdvertisementData]) -> AdvertisementDa
 class Scanning:
     """What a scan tells."""
 
+    @pytest.mark.quick
     @pytest.mark.parametrize("count", [1, 20, 100])
     async def test_a_scan_tells_every_board(self, door: Door, count: int) -> None:
         """A scan tells address, name, service data and RSSI of 1, 20 and 100 boards."""
@@ -50,6 +51,7 @@ class Scanning:
             assert advertisement.service_data == {PROVISIONING: UNPROVISIONED}
         await door.until(lambda: not door.fakes.is_used)
 
+    @pytest.mark.quick
     @pytest.mark.parametrize("count", [1, 20, 100])
     async def test_the_bearer_hears_every_board(self, door: Door, count: int) -> None:
         """The bearer's scan tells the Device UUIDs of 1, 20 and 100 boards."""

@@ -110,6 +110,7 @@ class Swapping:
                     await send_for_ever(link)
             assert board.link_count == 1
 
+    @pytest.mark.quick
     @HOSTS
     async def test_the_bearer_goes_on_as_a_proxy_on_the_same_link(
         self, door: Door, host: Host
@@ -146,6 +147,7 @@ class Swapping:
             async with bearer.proxy_link(board.device_address) as proxy:
                 assert await talks_as_proxy(door, proxy, net_key) == 0x0005
 
+    @pytest.mark.quick
     @pytest.mark.parametrize(
         "host", [Host.NIMBLE, Host.BLUEDROID, SILENT], ids=lambda host: host.name
     )

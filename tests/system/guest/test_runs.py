@@ -116,6 +116,7 @@ async def test_five_boards_are_published(door: GuestDoor, tmp_path: Path) -> Non
     assert published == true_addresses(boards)
 
 
+@pytest.mark.quick
 @run_on_door
 async def test_the_gateway_provisions_boards_itself(door: GuestDoor, tmp_path: Path) -> None:
     """Links side by side, each kept for the proxy; all are proven, and none provisions others."""
@@ -127,6 +128,7 @@ async def test_the_gateway_provisions_boards_itself(door: GuestDoor, tmp_path: P
     assert await door.links() == set()
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     "moment", ["provisioning_primary", pytest.param("proving", marks=pytest.mark.slow)]
 )
