@@ -10,7 +10,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -34,7 +34,7 @@ from fastprovd.errors import (
     OtherService,
 )
 from fastprovd.mesh.beacons import Advertisement
-from fastprovd.mesh.keys import AppKey, DevKey
+from fastprovd.mesh.keys import AppKey
 from fastprovd.mesh.models.configuration_states import GattProxySet, NodeIdentitySet
 from fastprovd.mesh.models.fast_provisioning import InfoSet
 from fastprovd.mesh.models.generic_onoff import OnOffGet
@@ -71,18 +71,6 @@ class _Task:
         return max(self.board.last_seen_s, self.linked_s)
 
 
-@dataclass(slots=True)
-class _Addresses:
-    """Addresses to hand out, none of them twice."""
-
-    left: deque[int] = field(default_factory=deque)
-
-    def take(self) -> int:
-        if not self.left:
-            raise LocalProtocolError("no address is left of those that were taken for this run")
-        return self.left.popleft()
-
-
 class Direct:
     """Provisions all boards that were heard.
 
@@ -114,7 +102,7 @@ class Direct:
         self._top = top
         self._app_key = app_key
         self._net_key = next(iter(top.stack.net_keys.values()))
-        self._addresses = _Addresses()
+        self._addresses: deque[int] = deque()
         self._tasks: deque[_Task] = deque()
         self._made = 0
         self.has_begun = False
@@ -167,7 +155,7 @@ class Direct:
             self._store.reserve_addresses,
             AddressRange(first, last, self._log.run.run_id, "direct provisioning"),
         )
-        self._addresses.left.extend(range(first, last + 1))
+        self._addresses.extend(range(first, last + 1))
         await self._log.change(unicast_min=first, unicast_max=last)
 
     async def _work(self) -> None:
@@ -204,7 +192,9 @@ class Direct:
 
     async def _make(self, task: _Task) -> None:
         """Provision a board and, on the same link if that works, make it a useful node."""
-        board, address = task.board, self._addresses.take()
+        if not self._addresses:
+            raise LocalProtocolError("no address is left of those that were taken for this run")
+        board, address = task.board, self._addresses.popleft()
         async with self._bearer.provisioning_link(board.device_address) as link:
             task.linked_s = self._clock.monotonic()
             outcome, task.reason = await provision(
@@ -212,10 +202,10 @@ class Direct:
                 ProvisioningData(self._net_key, address, self._top.stack.iv_index),
                 self._entropy,
                 self._clock,
-                lambda dev_key: self._persist(address, board.uuid, dev_key),
+                lambda dev_key: self._top.keep_dev_key(address, board.uuid, dev_key),
             )
             if outcome is Outcome.NOTHING_SENT:
-                self._addresses.left.append(address)
+                self._addresses.append(address)
                 return
             task.address = address
             if outcome is Outcome.COMPLETED:
@@ -236,10 +226,6 @@ class Direct:
             await self._note_node(task)
             task.reason = ""
             await self._equip(link, address)
-
-    async def _persist(self, address: int, uuid: bytes, dev_key: DevKey) -> None:
-        await asyncio.to_thread(self._store.save_dev_key, address, uuid, dev_key)
-        self._top.stack.dev_keys[address] = dev_key
 
     async def _note_node(self, task: _Task) -> None:
         if task.is_node or task.address is None:

@@ -27,7 +27,7 @@ from fastprovd.campaign.watch import Watch
 from fastprovd.clock import Clock
 from fastprovd.errors import AccessError, BearerError, LocalProtocolError
 from fastprovd.mesh.beacons import Advertisement
-from fastprovd.mesh.keys import AppKey, DevKey
+from fastprovd.mesh.keys import AppKey
 from fastprovd.mesh.provisioning.pdus import ProvisioningData
 from fastprovd.records import AddressRange, NodeRole, RunState
 
@@ -133,7 +133,7 @@ class Founding:
                     ProvisioningData(self._net_key, plan.primary, self._top.stack.iv_index),
                     self._entropy,
                     self._clock,
-                    lambda dev_key: self._persist(plan.primary, board.uuid, dev_key),
+                    lambda dev_key: self._top.keep_dev_key(plan.primary, board.uuid, dev_key),
                 )
         except BearerError as error:
             if self._log.run.state is RunState.CONNECTING:
@@ -159,10 +159,6 @@ class Founding:
             provisioned_by=self._top.stack.address,
         )
         return ""
-
-    async def _persist(self, address: int, uuid: bytes, dev_key: DevKey) -> None:
-        await asyncio.to_thread(self._store.save_dev_key, address, uuid, dev_key)
-        self._top.stack.dev_keys[address] = dev_key
 
     async def start(self) -> None:
         """Give it the AppKey and INFO_SET; raises RunEnd."""

@@ -79,6 +79,11 @@ class TopProvisioner:
         self._iv_index = iv_index
         log.info("iv_index_changed", iv_index=iv_index.value)
 
+    async def keep_dev_key(self, address: int, device_uuid: bytes, dev_key: DevKey) -> None:
+        """Store the DevKey of a board that is about to become node `address`, then use it."""
+        await asyncio.to_thread(self._store.save_dev_key, address, device_uuid, dev_key)
+        self.stack.dev_keys[address] = dev_key
+
     @contextmanager
     def awaiting(self, slot: tuple[int, int]) -> Iterator[asyncio.Future[Message]]:
         """Expect a Status: its source and opcode; whichever link brings it first, ends the wait."""
