@@ -1,0 +1,98 @@
+"""What a run does when something stays away: one table of symptoms, rungs, costs and ends; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+from typing import Final
+
+
+class Rung(Enum):
+    """One attempt; the value says what is done."""
+
+    POLL_AGAIN = "read the list again, every 2 s"
+    LINK_AGAIN = "open the link again"
+    SEND_AGAIN = "send INFO_SET again; a board that has begun says so and nothing else happens"
+    ANOTHER_PROXY = "go on through the proxy of another node of ours"
+    SPARE_PROXY = "provision a board that is left ourselves, as a node whose proxy we can use"
+    WAKE_PRIMARY = "send NODE_ADDR to the Primary Provisioner through it, which starts its timer"
+    ROLL_CALL = "ask the addresses that the plan predicts, one by one"
+    IDENTIFY_PROXIES = "ask each proxy on the air for its address"
+    PROVISION_DIRECTLY = "provision the boards that are left ourselves over PB-GATT"
+    FURTHER_PRIMARY = "make another node of ours a Primary Provisioner, with addresses of its own"
+    STOP_AGAIN = "tell all nodes to stop again"
+    ASK_OPERATOR = "end partial, and say which boards to power-cycle and what happens then"
+
+
+class Symptom(Enum):
+    """What can be observed; many causes have the same."""
+
+    START_UNCONFIRMED = "INFO_SET was sent and no INFO_STATUS came"
+    PRIMARY_SILENT = "the Primary Provisioner's proxy can not be reached"
+    ADDRESSES_MISSING = "there are fewer addresses than boards"
+    BOARDS_LEFT = "boards are on the air as unprovisioned devices and nobody takes them"
+    BOARDS_UNHEARD = "more boards are expected than can be heard"
+    NODES_SILENT = "an address is known and answers nothing"
+    WINDOW_OPEN = "boards still join after the message to stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """`wait` names the row of WAITS (or the setting) after which the symptom counts."""
+
+    seen_as: str
+    wait: str
+    rungs: tuple[Rung, ...]
+    end: str
+
+
+_R, _S = Rung, Symptom
+
+LADDERS: Final[Mapping[Symptom, Ladder]] = MappingProxyType(
+    {
+        _S.START_UNCONFIRMED: Ladder(
+            "the request times out, or the link is lost before its answer",
+            "info_status",
+            (_R.SEND_AGAIN, _R.LINK_AGAIN),
+            "started, or failed: the board refuses, or neither starts nor hangs up",
+        ),
+        _S.PRIMARY_SILENT: Ladder(
+            "no advertisement of its Node Identity, or of our Network ID from its BD_ADDR",
+            "[run] proxy_timeout_s",
+            (_R.ANOTHER_PROXY, _R.SPARE_PROXY, _R.WAKE_PRIMARY, _R.ROLL_CALL),
+            "collected over its own proxy or another; without any proxy partial, at once",
+        ),
+        _S.ADDRESSES_MISSING: Ladder(
+            "fewer addresses than boards, and no news",
+            "[run] settle_s",
+            (_R.POLL_AGAIN, _R.ROLL_CALL, _R.IDENTIFY_PROXIES),
+            "every address is known, or the board is named as missing",
+        ),
+        _S.BOARDS_LEFT: Ladder(
+            "advertisements with 0x1827 and a UUID of ours, once the provisioners have stopped",
+            "list_stuck",
+            (_R.PROVISION_DIRECTLY, _R.ASK_OPERATOR),
+            "they are nodes; or each is named with the reason why it can not be provisioned",
+        ),
+        _S.BOARDS_UNHEARD: Ladder(
+            "[run] expected is higher than the number of boards that were heard",
+            "boards_settle",
+            (_R.FURTHER_PRIMARY, _R.ASK_OPERATOR),
+            "nodes that we hear provision those that we do not; or so many boards are missing",
+        ),
+        _S.NODES_SILENT: Ladder(
+            "no answer to OnOff Get, asked one by one with back-off",
+            "answer",
+            (_R.ROLL_CALL, _R.ASK_OPERATOR),
+            "proven; or missing, with address and what to power-cycle",
+        ),
+        _S.WINDOW_OPEN: Ladder(
+            "an address is added, or a board leaves the air, within 12 s after the message",
+            "stop",
+            (_R.STOP_AGAIN,),
+            "closed and proven; or partial after 180 s, with the evidence",
+        ),
+    }
+)
