@@ -13,10 +13,11 @@ from structlog.testing import capture_logs
 from fastprovd.campaign.air_picture import AirPicture
 from fastprovd.campaign.collecting import Collecting
 from fastprovd.campaign.inventory import Inventory
-from fastprovd.campaign.planner import SAFE_LIST_ENTRIES, Plan, Share
+from fastprovd.campaign.planner import SAFE_LIST_ENTRIES, Plan
 from fastprovd.campaign.proxy_session import ProxySession
 from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.settings import RunSettings
+from fastprovd.campaign.shares import Share
 from fastprovd.campaign.states import WAITS
 from fastprovd.campaign.strangers import Strangers
 from fastprovd.campaign.watch import Watch

@@ -51,7 +51,7 @@ def founding(t: Talk) -> tuple[Founding, Listener]:
         app_key=APP_KEY,
         strangers=Strangers(settings, log=log, picture=picture, watch=watch, clock=CLOCK),
     )
-    made.plan = plan_run(7, PRIMARY, 0x7FFF, [])
+    made.plan = plan_run(7, PRIMARY, 0x7FFF, []).plans[0]
     return made, listener
 
 
