@@ -88,10 +88,12 @@ class Founding:
         boards = target(self._settings.expected, len(self._picture.boards))
         taken = await asyncio.to_thread(self._store.reserved_addresses)
         try:
-            plan = plan_run(boards, self._settings.unicast_min, self._settings.unicast_max, taken)
+            planned = plan_run(
+                boards, self._settings.unicast_min, self._settings.unicast_max, taken
+            )
         except LocalProtocolError as error:
             raise RunEnd(Trigger.NO_BOARD_LEFT, str(error)) from error
-        first, last = plan.reserved
+        plan, (first, last) = planned.plans[0], planned.reserved
         await asyncio.to_thread(
             self._store.reserve_addresses,
             AddressRange(first, last, self._log.run.run_id, "fast provisioning"),

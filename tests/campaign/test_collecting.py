@@ -11,9 +11,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from fastprovd.campaign.collecting import Collecting
-from fastprovd.campaign.planner import SAFE_LIST_ENTRIES, Plan, Share
+from fastprovd.campaign.planner import SAFE_LIST_ENTRIES, Plan
 from fastprovd.campaign.proxy_session import ProxySession
 from fastprovd.campaign.settings import RunSettings
+from fastprovd.campaign.shares import Share
 from fastprovd.campaign.states import WAITS
 from fastprovd.clock import SystemClock
 from fastprovd.errors import ConnectionLost, DeviceNotFound

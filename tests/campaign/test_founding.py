@@ -28,7 +28,7 @@ def founding(t: Talk) -> tuple[Founding, Listener]:
     listener = Listener()
     run = Run("r-test", RunState.COLLECTING, CLOCK.utc_now(), match=b"\xdd\xdd")
     made = Founding(context_of(run, listener=listener, top=t.top))
-    made.plan = plan_run(7, PRIMARY, 0x7FFF, [])
+    made.plan = plan_run(7, PRIMARY, 0x7FFF, []).plans[0]
     return made, listener
 
 
