@@ -21,11 +21,11 @@ from fastprovd.mesh import addresses
 from fastprovd.mesh.device_uuids import BOARD_PATTERN, parse_board
 
 DEFAULT_PATH: Final = Path("/etc/fastprovd/fastprovd.toml")
+MAX_LINKS: Final = 32
 
 _GATEWAY_ID: Final = r"[a-z0-9_-]{1,32}"
 _TOPIC: Final = r"[^/+#\x00]+(/[^/+#\x00]+)*"
 _BOARD: Final = "a Bluetooth address, or 2 to 16 octets of a Device UUID in hex"
-_MAX_LINKS: Final = 32
 _ADAPTER: Final = r"(hci\d+|([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2})?"
 
 
@@ -111,7 +111,7 @@ class BluetoothConfig:
         "GATT links at once, those included that BlueZ is still hanging up. Some adapters bear "
         "only 3, others 10 and more.",
         low=1,
-        high=_MAX_LINKS,
+        high=MAX_LINKS,
     )
 
 
@@ -196,11 +196,11 @@ class RunConfig:
     primaries: int | None = setting(
         None,
         "Primary Provisioners of a run, at most max_links: each is connected while addresses are "
-        "collected. Default: 1 below 20 boards, from then on 2, or as many as keep every list short "
+        "collected. Default: 1 below 20 boards, from then on 2, or as many as keep each list short "
         "enough to be read.",
         sample=2,
         low=1,
-        high=_MAX_LINKS,
+        high=MAX_LINKS,
     )
     scan_timeout_s: float = setting(
         30.0, "How long to wait for the first board that matches.", low=1, high=3600

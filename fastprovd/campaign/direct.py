@@ -16,7 +16,7 @@ import structlog
 
 from fastprovd.campaign.air_picture import HeardBoard
 from fastprovd.campaign.context import RunContext
-from fastprovd.campaign.planner import free_block
+from fastprovd.campaign.planner import plan_direct
 from fastprovd.campaign.ports import Link
 from fastprovd.campaign.primary import Outcome, add_app_key, provision
 from fastprovd.campaign.proxy_session import ProxySession, proxy_session
@@ -42,8 +42,6 @@ log = structlog.get_logger()
 _KNOWN_S: Final = 15.0
 # Sessions with each board before it counts as one that can not be provisioned.
 _SESSIONS_EACH: Final = 3
-# A session that fails after Provisioning Data burns its address.
-_SPARE_ADDRESSES: Final = 8
 # Proxies that stay on the air: a few for a small network, then one for so many nodes.
 _FIRST_PROXIES: Final = 3
 _NODES_PER_PROXY: Final = 12
@@ -128,9 +126,7 @@ class Direct:
         settings = self._settings
         taken = await asyncio.to_thread(self._store.reserved_addresses)
         try:
-            first, last = free_block(
-                boards + _SPARE_ADDRESSES, boards, settings.unicast_min, settings.unicast_max, taken
-            )
+            first, last = plan_direct(boards, settings.unicast_min, settings.unicast_max, taken)
         except LocalProtocolError as error:
             raise RunEnd(Trigger.NO_BOARD_LEFT, str(error)) from error
         await asyncio.to_thread(

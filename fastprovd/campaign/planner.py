@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from fastprovd.campaign.settings import Method, RunSettings
 from fastprovd.campaign.shares import Share, largest_share, smallest_share
+from fastprovd.campaign.times import direct_time, fast_time
 from fastprovd.errors import LocalProtocolError
 from fastprovd.mesh.addresses import UNICAST_MAX, is_unicast
 from fastprovd.records import AddressRange
@@ -16,6 +18,8 @@ LIST_CAPACITY: Final = 120
 # A NODE_ADDR_STATUS of 50 addresses (9 segments) was always read, one of 56 kills a board with
 # the NimBLE host; the list may grow by a report of four and more while we ask.
 SAFE_LIST_ENTRIES: Final = 40
+# A session of ours that fails after Provisioning Data burns its address.
+_SPARE_ADDRESSES: Final = 8
 # From so many boards on two Primaries are better than one.
 _TWO_PRIMARIES: Final = 20
 
@@ -56,6 +60,25 @@ def choose_primaries(boards: int, links: int) -> int:
     return min(max(2, readable), links, boards)
 
 
+def primaries_of(settings: RunSettings, boards: int) -> int:
+    """Return how many Primaries a run over `boards` boards makes: as told where that can be."""
+    if settings.primaries is None:
+        return choose_primaries(boards, settings.links)
+    return min(settings.primaries, settings.links, boards)
+
+
+def is_direct(settings: RunSettings, heard: int) -> bool:
+    """Whether we provision all boards ourselves when `heard` boards are heard.
+
+    With `auto`: if that is faster, and no board is expected that only other boards can reach.
+    """
+    if settings.method is not Method.AUTO:
+        return settings.method is Method.DIRECT
+    all_heard = heard >= (settings.expected or 0)
+    fast = fast_time(heard, primaries_of(settings, heard))
+    return all_heard and direct_time(heard, settings.links).middle_s < fast.middle_s
+
+
 def choose_node_addr_cnt() -> int:
     """Return 1, whatever the number of boards.
 
@@ -76,29 +99,6 @@ def share_size(boards: int) -> int:
     is left: with 100 boards and 3200 addresses the emulated network drowned in it for minutes.
     """
     return max(256, 6 * boards)
-
-
-# From the connect to the end of a board that we provision ourselves; measured behind BlueZ.
-DIRECT_S: Final = 1.75
-
-
-def direct_s(boards: int, links: int) -> float:
-    """Return how long we need for all boards, `links` at a time, in seconds."""
-    return DIRECT_S * -(-boards // links)
-
-
-def fast_s(boards: int) -> float:
-    """Return how long boards need that provision each other below one Primary, in seconds.
-
-    From INFO_SET to the last address: 18..22 s were measured at 7 boards, 21..37 s at 12, 32..46 s
-    at 20, 42..68 s at 24; beyond, only the emulator tells: 85..115 s at 100.
-    """
-    return 12.0 + boards
-
-
-def we_are_faster(boards: int, links: int) -> bool:
-    """Whether we provision all boards ourselves in less time than they do each other."""
-    return direct_s(boards, links) < fast_s(boards)
 
 
 def free_block(
@@ -126,6 +126,17 @@ def free_block(
             f"0x{unicast_max:04x}; widen [mesh] unicast_min and unicast_max"
         )
     return block[0], block[:size][-1]
+
+
+def plan_direct(
+    boards: int, unicast_min: int, unicast_max: int, taken: Iterable[AddressRange]
+) -> tuple[int, int]:
+    """Return first and last of the addresses for `boards` boards that we provision ourselves.
+
+    Raises:
+        LocalProtocolError: the bounds are no unicast addresses, or too few are left in a row.
+    """
+    return free_block(boards + _SPARE_ADDRESSES, boards, unicast_min, unicast_max, taken)
 
 
 def plan_run(

@@ -15,11 +15,11 @@ from fastprovd.campaign.collecting import Collecting
 from fastprovd.campaign.context import RunContext
 from fastprovd.campaign.direct import Direct
 from fastprovd.campaign.founding import Founding, checked
-from fastprovd.campaign.planner import Plan, we_are_faster
+from fastprovd.campaign.planner import Plan, is_direct
 from fastprovd.campaign.ports import Audience, Bearer, Store
 from fastprovd.campaign.proxy_session import TopProvisioner
 from fastprovd.campaign.run_log import RunLog
-from fastprovd.campaign.settings import Method, RunSettings
+from fastprovd.campaign.settings import RunSettings
 from fastprovd.campaign.states import WAITS, RunEnd, Trigger, next_state
 from fastprovd.campaign.strangers import Strangers
 from fastprovd.campaign.verdict import missing_boards, summary, target
@@ -126,21 +126,13 @@ class Campaign:
 
     async def _drive(self) -> None:
         await self._hear_boards()
-        if self._is_direct():
+        if is_direct(self._settings, len(self._picture.boards)):
             await self._direct.provision_all()
             raise self._verdict()
         self._strangers.check()
         await self._founding.make()
         await self._founding.start()
         await self._collect()
-
-    def _is_direct(self) -> bool:
-        settings, boards = self._settings, len(self._picture.boards)
-        if settings.method is not Method.AUTO:
-            return settings.method is Method.DIRECT
-        # Boards that we do not hear can only be reached by other boards.
-        all_heard = boards >= (settings.expected or 0)
-        return all_heard and we_are_faster(boards, settings.links)
 
     # Hearing the boards
 
