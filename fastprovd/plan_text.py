@@ -151,12 +151,13 @@ def _trees(branches: Sequence[Branch]) -> Iterator[str]:
 
     def lines(siblings: Iterable[PredictedNode], indent: str) -> Iterator[str]:
         for _, alike in groupby(siblings, lambda node: shapes[node.address]):
-            first, *others = alike
+            group = list(alike)
+            first, others = group[0], group[1:]
             below = children[first.address]
             if not below:
-                yield f"{indent}{_line([first, *others], _role(first))}"
+                yield f"{indent}{_line(group, _role(group))}"
                 continue
-            yield f"{indent}{_line([first], _role(first))}"
+            yield f"{indent}{_line([first], _role([first]))}"
             yield from lines(below, f"{indent}   ")
             if others:
                 yield f"{indent}{_line(others, f'like {format_address(first.address)}')}"
@@ -164,15 +165,17 @@ def _trees(branches: Sequence[Branch]) -> Iterator[str]:
     yield from lines((branch.nodes[0] for branch in branches), "")
 
 
-def _role(node: PredictedNode) -> str:
-    if node.parent is None:
-        return "Primary Provisioner"
-    return "plain node" if node.share is None else "Temporary Provisioner"
+def _role(nodes: Sequence[PredictedNode]) -> str:
+    if nodes[0].parent is None:
+        role = "Primary Provisioner"
+    else:
+        role = "plain node" if nodes[0].share is None else "Temporary Provisioner"
+    return role if len(nodes) == 1 else f"{role}s"
 
 
 def _line(nodes: Sequence[PredictedNode], what: str) -> str:
     first, last = nodes[0], nodes[-1]
-    count = "" if len(nodes) == 1 else f"{len(nodes)} x "
+    count = "" if len(nodes) == 1 else f"{len(nodes)} "
     shares = ""
     if first.share is not None and last.share is not None:
         word = "share" if len(nodes) == 1 else "shares"
