@@ -184,7 +184,8 @@ class RunConfig:
         "fast",
         "fast: the boards provision each other. direct: the gateway provisions each board that it "
         "hears itself, max_links at a time, and no board takes others in. auto: direct where that "
-        "is expected to be faster and no board is out of the gateway's reach.",
+        "is expected to be faster; for boards that are expected and not heard up to three of our "
+        "nodes are made Primary Provisioners then.",
     )
     expected: int | None = setting(
         None,
@@ -196,8 +197,7 @@ class RunConfig:
     primaries: int | None = setting(
         None,
         "Primary Provisioners of a run, at most max_links: each is connected while addresses are "
-        "collected. Default: 1 below 20 boards, from then on 2, or as many as keep each list short "
-        "enough to be read.",
+        "collected. Default: 1 below 20 boards, from then on 2.",
         sample=2,
         low=1,
         high=MAX_LINKS,
