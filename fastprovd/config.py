@@ -181,11 +181,10 @@ class RunConfig:
     """How a run is done, and its limits."""
 
     method: Literal["fast", "direct", "auto"] = setting(
-        "fast",
-        "fast: the boards provision each other. direct: the gateway provisions each board that it "
-        "hears itself, max_links at a time, and no board takes others in. auto: direct where that "
-        "is expected to be faster; for boards that are expected and not heard up to three of our "
-        "nodes are made Primary Provisioners then.",
+        "auto",
+        "direct: the gateway provisions each board that it hears itself, max_links at a time. "
+        "fast: the boards provision each other. auto: direct where that is expected to be faster; "
+        "boards that only other boards hear are then provisioned by those.",
     )
     expected: int | None = setting(
         None,
