@@ -217,7 +217,6 @@ class Direct:
         self.failed.pop(task.board.uuid, None)
         await self._log.node(
             task.address,
-            listed=True,
             device_uuid=task.board.uuid,
             device_address=task.board.device_address,
             provisioned_by=self._top.stack.address,
