@@ -36,7 +36,7 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench
 
-# A quarter of an hour on two processors; BENCH_OPTIONS="--quick", or numbers of boards.
+# Ten minutes on two processors; BENCH_OPTIONS="--quick", or numbers of boards.
 bench-runs: $(STAMP)
 	$(BIN)/python -m tests.bench.runs $(BENCH_OPTIONS)
 

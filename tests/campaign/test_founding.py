@@ -13,6 +13,7 @@ from fastprovd.campaign.settings import Method, RunSettings
 from fastprovd.emulator.air import Reach
 from fastprovd.emulator.bluez_adapter import FAILED
 from fastprovd.emulator.hosts import Flaws, Host
+from fastprovd.mesh.addresses import format_address
 from fastprovd.records import NodeRole, RunState, Window
 from tests.support.scene import Scene, device_address, scene
 
@@ -41,6 +42,10 @@ def test_several_primaries_share_the_work(run_virtual: RunVirtual, primaries: in
             ]
             assert sorted(told) == primaries_of(s) == list(range(0x0002, 0x0002 + primaries))
             assert all(s.true_nodes()[address].children for address in told)
+            assert run.window_evidence is not None
+            assert f"Provisioners {' and '.join(map(format_address, told))} confirmed it" in (
+                run.window_evidence
+            )
 
     run_virtual(main())
 
