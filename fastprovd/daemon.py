@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 OUTBOX_NAME: Final = "outbox.db"
 # A loop that is this late, or a database that takes this long, does not do its work any more.
 _RESPONSIVE_S: Final = 5.0
+# A command that was called by hand, such as `fastprovd nodes`, may be at it.
+_STATE_IN_USE_S: Final = 15.0
 
 
 async def run_daemon(
@@ -54,7 +56,9 @@ async def run_daemon(
     clock, notifier = clock or SystemClock(), notifier or Notifier()
     stop = asyncio.Event()
     with on_signals(stop.set):
-        async with open_gateway(config, radio=radio, clock=clock) as gateway:
+        async with open_gateway(
+            config, radio=radio, clock=clock, wait_s=_STATE_IN_USE_S
+        ) as gateway:
             runs = Runs(gateway)
             async with publisher_for(gateway, runs, clock) as publisher:
                 gateway.audiences.members.append(_StatusLine(notifier))

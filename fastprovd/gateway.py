@@ -11,6 +11,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol
 
@@ -30,7 +31,7 @@ from fastprovd.campaign.verdict import target
 from fastprovd.clock import Clock, SystemClock
 from fastprovd.config import Config
 from fastprovd.controls import Controls
-from fastprovd.errors import BearerError, NoRun, RunInProgress
+from fastprovd.errors import BearerError, NoRun, RunInProgress, StoreInUse
 from fastprovd.mesh.addresses import is_unicast
 from fastprovd.mesh.replay import ReplayProtectionList
 from fastprovd.mesh.sequence import SequenceNumbers
@@ -43,6 +44,9 @@ log = structlog.get_logger(__name__)
 # A restart of bluetoothd takes 0.6 to 2.2 s, and after a crash the adapter may be busy for 10 s
 # with the scan of before; one that is away longer fails the run.
 _ADAPTER_PAUSES_S: Final = (1.0, 2.0, 4.0, 4.0)
+
+
+_IN_USE_PAUSE_S: Final = 1.0
 
 
 class Radio(Bearer, Protocol):
@@ -159,8 +163,10 @@ class Gateway:
 
         Raises:
             RunInProgress: there is one.
+            CopiedStore: somebody else was heard to send with our address.
         """
         self._check_no_run()
+        self._top.check()
         self._campaign = Campaign(
             self._new_run_id(),
             settings,
@@ -338,15 +344,18 @@ async def open_gateway(
     radio: Radio | None = None,
     clock: Clock | None = None,
     entropy: Callable[[int], bytes] = secrets.token_bytes,
+    wait_s: float = 0.0,
 ) -> AsyncIterator[Gateway]:
     """Open the state directory and join the parts; runs of an earlier process are interrupted.
+
+    Another process is given `wait_s` to free the directory.
 
     Raises:
         StoreError: the state directory can not be used as it is.
     """
     clock = clock or SystemClock()
     mesh = config.mesh
-    store = await asyncio.to_thread(StateStore, config.state.directory, entropy)
+    store = await _open_store(config.state.directory, entropy, wait_s)
     try:
         network = await asyncio.to_thread(
             store.network,
@@ -370,3 +379,18 @@ async def open_gateway(
             await gateway.close()
     finally:
         store.close()
+
+
+async def _open_store(
+    directory: Path, entropy: Callable[[int], bytes], wait_s: float
+) -> StateStore:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + wait_s
+    while True:
+        try:
+            return await asyncio.to_thread(StateStore, directory, entropy)
+        except StoreInUse as error:
+            if loop.time() >= deadline:
+                raise
+            log.info("state_in_use", reason=str(error))
+        await asyncio.sleep(_IN_USE_PAUSE_S)

@@ -26,7 +26,7 @@ from fastprovd.errors import ResponseTimeout
 from fastprovd.mesh.addresses import ALL_NODES, format_address
 from fastprovd.mesh.keys import AppKey
 from fastprovd.mesh.models.fast_provisioning import Action, InfoSet
-from fastprovd.records import Window
+from fastprovd.records import StepKind, Window
 
 log = structlog.get_logger()
 
@@ -109,6 +109,7 @@ class Closing:
 
     async def _stop(self, session: ProxySession) -> bool:
         """Return whether it was confirmed, by whoever can."""
+        await self._log.step(StepKind.STOP_SENT, detail=self._settings.close)
         if self._settings.close == "onoff":
             return await self._set_lights_to_what_they_are(session)
         for _ in range(_REPETITIONS):

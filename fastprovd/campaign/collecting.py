@@ -32,7 +32,7 @@ from fastprovd.errors import BearerError, ResponseTimeout
 from fastprovd.mesh.addresses import is_unicast
 from fastprovd.mesh.events import PduOverheard
 from fastprovd.mesh.keys import AppKey
-from fastprovd.records import ParentSource
+from fastprovd.records import ParentSource, StepKind
 
 log = structlog.get_logger()
 
@@ -87,6 +87,9 @@ class Collecting:
             proxy_session(link, self._top, self._clock) as session,
             background(self._watch.run(), "watch"),
         ):
+            await self._log.step(
+                StepKind.PROXY_LINK, address=self._plan.primary, device_address=device_address
+            )
             session.overheard = self._overhear
             self._last_news = self._clock.monotonic()
             self._calm.heard()
@@ -94,6 +97,7 @@ class Collecting:
             await self._confirm(session)
             await self._settle(session)
             await self._log.move(Trigger.SETTLED, t_provisioned_s=self._t_provisioned())
+            await self._log.step(StepKind.PROVING)
             await self.prove(session)
             await then(session)
 
@@ -176,6 +180,7 @@ class Collecting:
         return not free or quiet_s >= WAITS["list_stuck"].seconds
 
     async def _take_list(self, addresses: tuple[int, ...]) -> None:
+        await self._log.step(StepKind.LIST_READ, detail=f"{len(addresses)} addresses")
         for address in addresses:
             if not is_unicast(address):
                 log.warning("list_entry_ignored", address=address)

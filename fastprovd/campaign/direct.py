@@ -39,7 +39,7 @@ from fastprovd.mesh.models.configuration_states import GattProxySet, NodeIdentit
 from fastprovd.mesh.models.fast_provisioning import InfoSet
 from fastprovd.mesh.models.generic_onoff import OnOffGet
 from fastprovd.mesh.provisioning.pdus import ProvisioningData
-from fastprovd.records import AddressRange, ParentSource
+from fastprovd.records import AddressRange, ParentSource, StepKind
 
 log = structlog.get_logger()
 
@@ -155,6 +155,7 @@ class Direct:
             self._store.reserve_addresses,
             AddressRange(first, last, self._log.run.run_id, "direct provisioning"),
         )
+        await self._log.step(StepKind.PLAN, first=first, last=last)
         self._addresses.extend(range(first, last + 1))
         await self._log.change(unicast_min=first, unicast_max=last)
 
@@ -202,7 +203,9 @@ class Direct:
                 ProvisioningData(self._net_key, address, self._top.stack.iv_index),
                 self._entropy,
                 self._clock,
-                lambda dev_key: self._top.keep_dev_key(address, board.uuid, dev_key),
+                lambda dev_key: self._top.keep_dev_key(
+                    address, board.uuid, dev_key, self._log.offer(address, board)
+                ),
             )
             if outcome is Outcome.NOTHING_SENT:
                 self._addresses.append(address)
@@ -231,6 +234,7 @@ class Direct:
         if task.is_node or task.address is None:
             return
         task.is_node = True
+        await self._log.step(StepKind.PROVISIONED, address=task.address)
         await self._log.node(
             task.address,
             listed=True,
@@ -249,6 +253,7 @@ class Direct:
     async def _configure(self, session: ProxySession, address: int) -> None:
         """Give AppKey and group, have it answer, and end the link in the way that suits it."""
         dev_key, limit_s = self._top.stack.dev_keys[address], WAITS["onoff"].seconds
+        await self._log.step(StepKind.APP_KEY_ADD, address=address)
         await add_app_key(session, address, dev_key, self._app_key)
         # Its answer says that an action is missing; the group is subscribed all the same.
         await session.request(
@@ -262,6 +267,7 @@ class Direct:
         status = await session.request(
             OnOffGet(), dst=address, key=self._app_key, ttl=0, timeout_s=limit_s, attempts=3
         )
+        await self._log.step(StepKind.CONFIGURED, address=address)
         await self._log.node(address, proven=True, onoff=status.present)
         await self._log.change(t_proven_s=self._log.since_info_set)
         stays = self._made < _FIRST_PROXIES or self._made % _NODES_PER_PROXY == 0

@@ -29,7 +29,7 @@ from fastprovd.errors import AccessError, BearerError, LocalProtocolError
 from fastprovd.mesh.beacons import Advertisement
 from fastprovd.mesh.keys import AppKey
 from fastprovd.mesh.provisioning.pdus import ProvisioningData
-from fastprovd.records import AddressRange, NodeRole, RunState
+from fastprovd.records import AddressRange, NodeRole, RunState, StepKind
 
 # Boards to try as Primary Provisioner, and sessions with each, before the run fails.
 _BOARDS_TRIED: Final = 3
@@ -117,6 +117,13 @@ class Founding:
             self._store.reserve_addresses,
             AddressRange(first, last, self._log.run.run_id, "fast provisioning"),
         )
+        await self._log.step(
+            StepKind.PLAN,
+            address=first,
+            first=plan.share.first,
+            last=plan.share.last,
+            node_addr_cnt=plan.node_addr_cnt,
+        )
         self.plan = plan
         await self._log.change(
             primary=first, unicast_min=plan.share.first, unicast_max=plan.share.last
@@ -133,7 +140,9 @@ class Founding:
                     ProvisioningData(self._net_key, plan.primary, self._top.stack.iv_index),
                     self._entropy,
                     self._clock,
-                    lambda dev_key: self._top.keep_dev_key(plan.primary, board.uuid, dev_key),
+                    lambda dev_key: self._top.keep_dev_key(
+                        plan.primary, board.uuid, dev_key, self._log.offer(plan.primary, board)
+                    ),
                 )
         except BearerError as error:
             if self._log.run.state is RunState.CONNECTING:
@@ -150,6 +159,7 @@ class Founding:
             await self._log.move(Trigger.SESSION_FAILED)
             return reason
         self.board = board
+        await self._log.step(StepKind.PROVISIONED, address=plan.primary)
         await self._log.move(Trigger.NODE_MADE)
         await self._log.node(
             plan.primary,
@@ -175,6 +185,7 @@ class Founding:
                     proxy_session(link, self._top, self._clock) as session,
                 ):
                     dev_key = self._top.stack.dev_keys[plan.primary]
+                    await self._log.step(StepKind.APP_KEY_ADD, address=plan.primary)
                     await add_app_key(session, plan.primary, dev_key, self._app_key)
                     composition = await read_composition(session, plan.primary, dev_key)
                     if composition is not None:
@@ -191,12 +202,14 @@ class Founding:
 
     async def _send_info_set(self, session: ProxySession) -> Start:
         plan = checked(self.plan)
+        await self._log.step(StepKind.INFO_SET, address=plan.primary)
         sent_s = self._clock.monotonic()
         start = await start_fast_provisioning(
             session, plan, self._app_key, self._settings.group, self._log.run.match
         )
         if start is not Start.ALREADY_STARTED or self._log.since_info_set is None:
             self._log.mark_info_set(sent_s)
+        await self._log.step(StepKind.INFO_SET_CONFIRMED, address=plan.primary, detail=start.value)
         self._is_started = start is not Start.HUNG_UP
         if self._is_started:
             self._picture.mark_stale()

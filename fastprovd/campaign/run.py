@@ -24,10 +24,10 @@ from fastprovd.campaign.strangers import Strangers
 from fastprovd.campaign.verdict import missing_boards, summary, target
 from fastprovd.campaign.watch import Watch
 from fastprovd.clock import Clock
-from fastprovd.errors import BearerError
+from fastprovd.errors import BearerError, CopiedStore
 from fastprovd.mesh.beacons import Advertisement, UnprovisionedDevice
 from fastprovd.mesh.keys import AppKey
-from fastprovd.records import Run, RunState, Window
+from fastprovd.records import Run, RunState, StepKind, Window
 
 log = structlog.get_logger()
 
@@ -114,6 +114,7 @@ class Campaign:
     async def execute(self) -> Run:
         """Run to the end and return it; raises CancelledError after noting the interruption."""
         await self._log.change()
+        await self._log.step(StepKind.BEGUN, detail=self._settings.method.value)
         self._log.event("run_started", expected=self._settings.expected)
         self._task = asyncio.create_task(self._drive(), name=f"run[{self.run.run_id}]")
         if self._stopping:
@@ -127,6 +128,8 @@ class Campaign:
             )
         except RunEnd as end:
             await self._finish(end.trigger, end.reason)
+        except CopiedStore as error:
+            await self._finish(Trigger.CONFLICT, str(error))
         except Exception as error:  # noqa: BLE001 - the edge of a run: it ends, the daemon goes on
             self._log.broken(error)
             await self._finish(Trigger.BROKEN, f"internal error: {type(error).__name__}; see log")

@@ -8,11 +8,12 @@ from typing import Any
 
 import structlog
 
+from fastprovd.campaign.air_picture import HeardBoard
 from fastprovd.campaign.ports import Audience, Store
 from fastprovd.campaign.states import Trigger, next_state
 from fastprovd.clock import Clock
 from fastprovd.mesh.addresses import format_address
-from fastprovd.records import Node, NodeRole, ParentSource, Run
+from fastprovd.records import Node, NodeRole, ParentSource, Run, Step, StepKind
 
 log = structlog.get_logger()
 
@@ -52,6 +53,24 @@ class RunLog:
             "run_moved", before=self.run.state, after=state, on=trigger.value, **_readable(changes)
         )
         await self.change(state=state, **changes)
+        if state.is_end:
+            await self.step(StepKind.ENDED, detail=state.value)
+
+    async def step(self, kind: StepKind, **facts: Any) -> None:
+        """Journal what is about to be done, durably; see `Step` for the facts."""
+        await asyncio.to_thread(self._store.save_step, self._step(kind, **facts))
+
+    def offer(self, address: int, board: HeardBoard) -> Step:
+        """Return the step to be stored with the DevKey, before Provisioning Data leaves."""
+        return self._step(
+            StepKind.ADDRESS_OFFERED,
+            address=address,
+            device_uuid=board.uuid,
+            device_address=board.device_address,
+        )
+
+    def _step(self, kind: StepKind, **facts: Any) -> Step:
+        return Step(self.run.run_id, kind, self._clock.utc_now(), **facts)
 
     async def change(self, **changes: Any) -> None:
         """Update the Run, commit it, tell it."""

@@ -367,6 +367,7 @@ class ErrorCode(StrEnum):
     NODE_UNREACHABLE = "node_unreachable"
     ADDRESS_SPACE_EXHAUSTED = "address_space_exhausted"
     SEQ_EXHAUSTED = "seq_exhausted"
+    STATE_REFUSED = "state_refused"
     BUSY = "busy"
     INTERNAL = "internal"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fastprovd.store import home
 from fastprovd.store.database import schema_scripts
 from fastprovd.store.state import StateStore
 
@@ -37,6 +38,7 @@ def crash_image(directory: Path, tmp_path: Path) -> Callable[[], Path]:
         for name in ("state.db", "state.db-wal"):
             if (directory / name).exists():
                 shutil.copy(directory / name, image / name)
+        pass_for_original(image)
         return image
 
     return copy
@@ -55,6 +57,15 @@ def memory_database() -> Callable[[], AbstractContextManager[sqlite3.Connection]
         connection.close()
 
     return open_one
+
+
+def pass_for_original(directory: Path) -> None:
+    """Let a copied state directory be taken for the one that was in use last."""
+    path = directory / "state.db"
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.row_factory = sqlite3.Row
+    home.settle(connection, home.find_place(path))
+    connection.close()
 
 
 def counted_entropy() -> Callable[[int], bytes]:
