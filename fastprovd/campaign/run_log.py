@@ -52,9 +52,9 @@ class RunLog:
         self._log.info(
             "run_moved", before=self.run.state, after=state, on=trigger.value, **_readable(changes)
         )
-        await self.change(state=state, **changes)
         if state.is_end:
             await self.step(StepKind.ENDED, detail=state.value)
+        await self.change(state=state, **changes)
 
     async def step(self, kind: StepKind, **facts: Any) -> None:
         """Journal what is about to be done, durably; see `Step` for the facts."""
