@@ -100,8 +100,6 @@ class Campaign:
 
     async def execute(self) -> Run:
         """Run to the end and return it; raises CancelledError after noting the interruption."""
-        await self._log.change()
-        self._log.event("run_started", expected=self._settings.expected)
         self._task = asyncio.create_task(self._drive(), name=f"run[{self.run.run_id}]")
         if self._stopping:
             self._task.cancel()
@@ -127,7 +125,9 @@ class Campaign:
         return self.run
 
     async def _drive(self) -> None:
+        await self._log.change()
         await self._log.step(StepKind.BEGUN, detail=self._settings.method.value)
+        self._log.event("run_started", expected=self._settings.expected)
         await self._hear_boards()
         if self._is_direct():
             await self._direct.provision_all()
