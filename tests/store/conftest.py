@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from fastprovd.store import home
 from fastprovd.store.database import schema_scripts
 from fastprovd.store.state import StateStore
+from tests.support.copies import pass_for_original
 
 
 @pytest.fixture
@@ -57,15 +57,6 @@ def memory_database() -> Callable[[], AbstractContextManager[sqlite3.Connection]
         connection.close()
 
     return open_one
-
-
-def pass_for_original(directory: Path) -> None:
-    """Let a copied state directory be taken for the one that was in use last."""
-    path = directory / "state.db"
-    connection = sqlite3.connect(path, isolation_level=None)
-    connection.row_factory = sqlite3.Row
-    home.settle(connection, home.find_place(path))
-    connection.close()
 
 
 def counted_entropy() -> Callable[[int], bytes]:
