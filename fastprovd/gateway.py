@@ -49,6 +49,10 @@ _ADAPTER_PAUSES_S: Final = (1.0, 2.0, 4.0, 4.0)
 _IN_USE_PAUSE_S: Final = 1.0
 
 
+Entropy = Callable[[int], bytes]
+"""Return so many random octets."""
+
+
 class Radio(Bearer, Protocol):
     """A Bearer that is open while its context lasts; it may be entered again afterwards."""
 
@@ -85,7 +89,7 @@ class Gateway:
         *,
         radio: Radio,
         clock: Clock,
-        entropy: Callable[[int], bytes],
+        entropy: Entropy,
     ) -> None:
         self.config = config
         self.network = network
@@ -343,8 +347,9 @@ async def open_gateway(
     *,
     radio: Radio | None = None,
     clock: Clock | None = None,
-    entropy: Callable[[int], bytes] = secrets.token_bytes,
+    entropy: Entropy = secrets.token_bytes,
     wait_s: float = 0.0,
+    open_store: Callable[[Path, Entropy], StateStore] = StateStore,
 ) -> AsyncIterator[Gateway]:
     """Open the state directory and join the parts; runs of an earlier process are interrupted.
 
@@ -355,7 +360,7 @@ async def open_gateway(
     """
     clock = clock or SystemClock()
     mesh = config.mesh
-    store = await _open_store(config.state.directory, entropy, wait_s)
+    store = await _when_free(lambda: open_store(config.state.directory, entropy), wait_s)
     try:
         network = await asyncio.to_thread(
             store.network,
@@ -381,14 +386,12 @@ async def open_gateway(
         store.close()
 
 
-async def _open_store(
-    directory: Path, entropy: Callable[[int], bytes], wait_s: float
-) -> StateStore:
+async def _when_free(open_store: Callable[[], StateStore], wait_s: float) -> StateStore:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + wait_s
     while True:
         try:
-            return await asyncio.to_thread(StateStore, directory, entropy)
+            return await asyncio.to_thread(open_store)
         except StoreInUse as error:
             if loop.time() >= deadline:
                 raise
