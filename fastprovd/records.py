@@ -66,7 +66,8 @@ class Node:
 
     `address` is the unicast address of its primary element. `listed`: some NODE_ADDR_STATUS named
     it. `proven`: it answered a message under the AppKey. `device_uuid` has 16 octets,
-    `device_address` is the BD_ADDR as the adapter spells it.
+    `device_address` is the BD_ADDR as the adapter spells it. `forgotten`: its board was on the air
+    as an unprovisioned device since, so nobody has this address any more.
     """
 
     address: int
@@ -80,6 +81,7 @@ class Node:
     provisioned_by: int | None = None
     parent_source: ParentSource | None = None
     onoff: bool | None = None
+    forgotten: bool = False
     first_seen: datetime | None = None
     last_seen: datetime | None = None
 

@@ -178,9 +178,19 @@ class StateStore:
             node_table.save(connection, nodes)
 
     def nodes(self) -> list[Node]:
-        """Return every node, lowest address first."""
+        """Return every node that is not forgotten, lowest address first."""
         with self._database.transaction() as connection:
             return node_table.load(connection)
+
+    def save_boards(self, run_id: str, uuids: Iterable[bytes]) -> None:
+        """Keep which boards a run takes on, by Device UUID."""
+        with self._database.transaction() as connection:
+            node_table.save_boards(connection, run_id, uuids)
+
+    def boards(self) -> dict[bytes, str]:
+        """Return the newest run that took each board on, by Device UUID."""
+        with self._database.transaction() as connection:
+            return node_table.load_boards(connection)
 
     # Groups
 

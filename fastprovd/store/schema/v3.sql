@@ -29,3 +29,12 @@ create table home (
     seq_floor integer not null check (seq_floor between 0 and 16777216)
 ) strict;
 insert into home values (1, null, null, null, 0, null, 0);
+
+-- A board that lost its power has forgotten that it is the node.
+alter table node add column forgotten integer not null default 0 check (forgotten in (0, 1));
+
+-- Boards that a run took on, under the newest such run: they are nodes, or nobody knows.
+create table board (
+    device_uuid blob primary key check (length(device_uuid) = 16),
+    run_id text not null
+) strict;
