@@ -8,12 +8,12 @@ from typing import Any
 
 import structlog
 
-from fastprovd.campaign.air_picture import HeardBoard
+from fastprovd.campaign.ladder import Rung, Symptom
 from fastprovd.campaign.ports import Audience, Store
 from fastprovd.campaign.states import Trigger, next_state
 from fastprovd.clock import Clock
 from fastprovd.mesh.addresses import format_address
-from fastprovd.records import Node, NodeRole, ParentSource, Run, Step, StepKind
+from fastprovd.records import Node, NodeRole, ParentSource, Run
 
 log = structlog.get_logger()
 
@@ -52,25 +52,7 @@ class RunLog:
         self._log.info(
             "run_moved", before=self.run.state, after=state, on=trigger.value, **_readable(changes)
         )
-        if state.is_end:
-            await self.step(StepKind.ENDED, detail=state.value)
         await self.change(state=state, **changes)
-
-    async def step(self, kind: StepKind, **facts: Any) -> None:
-        """Journal what is about to be done, durably; see `Step` for the facts."""
-        await asyncio.to_thread(self._store.save_step, self._step(kind, **facts))
-
-    def offer(self, address: int, board: HeardBoard) -> Step:
-        """Return the step to be stored with the DevKey, before Provisioning Data leaves."""
-        return self._step(
-            StepKind.ADDRESS_OFFERED,
-            address=address,
-            device_uuid=board.uuid,
-            device_address=board.device_address,
-        )
-
-    def _step(self, kind: StepKind, **facts: Any) -> Step:
-        return Step(self.run.run_id, kind, self._clock.utc_now(), **facts)
 
     async def change(self, **changes: Any) -> None:
         """Update the Run, commit it, tell it."""
@@ -119,6 +101,12 @@ class RunLog:
         """Tell that something happened."""
         self._log.info(kind, **data)
         self._audience.event(kind, data, self.run.run_id)
+
+    def recovery(self, symptom: Symptom, rung: Rung) -> None:
+        """Tell that a rung of a ladder is tried."""
+        self.event(
+            "recovery", symptom=symptom.name.lower(), rung=rung.name.lower(), what=rung.value
+        )
 
     def broken(self, error: BaseException) -> None:
         """Log an exception that nobody expected, with its traceback."""
