@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,14 +20,16 @@ import structlog
 from fastprovd.audiences import Audiences
 from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.campaign import control
+from fastprovd.campaign.air_picture import HeardBoard
 from fastprovd.campaign.planner import SAFE_LIST_ENTRIES
 from fastprovd.campaign.ports import Bearer
 from fastprovd.campaign.proxy_session import ProxySession, TopProvisioner
+from fastprovd.campaign.resumption import Resumption
 from fastprovd.campaign.run import Campaign
 from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.settings import Method, RunSettings
 from fastprovd.campaign.states import Trigger
-from fastprovd.campaign.verdict import target
+from fastprovd.campaign.verdict import missing_boards, target
 from fastprovd.clock import Clock, SystemClock
 from fastprovd.config import Config
 from fastprovd.controls import Controls
@@ -36,7 +38,8 @@ from fastprovd.mesh.addresses import is_unicast
 from fastprovd.mesh.replay import ReplayProtectionList
 from fastprovd.mesh.sequence import SequenceNumbers
 from fastprovd.mesh.stack import Stack
-from fastprovd.records import Network, Node, Run
+from fastprovd.records import Network, Node, Run, RunState
+from fastprovd.returns import Returns
 from fastprovd.store.state import StateStore
 
 log = structlog.get_logger(__name__)
@@ -107,7 +110,9 @@ class Gateway:
         )
         stack.app_keys[network.app_key.index] = network.app_key
         self._top = TopProvisioner(stack, store)
-        self._run_ids = {run.run_id for run in store.runs()}
+        runs = store.runs()
+        self._run_ids = {run.run_id for run in runs}
+        self._unfinished = next((run for run in runs if not run.state.is_end), None)
         self._campaign: Campaign | None = None
         self._radio_use = asyncio.Lock()
         self.controls = Controls(
@@ -169,10 +174,32 @@ class Gateway:
             RunInProgress: there is one.
             CopiedStore: somebody else was heard to send with our address.
         """
+        return self._prepare(self._new_run_id(), settings)
+
+    def prepare_resumption(self) -> Campaign | None:
+        """Make the run that an earlier process left unfinished the current one, if there is one.
+
+        Raises:
+            RunInProgress, CopiedStore: as `prepare_run`.
+        """
+        run, self._unfinished = self._unfinished, None
+        if run is None:
+            return None
+        nodes = tuple(node for node in self._store.nodes() if node.run_id == run.run_id)
+        left = Resumption(run, nodes, tuple(self._store.steps(run.run_id)))
+        for address in left.offers:
+            dev_key = self._store.dev_key(address)
+            if dev_key is not None:
+                self._top.stack.dev_keys[address] = dev_key
+        return self._prepare(run.run_id, left.settings(self.settings()), left)
+
+    def _prepare(
+        self, run_id: str, settings: RunSettings, left: Resumption | None = None
+    ) -> Campaign:
         self._check_no_run()
         self._top.check()
         self._campaign = Campaign(
-            self._new_run_id(),
+            run_id,
             settings,
             bearer=self._radio,
             store=self._store,
@@ -181,8 +208,17 @@ class Gateway:
             entropy=self._entropy,
             top=self._top,
             app_key=self.network.app_key,
+            boards_heard=self._boards_heard,
+            resumption=left,
         )
         return self._campaign
+
+    async def _boards_heard(self, boards: Iterable[HeardBoard], run_id: str) -> None:
+        """Forget the nodes whose boards a run takes on anew, and keep who they are."""
+        boards = list(boards)
+        returns = await asyncio.to_thread(Returns, self._store, self.audiences)
+        await returns.take(boards, run_id)
+        await asyncio.to_thread(self._store.save_boards, run_id, [board.uuid for board in boards])
 
     async def execute(self, campaign: Campaign) -> Run:
         """Drive the prepared run to its end, however it ends; raises StoreError."""
@@ -195,7 +231,9 @@ class Gateway:
                     await self._end(campaign.run, Trigger.INTERRUPT, "the daemon ended before it")
                     raise
                 if problem is not None:
-                    return await self._end(campaign.run, Trigger.NOTHING_HEARD, problem)
+                    is_new = campaign.run.state is RunState.SCANNING
+                    trigger = Trigger.NOTHING_HEARD if is_new else Trigger.INTERRUPT
+                    return await self._end(campaign.run, trigger, problem)
                 async with self._radio:
                     run = await campaign.execute()
                     # The next may be asked for now; it waits until all links are hung up.
@@ -368,8 +406,7 @@ async def open_gateway(
             net_key_index=mesh.net_key_index,
             app_key_index=mesh.app_key_index,
         )
-        for run in await asyncio.to_thread(store.interrupt_runs, clock.utc_now()):
-            log.warning("run_interrupted", run_id=run.run_id)
+        await _interrupt_runs(config, store, clock)
         gateway = Gateway(
             config,
             store,
@@ -384,6 +421,23 @@ async def open_gateway(
             await gateway.close()
     finally:
         store.close()
+
+
+async def _interrupt_runs(config: Config, store: StateStore, clock: Clock) -> None:
+    """End all runs that an earlier process left, but one that can be resumed."""
+    runs = await asyncio.to_thread(store.runs)
+    newest = next((run for run in runs if not run.state.is_end), None)
+    spared = None
+    if newest is not None and config.run.resume:
+        steps = await asyncio.to_thread(store.steps, newest.run_id)
+        if not Resumption(newest, (), tuple(steps)).is_too_often:
+            spared = newest.run_id
+    nodes = await asyncio.to_thread(store.nodes)
+    for run in await asyncio.to_thread(store.interrupt_runs, clock.utc_now(), spared):
+        made = [node for node in nodes if node.run_id == run.run_id]
+        missing = missing_boards(made, (), run.expected, run.heard, is_complete=False)
+        await asyncio.to_thread(store.save_run, replace(run, missing=missing))
+        log.warning("run_interrupted", run_id=run.run_id, missing=len(missing))
 
 
 async def _when_free(open_store: Callable[[], StateStore], wait_s: float) -> StateStore:

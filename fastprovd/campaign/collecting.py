@@ -31,7 +31,7 @@ from fastprovd.mesh.addresses import is_unicast
 from fastprovd.mesh.beacons import Advertisement
 from fastprovd.mesh.events import PduOverheard
 from fastprovd.mesh.models.configuration_states import NodeIdentitySet
-from fastprovd.records import ParentSource
+from fastprovd.records import ParentSource, StepKind
 
 log = structlog.get_logger()
 
@@ -82,6 +82,9 @@ class Collecting:
         self._sessions.clear()
         async with AsyncExitStack() as links:
             session = await self._open(device_address, links, overhears=True)
+            await self._log.step(
+                StepKind.PROXY_LINK, address=primary, device_address=device_address
+            )
             session.overheard = self._overhear
             if primary is not None:
                 await self._primaries.confirm_start(primary, session)
@@ -92,6 +95,7 @@ class Collecting:
                 await self._log.move(Trigger.PROXY_BACK)
                 await self._settle(session)
                 await self._log.move(Trigger.SETTLED, t_provisioned_s=self._t_provisioned())
+                await self._log.step(StepKind.PROVING)
                 await self.prove(session)
                 await then(session)
                 await self._end_identities()
@@ -237,6 +241,8 @@ class Collecting:
         return not free or quiet_s >= WAITS["list_stuck"].seconds
 
     async def _take_list(self, addresses: tuple[int, ...]) -> None:
+        if not self._log.nodes.keys() >= set(addresses):
+            await self._log.step(StepKind.LIST_READ, detail=f"{len(addresses)} addresses")
         for address in addresses:
             if not is_unicast(address):
                 log.warning("list_entry_ignored", address=address)

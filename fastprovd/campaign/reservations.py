@@ -9,7 +9,7 @@ from fastprovd.campaign.context import RunContext
 from fastprovd.campaign.planner import RunPlan, free_block, plan_run
 from fastprovd.campaign.states import RunEnd, Trigger
 from fastprovd.errors import LocalProtocolError
-from fastprovd.records import AddressRange
+from fastprovd.records import AddressRange, StepKind
 
 Choose = Callable[[int, int, Sequence[AddressRange]], tuple[int, int]]
 
@@ -31,6 +31,8 @@ class Reservations:
             return plans[-1].reserved
 
         await self._take(choose, "fast provisioning")
+        for plan in plans[-1].plans:
+            await self._log.plan(plan)
         return plans[-1]
 
     async def block(self, size: int, least: int, above: int = 0) -> range:
@@ -39,6 +41,7 @@ class Reservations:
             lambda low, high, taken: free_block(size, least, max(low, above + 1), high, taken),
             "direct provisioning",
         )
+        await self._log.step(StepKind.PLAN, first=first, last=last)
         return range(first, last + 1)
 
     async def _take(self, choose: Choose, purpose: str) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import structlog
@@ -21,6 +21,7 @@ from fastprovd.campaign.ports import Audience, Bearer, Store
 from fastprovd.campaign.primaries import Primaries
 from fastprovd.campaign.proxy_session import TopProvisioner
 from fastprovd.campaign.recovery import Recovery
+from fastprovd.campaign.resumption import Resumption, settings_to_json
 from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.settings import Method, RunSettings
 from fastprovd.campaign.states import WAITS, RunEnd, Trigger, next_state
@@ -34,6 +35,9 @@ from fastprovd.mesh.keys import AppKey
 from fastprovd.records import Run, RunState, StepKind, Window
 
 log = structlog.get_logger()
+
+BoardsHeard = Callable[[Iterable[HeardBoard], str], Awaitable[None]]
+"""Take the boards that are on the air unprovisioned, and the run that takes them on."""
 
 
 class Campaign:
@@ -51,8 +55,13 @@ class Campaign:
         entropy: Callable[[int], bytes],
         top: TopProvisioner,
         app_key: AppKey,
+        boards_heard: BoardsHeard,
+        resumption: Resumption | None = None,
     ) -> None:
+        """`boards_heard` is told which boards are on the air; an unfinished run is resumed."""
         self._settings = settings
+        self._boards_heard = boards_heard
+        self._resumption = resumption
         self._clock = clock
         run = Run(
             run_id,
@@ -62,7 +71,10 @@ class Campaign:
             group=settings.group,
             match=settings.match,
         )
-        self._log = log = RunLog(run, store, audience, clock)
+        if resumption is not None:
+            run = resumption.run
+        nodes = () if resumption is None else resumption.nodes
+        self._log = log = RunLog(run, store, audience, clock, nodes)
         self._picture = picture = AirPicture(
             settings.inventory, next(iter(top.stack.net_keys.values()))
         )
@@ -126,8 +138,14 @@ class Campaign:
 
     async def _drive(self) -> None:
         await self._log.change()
-        await self._log.step(StepKind.BEGUN, detail=self._settings.method.value)
+        if self._resumption is not None:
+            await self._resume(self._resumption)
+            return
+        await self._log.step(StepKind.BEGUN, detail=settings_to_json(self._settings))
         self._log.event("run_started", expected=self._settings.expected)
+        await self._begin()
+
+    async def _begin(self) -> None:
         await self._hear_boards()
         founding = Founding(self._context, self._primaries, self._direct)
         if self._is_direct():
@@ -139,6 +157,59 @@ class Campaign:
             await self._collect()
         await self._take_what_is_left()
         raise self._verdict()
+
+    # Going on where an earlier process was killed
+
+    async def _resume(self, left: Resumption) -> None:
+        """Do what is left, and nothing twice: no address is offered, no Primary started again."""
+        await self._log.resume(left.begun)
+        self._direct.go_on(left.unfinished, left.unoffered)
+        founding = Founding(self._context, self._primaries, self._direct)
+        if left.told:
+            for plan, offer in left.primaries:
+                if offer.is_taken:
+                    self._primaries.add(plan, offer.board)
+            self._primaries.were_told = True
+            await self._log.enter(RunState.PROVISIONING)
+            await self._collect()
+            await self._finish_ours(left)
+        elif left.is_direct:
+            await self._hear_again()
+            await self._provision_ourselves(self._unprovisioned(left))
+        elif left.offers:
+            await self._log.enter(RunState.PROVISIONING_PRIMARY)
+            await founding.go_on(left.primaries)
+            await self._hear_again()
+            if self._primaries.nodes:
+                await self._finish_ours(left)
+                await self._log.enter(RunState.CONFIGURING_PRIMARY)
+                await founding.start_made()
+            else:
+                self._strangers.check()
+                await founding.found()
+            await self._collect()
+        else:
+            await self._log.enter(RunState.SCANNING)
+            await self._begin()
+        await self._take_what_is_left()
+        raise self._verdict()
+
+    async def _hear_again(self) -> None:
+        """Listen to who is left; most boards may be nodes, so nobody in particular is expected."""
+        await self._log.enter(RunState.CONNECTING)
+        await self._watch.listen(WAITS["boards_settle"].seconds)
+
+    def _unprovisioned(self, left: Resumption) -> list[HeardBoard]:
+        """Return the boards on the air that nobody is at work on."""
+        ours = {offer.board.uuid for offer in left.unfinished}
+        ours |= {node.device_uuid for node in self._log.nodes.values() if node.device_uuid}
+        return [board for board in self._picture.boards.values() if board.uuid not in ours]
+
+    async def _finish_ours(self, left: Resumption) -> None:
+        """Finish what we were provisioning beside the Primaries."""
+        if left.unfinished:
+            await self._log.enter(RunState.PROVING)
+            await self._provision_ourselves([])
 
     def _is_direct(self) -> bool:
         method = self._settings.method
@@ -256,6 +327,7 @@ class Campaign:
                 f"in {self._settings.scan_s:g} s; {others} others seen: power the boards on, or "
                 "correct [mesh] match",
             )
+        await self._boards_heard(self._picture.boards.values(), self.run.run_id)
         await self._log.move(Trigger.BOARDS_HEARD, heard=len(self._picture.boards))
 
     # Collecting and proving
@@ -326,7 +398,7 @@ class Campaign:
 
     async def _finish(self, trigger: Trigger, reason: str) -> None:
         changes: dict[str, Any] = {
-            "heard": len(self._picture.boards),
+            "heard": max(self.run.heard, len(self._picture.boards)),
             "strangers": self._strangers.named(),
             **self._window_at_last(),
         }

@@ -231,10 +231,13 @@ class StateStore:
         with self._database.transaction() as connection:
             return journal.load(connection, run_id)
 
-    def interrupt_runs(self, finished: datetime) -> list[Run]:
-        """End as interrupted every run that an earlier process left unfinished; return them."""
+    def interrupt_runs(self, finished: datetime, but: str | None = None) -> list[Run]:
+        """End as interrupted every run that an earlier process left unfinished; return them.
+
+        The run `but` is left as it is.
+        """
         with self._database.transaction() as connection:
-            return run_table.interrupt(connection, finished)
+            return run_table.interrupt(connection, finished, but)
 
 
 def _copied(directory: Path, problem: str) -> str:
