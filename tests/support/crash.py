@@ -382,6 +382,7 @@ class _Events:
 
 async def run_or_resume(gateway: Gateway) -> Run | None:
     """Do what the daemon does: go on with a run that was left; else begin one, once."""
+    await gateway.close_left_links()
     campaign = gateway.prepare_resumption()
     if campaign is None:
         last, _ = await gateway.last_run()
