@@ -54,10 +54,12 @@ async def one_run(
 ) -> tuple[Run, list[Node]]:
     """Drive one run to its end and return it with its nodes; SIGINT and SIGTERM stop it.
 
+    One that an earlier process left unfinished is done in its place.
+
     Raises:
         StoreError: the state can not be kept.
     """
-    campaign = gateway.prepare_run(settings)
+    campaign = gateway.prepare_resumption() or gateway.prepare_run(settings)
     gateway.audiences.members.append(reporter)
     with on_signals(campaign.stop):
         async with background(_tick(reporter), "tick"):

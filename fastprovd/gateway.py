@@ -20,7 +20,7 @@ import structlog
 from fastprovd.audiences import Audiences
 from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.campaign import control
-from fastprovd.campaign.air_picture import HeardBoard
+from fastprovd.campaign.air_picture import AirPicture, HeardBoard
 from fastprovd.campaign.planner import SAFE_LIST_ENTRIES
 from fastprovd.campaign.ports import Bearer
 from fastprovd.campaign.proxy_session import ProxySession, TopProvisioner
@@ -28,18 +28,19 @@ from fastprovd.campaign.resumption import Resumption
 from fastprovd.campaign.run import Campaign
 from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.settings import Method, RunSettings
-from fastprovd.campaign.states import Trigger
+from fastprovd.campaign.states import WAITS, Trigger
 from fastprovd.campaign.verdict import missing_boards, target
+from fastprovd.campaign.watch import Watch
 from fastprovd.clock import Clock, SystemClock
 from fastprovd.config import Config
 from fastprovd.controls import Controls
-from fastprovd.errors import BearerError, NoRun, RunInProgress, StoreInUse
+from fastprovd.errors import BearerError, FastprovdError, NoRun, RunInProgress, StoreInUse
 from fastprovd.mesh.addresses import is_unicast
 from fastprovd.mesh.replay import ReplayProtectionList
 from fastprovd.mesh.sequence import SequenceNumbers
 from fastprovd.mesh.stack import Stack
 from fastprovd.records import Network, Node, Run, RunState
-from fastprovd.returns import Returns
+from fastprovd.returns import Returns, lost_groups
 from fastprovd.store.state import StateStore
 
 log = structlog.get_logger(__name__)
@@ -114,6 +115,7 @@ class Gateway:
         self._run_ids = {run.run_id for run in runs}
         self._unfinished = next((run for run in runs if not run.state.is_end), None)
         self._campaign: Campaign | None = None
+        self._forgotten: dict[int, Node] = {}
         self._radio_use = asyncio.Lock()
         self.controls = Controls(
             store,
@@ -218,6 +220,7 @@ class Gateway:
         boards = list(boards)
         returns = await asyncio.to_thread(Returns, self._store, self.audiences)
         await returns.take(boards, run_id)
+        self._forgotten |= returns.forgotten
         await asyncio.to_thread(self._store.save_boards, run_id, [board.uuid for board in boards])
 
     async def execute(self, campaign: Campaign) -> Run:
@@ -286,6 +289,45 @@ class Gateway:
         await run_log.move(trigger, reason=reason)
         run_log.event("run_finished", state=run_log.run.state.value, reason=reason)
         return run_log.run
+
+    # Boards that lost their power
+
+    async def look_for_returned(self) -> int:
+        """Listen for boards that were nodes, forget those nodes, and return how many boards.
+
+        Raises:
+            RunInProgress: a run has the radio; it looks by itself.
+            StoreError: the state can not be kept.
+        """
+        self._check_no_run()
+        returns = await asyncio.to_thread(Returns, self._store, self.audiences)
+        if not returns.is_anybody_known:
+            return 0
+        picture = AirPicture(self.settings().inventory, self.network.net_key)
+        watch = Watch(self._radio, picture, lambda _: None, lambda _: None)
+        async with self._radio_use:
+            try:
+                async with self._radio:
+                    await watch.listen(WAITS["boards_settle"].seconds)
+            except BearerError as error:
+                log.info("returned_not_looked_for", reason=str(error))
+        await returns.take(picture.boards.values())
+        self._forgotten |= returns.forgotten
+        run, nodes = await self.last_run()
+        if run is not None and returns.forgotten:
+            self.audiences.nodes_changed(nodes, run)
+        return len(returns.uuids)
+
+    async def restore_groups(self) -> None:
+        """Put boards that are nodes again into the groups that they were in, by Device UUID."""
+        changes = await asyncio.to_thread(self._store.memberships)
+        nodes = await asyncio.to_thread(self._store.nodes)
+        forgotten, self._forgotten = self._forgotten, {}
+        for group, addresses in lost_groups(changes, forgotten.values(), nodes).items():
+            try:
+                await self.controls.change_group(group, addresses, add=True)
+            except FastprovdError as error:
+                log.warning("group_not_restored", group=group, reason=str(error))
 
     # What is known
 

@@ -13,7 +13,7 @@ from fastprovd.audiences import Audiences
 from fastprovd.campaign.air_picture import HeardBoard
 from fastprovd.campaign.returned import find_returned
 from fastprovd.mesh.addresses import format_address
-from fastprovd.records import Node
+from fastprovd.records import Membership, Node
 from fastprovd.store.state import StateStore
 
 log = structlog.get_logger(__name__)
@@ -32,6 +32,11 @@ class Returns:
         self._boards = store.boards()
         self.uuids: frozenset[bytes] = frozenset()
         self.forgotten: dict[int, Node] = {}
+
+    @property
+    def is_anybody_known(self) -> bool:
+        """Whether there are nodes that could return."""
+        return bool(self._nodes)
 
     async def take(self, heard: Iterable[HeardBoard], run_id: str | None = None) -> None:
         """Forget the nodes whose boards are unprovisioned, and tell so; raises StoreError."""
@@ -56,3 +61,19 @@ class Returns:
         }
         log.warning("nodes_returned", **facts)
         self._audiences.event("nodes_returned", facts, run_id)
+
+
+def lost_groups(
+    memberships: Iterable[Membership], forgotten: Iterable[Node], nodes: Iterable[Node]
+) -> dict[int, list[int]]:
+    """Return who belongs into which group, as far as the boards of `forgotten` are nodes again.
+
+    The group of the run is not among them; boards are told apart by their Device UUID.
+    """
+    now = {node.device_uuid: node.address for node in nodes if node.device_uuid and node.proven}
+    again = {old.address: now[old.device_uuid] for old in forgotten if old.device_uuid in now}
+    groups: dict[int, list[int]] = {}
+    for membership in memberships:
+        if membership.is_member and membership.address in again:
+            groups.setdefault(membership.group, []).append(again[membership.address])
+    return groups
