@@ -39,7 +39,7 @@ class RunLog:
         self._store = store
         self._audience = audience
         self._clock = clock
-        self._begun = self._loop_time(run.started)
+        self._begun = clock.monotonic()
         self._t0: float | None = None
         self._log = log.bind(run_id=run.run_id)
 
@@ -58,6 +58,7 @@ class RunLog:
 
     async def resume(self, begun: datetime | None) -> None:
         """Go on with a run that an earlier process left; its clocks count from `begun`."""
+        self._begun = self._loop_time(self.run.started)
         if begun is not None:
             self.mark_info_set(self._loop_time(begun))
         await self.step(StepKind.RESUMED, detail=self.run.state.value)
