@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, TextIO
 
+from fastprovd.campaign.forecast import forecast
 from fastprovd.campaign.inventory import Inventory
 from fastprovd.campaign.memberships import all_memberships
 from fastprovd.campaign.ports import Bearer
@@ -25,11 +26,12 @@ from fastprovd.console import (
     write_line,
 )
 from fastprovd.daemon import on_signals, published
-from fastprovd.errors import NoRun, StoreError
-from fastprovd.gateway import Gateway, Radio, bluetooth, open_gateway
+from fastprovd.errors import ConfigError, LocalProtocolError, NoRun, StoreError
+from fastprovd.gateway import Gateway, Radio, bluetooth, open_gateway, run_settings
 from fastprovd.mesh.beacons import Advertisement, NetworkIdentity, UnprovisionedDevice
+from fastprovd.plan_text import plan_lines, plan_to_json
 from fastprovd.publish.messages import groups_to_json, node_to_json
-from fastprovd.records import Membership, Node, Run, Step
+from fastprovd.records import AddressRange, Membership, Node, Run, Step
 from fastprovd.store.database import DATABASE_NAME
 from fastprovd.store.state import StateStore
 
@@ -174,6 +176,32 @@ def adopt_state(config: Config, stream: TextIO) -> None:
             f"{directory} is adopted; SEQ goes on far ahead. If it is older than the network, "
             "addresses can be handed out twice: then move it away and begin a new network.",
         )
+
+
+def show_plan(
+    config: Config, boards: int, stream: TextIO, *, as_json: bool, **overrides: Any
+) -> None:
+    """Write what a run over `boards` boards comes to, without state directory or radio.
+
+    Addresses that an existing state directory has used are not planned again.
+
+    Raises:
+        ConfigError: too few addresses are left.
+        StoreError: the state directory can not be read.
+    """
+    taken: Sequence[AddressRange] = ()
+    if (config.state.directory / DATABASE_NAME).exists():
+        with StateStore(config.state.directory) as store:
+            taken = store.reserved_addresses()
+    try:
+        planned = forecast(run_settings(config, **overrides), boards, taken)
+    except LocalProtocolError as error:
+        raise ConfigError([str(error)]) from error
+    if as_json:
+        write_line(stream, json.dumps(plan_to_json(planned)))
+        return
+    for line in plan_lines(planned):
+        write_line(stream, line)
 
 
 async def scan(config: Config, seconds: float, stream: TextIO, radio: Radio | None = None) -> None:
