@@ -178,7 +178,7 @@ def test_a_stopped_run(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
 
 
 def test_an_earlier_process_left_a_run(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
-    """A run without an end is interrupted at the next start."""
+    """A run without an end is interrupted at the next start, if it is not to be resumed."""
 
     async def main() -> None:
         async with open_world(world(1), tmp_path) as gateway:
@@ -186,7 +186,9 @@ def test_an_earlier_process_left_a_run(run_virtual: RunVirtual[Any], tmp_path: P
         with StateStore(tmp_path / "state") as store:
             (run,) = store.runs()
             store.save_run(replace(run, state=RunState.PROVISIONING, finished=None))
-        async with open_world(world(1), tmp_path) as gateway:
+        again = config(tmp_path, resume=False)
+        async with open_gateway(again, radio=world(1).radio, entropy=entropy()) as gateway:
+            assert gateway.prepare_resumption() is None
             last, _ = await gateway.last_run()
             assert last is not None
             assert last.state is RunState.INTERRUPTED
