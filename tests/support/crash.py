@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from pathlib import Path
 from random import Random
 from typing import Any, Final, cast
@@ -29,13 +29,12 @@ from fastprovd.emulator.air import Air
 from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
 from fastprovd.emulator.bluez_adapter import EmulatedAdapter
 from fastprovd.emulator.hosts import Flaws, Host
-from fastprovd.emulator.timeline import Happening
 from fastprovd.gateway import Gateway, open_gateway
 from fastprovd.mesh.iv_index import IvIndex
 from fastprovd.mesh.keys import DevKey
 from fastprovd.mesh.network import decode_network_pdu
 from fastprovd.mesh.proxy import ProxyPduType
-from fastprovd.records import AddressRange, Run, RunState, Step, StepKind
+from fastprovd.records import Run, Step
 from fastprovd.store.state import StateStore
 from tests.support.scene import device_address
 
@@ -48,6 +47,14 @@ _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 class Killed(BleakError):
     """What a dead process meets."""
+
+
+class Death(Enum):
+    """What happens to the links of a process that dies."""
+
+    LINKS_STAY = "BlueZ keeps them until somebody hangs up"
+    LINKS_GO = "BlueZ hangs up"
+    POWER_CUT = "the adapter goes as well"
 
 
 @dataclass
@@ -83,7 +90,7 @@ class World:
     directory: Path
     settings: dict[str, Any]
     random: Random
-    keeps_links: bool
+    death: Death
     sent: dict[tuple[int, int, int], bytes] = field(default_factory=dict)
     seqs_sent: int = 0
     violations: list[str] = field(default_factory=list)
@@ -290,7 +297,7 @@ async def crash_world(
             directory,
             {"expected": boards, **settings},
             random,
-            keeps_links=random.random() < 0.5,
+            death=random.choice(list(Death)),
         )
 
 
@@ -343,7 +350,9 @@ async def _let_bluez_notice(world: World, life: Life) -> None:
     with contextlib.suppress(Exception):
         if adapter.has_session(f"life {life.number}"):
             await adapter.stop_discovery(f"life {life.number}")
-    if not world.keeps_links:
+    if world.death is Death.POWER_CUT:
+        adapter.forget_everything()
+    if world.death is Death.LINKS_GO:
         for address in adapter.linked:
             device = adapter.device(address)
             if device is not None:
@@ -390,51 +399,3 @@ async def run_or_resume(gateway: Gateway) -> Run | None:
             return last
         campaign = gateway.prepare_run(gateway.settings())
     return await gateway.execute(campaign)
-
-
-def violations(world: World, run: Run) -> list[str]:
-    """Return what must never be, over all lives; empty when all is well."""
-    found = list(world.violations)
-    with StateStore(world.directory) as store:
-        steps, nodes = store.steps(run.run_id), {n.address: n for n in store.nodes()}
-        stored = store.run(run.run_id)
-        reserved = store.reserved_addresses()
-    offers = [step for step in steps if step.kind is StepKind.ADDRESS_OFFERED]
-    found += _duplicates("offered", [step.address for step in offers])
-    by_us = {
-        (entry.address, entry.device_address)
-        for entry in world.air.timeline
-        if entry.what is Happening.PROVISIONED and not entry.detail
-    }
-    found += _duplicates("taken from us", [address for address, _ in by_us])
-    for entry in by_us - {(step.address, step.device_address) for step in offers}:
-        found.append(f"{entry} was not in the journal")
-    truth = {b.unicast_address: b for b in world.air.boards if b.unicast_address is not None}
-    found += _duplicates("held", [b.unicast_address for b in world.air.boards if b.node])
-    planned = {step.address for step in steps if step.kind is StepKind.PLAN}
-    primaries = {address for address, board in truth.items() if board.is_primary}
-    found += [f"{address:#06x} is a Primary by mistake" for address in primaries - planned]
-    if not run.state.is_end or stored != run:
-        found.append(f"the run is {run.state}, stored as {stored and stored.state}")
-    if (run.reason or "").startswith("internal error"):
-        found.append(run.reason or "")
-    found += [f"node {a:#06x} has no range" for a in nodes if not _is_in(a, reserved)]
-    unknown = len(world.air.boards) - sum(node.proven for node in nodes.values())
-    if len(run.missing) < unknown:
-        found.append(f"{unknown} boards are not proven, {len(run.missing)} named as missing")
-    if run.state is RunState.DONE and not set(truth) <= set(nodes):
-        found.append(f"done without {set(truth) - set(nodes)}")
-    proven = {address for address, node in nodes.items() if node.proven}
-    if not proven <= set(truth):
-        found.append(f"{proven - set(truth)} are proven and nobody has them")
-    if world.adapter.linked or world.adapter.discovering:
-        found.append(f"left links {world.adapter.linked}, scan {world.adapter.discovering}")
-    return found
-
-
-def _duplicates(what: str, addresses: list[int | None]) -> list[str]:
-    return [f"{a!r} was {what} {n} times" for a, n in Counter(addresses).items() if n > 1]
-
-
-def _is_in(address: int, ranges: Sequence[AddressRange]) -> bool:
-    return any(taken.first <= address <= taken.last for taken in ranges)
