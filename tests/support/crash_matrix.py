@@ -127,7 +127,7 @@ class CrashTable:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the outcomes of a test."""
-        told = dict(report.user_properties)
+        told: dict[str, Any] = dict(report.user_properties)
         if report.when == "call" and "crash_row" in told:
             self._outcomes.setdefault(str(told["crash_row"]), []).extend(told["crash_outcomes"])
 
@@ -140,7 +140,8 @@ def lines(outcomes: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     """Return a row for each kind of death, and their sum."""
     columns = ("instants", "deaths", "resumed", *(end.value for end in _ENDS))
     columns += ("addresses", "SEQ", "violations")
-    rows = {**{row: outcomes[row] for row in sorted(outcomes)}, "all": sum(outcomes.values(), [])}  # type: ignore[arg-type]
+    rows = {row: list(outcomes[row]) for row in sorted(outcomes)}
+    rows["all"] = [outcome for row in outcomes.values() for outcome in row]
     width = max(len(row) for row in rows)
     told = [" " * width + "".join(f"{name:>13}" for name in columns)]
     for row, found in rows.items():
@@ -150,16 +151,14 @@ def lines(outcomes: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
             sum(outcome["died"] for outcome in found),
             sum(outcome["was_resumed"] for outcome in found),
             *(ends[end.value] for end in _ENDS),
-            *(
-                sum(outcome[what] for outcome in found)
-                for what in ("offered", "seqs", "violations")
-            ),
+            *(sum(outcome[what] for outcome in found) for what in _SUMS),
         ]
         told.append(row.ljust(width) + "".join(f"{figure:>13}" for figure in figures))
     return told
 
 
 _ENDS: Final = [state for state in RunState if state.is_end]
+_SUMS: Final = ("offered", "seqs", "violations")
 
 
 def violations(world: World, run: Run) -> list[str]:
