@@ -13,6 +13,7 @@ from typing import Any, Final
 import pytest
 
 from fastprovd.emulator import virtual_time
+from fastprovd.emulator.air import Air
 from fastprovd.emulator.hosts import Flaws, Host
 from fastprovd.emulator.timeline import Happening
 from fastprovd.records import AddressRange, Run, RunState, StepKind
@@ -163,8 +164,16 @@ _SUMS: Final = ("offered", "seqs", "violations")
 
 def violations(world: World, run: Run) -> list[str]:
     """Return what must never be, over all lives; empty when all is well."""
-    found = list(world.violations)
-    with StateStore(world.directory) as store:
+    found = world.violations + world_violations(world.air, world.directory, run)
+    if world.adapter.linked or world.adapter.discovering:
+        found.append(f"left links {world.adapter.linked}, scan {world.adapter.discovering}")
+    return found
+
+
+def world_violations(air: Air, directory: Path, run: Run) -> list[str]:
+    """Return what must never be of that which boards and store show in the end."""
+    found: list[str] = []
+    with StateStore(directory) as store:
         steps, nodes = store.steps(run.run_id), {n.address: n for n in store.nodes()}
         stored = store.run(run.run_id)
         reserved = store.reserved_addresses()
@@ -172,14 +181,14 @@ def violations(world: World, run: Run) -> list[str]:
     found += _duplicates("offered", [step.address for step in offers])
     by_us = {
         (entry.address, entry.device_address)
-        for entry in world.air.timeline
+        for entry in air.timeline
         if entry.what is Happening.PROVISIONED and not entry.detail
     }
     found += _duplicates("taken from us", [address for address, _ in by_us])
     for entry in by_us - {(step.address, step.device_address) for step in offers}:
         found.append(f"{entry} was not in the journal")
-    truth = {b.unicast_address: b for b in world.air.boards if b.unicast_address is not None}
-    found += _duplicates("held", [b.unicast_address for b in world.air.boards if b.node])
+    truth = {b.unicast_address: b for b in air.boards if b.unicast_address is not None}
+    found += _duplicates("held", [b.unicast_address for b in air.boards if b.node])
     planned = {step.address for step in steps if step.kind is StepKind.PLAN}
     primaries = {address for address, board in truth.items() if board.is_primary}
     found += [f"{address:#06x} is a Primary by mistake" for address in primaries - planned]
@@ -188,7 +197,7 @@ def violations(world: World, run: Run) -> list[str]:
     if (run.reason or "").startswith("internal error"):
         found.append(run.reason or "")
     found += [f"node {a:#06x} has no range" for a in nodes if not _is_in(a, reserved)]
-    unknown = len(world.air.boards) - sum(node.proven for node in nodes.values())
+    unknown = len(air.boards) - sum(node.proven for node in nodes.values())
     if len(run.missing) < unknown:
         found.append(f"{unknown} boards are not proven, {len(run.missing)} named as missing")
     if run.state is RunState.DONE and not set(truth) <= set(nodes):
@@ -196,8 +205,6 @@ def violations(world: World, run: Run) -> list[str]:
     proven = {address for address, node in nodes.items() if node.proven}
     if not proven <= set(truth):
         found.append(f"{proven - set(truth)} are proven and nobody has them")
-    if world.adapter.linked or world.adapter.discovering:
-        found.append(f"left links {world.adapter.linked}, scan {world.adapter.discovering}")
     return found
 
 
