@@ -163,7 +163,6 @@ class Campaign:
     async def _resume(self, left: Resumption) -> None:
         """Do what is left, and nothing twice: no address is offered, no Primary started again."""
         await self._log.resume(left.begun)
-        self._direct.go_on(left.unfinished, left.unoffered)
         founding = Founding(self._context, self._primaries, self._direct)
         if left.told:
             for plan, offer in left.primaries:
@@ -172,16 +171,18 @@ class Campaign:
             self._primaries.were_told = True
             await self._log.enter(RunState.PROVISIONING)
             await self._collect()
-            await self._finish_ours(left)
+            if left.unfinished:
+                await self._hear_again(left)
+                await self._provision_ourselves([])
         elif left.is_direct:
-            await self._hear_again()
-            await self._provision_ourselves(self._unprovisioned(left))
+            await self._provision_ourselves(await self._hear_again(left))
         elif left.offers:
             await self._log.enter(RunState.PROVISIONING_PRIMARY)
             await founding.go_on(left.primaries)
-            await self._hear_again()
+            await self._hear_again(left)
             if self._primaries.nodes:
-                await self._finish_ours(left)
+                if left.unfinished:
+                    await self._provision_ourselves([])
                 await self._log.enter(RunState.CONFIGURING_PRIMARY)
                 await founding.start_made()
             else:
@@ -194,22 +195,22 @@ class Campaign:
         await self._take_what_is_left()
         raise self._verdict()
 
-    async def _hear_again(self) -> None:
-        """Listen to who is left; most boards may be nodes, so nobody in particular is expected."""
+    async def _hear_again(self, left: Resumption) -> list[HeardBoard]:
+        """Return boards on the air that are nobody's; hand Direct those that may be ours.
+
+        Most boards may be nodes by now, so nobody in particular is expected. Who is unprovisioned
+        did not take the address that it was offered, or forgot it.
+        """
         await self._log.enter(RunState.CONNECTING)
+        begun = self._clock.monotonic()
         await self._watch.listen(WAITS["boards_settle"].seconds)
-
-    def _unprovisioned(self, left: Resumption) -> list[HeardBoard]:
-        """Return the boards on the air that nobody is at work on."""
-        ours = {offer.board.uuid for offer in left.unfinished}
-        ours |= {node.device_uuid for node in self._log.nodes.values() if node.device_uuid}
-        return [board for board in self._picture.boards.values() if board.uuid not in ours]
-
-    async def _finish_ours(self, left: Resumption) -> None:
-        """Finish what we were provisioning beside the Primaries."""
-        if left.unfinished:
-            await self._log.enter(RunState.PROVING)
-            await self._provision_ourselves([])
+        now = self._clock.monotonic()
+        free = self._picture.unprovisioned(now, now - begun - WAITS["stale_report"].seconds)
+        uuids = {board.uuid for board in free}
+        ours = [offer for offer in left.unfinished if offer.board.uuid not in uuids]
+        self._direct.go_on(ours, left.unoffered)
+        nodes = {node.device_uuid for node in self._log.nodes.values() if node.proven}
+        return [board for board in free if board.uuid not in nodes]
 
     async def _reach_out(self, founding: Founding) -> None:
         """Have nodes of ours provision the boards that are expected and that we do not hear."""

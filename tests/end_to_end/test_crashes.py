@@ -46,10 +46,9 @@ def test_a_death_at_every_step(
 ) -> None:
     """No SEQ, no address, no Primary twice; each run is resumed, and ends with the truth."""
     outcomes = {case: run_case(case) for case in step_cases(method, host, boards)}
-    assert len(outcomes) >= 12
-    assert {outcome.end for outcome in outcomes.values()} == {"done"}
-    assert all(outcome.died == 1 for outcome in outcomes.values())
     check(record_property, f"{method} {host}, steps", outcomes)
+    assert len(outcomes) >= 12
+    assert {case: o for case, o in outcomes.items() if o.end != "done" or o.died != 1} == {}
 
 
 def test_a_death_at_random_instants(record_property: pytest.RecordProperty, chunk: int) -> None:

@@ -335,9 +335,9 @@ async def live(
         stores[0].kill()
     life.is_dead = True
     task.cancel()
-    await _let_bluez_notice(world, life)
     # What the dead process would still do fails at once.
     await asyncio.wait({task})
+    await _let_bluez_notice(world, life)
     task.cancelled() or task.exception()
     if stores:
         stores[0].close()
