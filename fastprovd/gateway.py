@@ -143,6 +143,8 @@ class Gateway:
         self._unfinished = next((run for run in runs if not run.state.is_end), None)
         self._campaign: Campaign | None = None
         self._forgotten: dict[int, Node] = {}
+        self._heard: list[HeardBoard] = []
+        self._returns: Returns | None = None
         self._radio_use = asyncio.Lock()
         self.controls = Controls(
             store,
@@ -223,10 +225,9 @@ class Gateway:
 
     async def _boards_heard(self, boards: Iterable[HeardBoard], run_id: str) -> None:
         """Forget the nodes whose boards a run takes on anew, and keep who they are."""
-        boards = list(boards)
-        returns = await asyncio.to_thread(Returns, self._store, self.audiences)
-        await returns.take(boards, run_id)
-        self._forgotten |= returns.forgotten
+        boards = self._heard = list(boards)
+        self._returns = await asyncio.to_thread(Returns, self._store, self.audiences)
+        await self._returns.take(boards, run_id)
         await asyncio.to_thread(self._store.save_boards, run_id, [board.uuid for board in boards])
 
     async def execute(self, campaign: Campaign) -> Run:
@@ -248,6 +249,7 @@ class Gateway:
                     # The next may be asked for now; it waits until all links are hung up.
                     self._campaign = None
                 await self._save_replay_list()
+                await self._note_provisioned(run)
                 self.audiences.groups_changed(await self.controls.groups())
                 return run
         finally:
@@ -288,11 +290,27 @@ class Gateway:
             await asyncio.sleep(pause_s)
         return None
 
+    async def _note_provisioned(self, run: Run) -> None:
+        """Forget what the boards were that the run has provisioned; they may be heard too short."""
+        returns, self._returns = self._returns, None
+        if returns is None:
+            return
+        nodes = await asyncio.to_thread(self._store.nodes)
+        made = [node.device_uuid for node in nodes if node.run_id == run.run_id]
+        sure = {uuid for uuid in made if uuid is not None}
+        if run.state is RunState.DONE:
+            sure |= {board.uuid for board in self._heard}
+        await returns.take(self._heard, run.run_id, sure)
+        self._forgotten |= returns.forgotten
+
     async def _end(self, run: Run, trigger: Trigger, reason: str) -> Run:
-        """End a run that was announced and has not begun."""
-        run_log = RunLog(run, self._store, self.audiences, self._clock)
+        """End a run that was announced and has not begun, or not begun again."""
+        known = await asyncio.to_thread(self._store.nodes)
+        made = [node for node in known if node.run_id == run.run_id]
+        run_log = RunLog(run, self._store, self.audiences, self._clock, made)
         run_log.event("run_started", expected=run.expected)
-        await run_log.move(trigger, reason=reason)
+        missing = missing_boards(made, (), run.expected, run.heard, is_complete=False)
+        await run_log.move(trigger, reason=reason, missing=missing if run.heard else ())
         run_log.event("run_finished", state=run_log.run.state.value, reason=reason)
         return run_log.run
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -38,9 +38,18 @@ class Returns:
         """Whether there are nodes that could return."""
         return bool(self._nodes)
 
-    async def take(self, heard: Iterable[HeardBoard], run_id: str | None = None) -> None:
-        """Forget the nodes whose boards are unprovisioned, and tell so; raises StoreError."""
+    async def take(
+        self,
+        heard: Iterable[HeardBoard],
+        run_id: str | None = None,
+        sure: Collection[bytes] = (),
+    ) -> None:
+        """Forget the nodes whose boards are unprovisioned, and tell so; raises StoreError.
+
+        Those whose UUID is `sure` were, however short they were heard: they were provisioned anew.
+        """
         on_air = {b.uuid for b in heard if b.last_seen_s - b.first_seen_s >= _ON_AIR_S}
+        on_air |= set(sure)
         found = find_returned(on_air, self._nodes.values(), self._boards)
         new = [
             replace(node, forgotten=True)
