@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -272,7 +272,7 @@ class Collecting:
             for search in self._searches:
                 search.found(address)
             await self._log.change(t_known_s=self._log.since(self._last_news))
-        changes: dict[str, object] = {"listed": True} if listed else {}
+        changes: dict[str, Any] = {"listed": True} if listed else {}
         known = self._log.nodes.get(address)
         if known is None or not known.provisioned_by:
             for plan in self._primaries.plans:

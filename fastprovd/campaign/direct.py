@@ -221,10 +221,10 @@ class Direct:
         if task.is_node or task.address is None:
             return
         task.is_node = True
-        await self._log.step(StepKind.PROVISIONED, address=task.address)
         self.failed.pop(task.board.uuid, None)
         await self._log.node(
             task.address,
+            StepKind.PROVISIONED,
             listed=True,
             device_uuid=task.board.uuid,
             device_address=task.board.device_address,
@@ -257,8 +257,7 @@ class Direct:
         status = await session.request(
             OnOffGet(), dst=address, key=self._app_key, ttl=0, timeout_s=limit_s, attempts=3
         )
-        await self._log.step(StepKind.CONFIGURED, address=address)
-        await self._log.node(address, proven=True, onoff=status.present)
+        await self._log.node(address, StepKind.CONFIGURED, proven=True, onoff=status.present)
         await self._log.change(t_proven_s=self._log.since_info_set)
         try:
             # With its proxy off the node hangs up at once, where BlueZ takes 2 s. A board with

@@ -199,9 +199,9 @@ class Founding:
     async def _note_node(self, plan: Plan, board: HeardBoard) -> None:
         await self._move(Trigger.NODE_MADE)
         self._primaries.add(plan, board)
-        await self._log.step(StepKind.PROVISIONED, address=plan.primary)
         await self._log.node(
             plan.primary,
+            StepKind.PROVISIONED,
             role=NodeRole.PRIMARY_PROVISIONER,
             device_uuid=board.uuid,
             device_address=board.device_address,

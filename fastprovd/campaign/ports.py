@@ -99,8 +99,8 @@ class Store(Protocol):
         """Insert or replace a run."""
         ...
 
-    def save_nodes(self, nodes: Sequence[Node]) -> None:
-        """Insert or replace nodes by address."""
+    def save_nodes(self, nodes: Sequence[Node], steps: Sequence[Step] = ()) -> None:
+        """Insert or replace nodes by address, and journal steps with them."""
         ...
 
 

@@ -124,8 +124,11 @@ class RunLog:
         await asyncio.to_thread(self._store.save_run, self.run)
         self._audience.run_changed(self.run)
 
-    async def node(self, address: int, **changes: Any) -> Node:
-        """Add or update a node; a call that changes nothing tells nothing."""
+    async def node(self, address: int, step: StepKind | None = None, **changes: Any) -> Node:
+        """Add or update a node; a call that changes nothing tells nothing.
+
+        A `step` is journalled with it.
+        """
         now = self._clock.utc_now()
         before = self.nodes.get(address)
         if before is None:
@@ -134,7 +137,8 @@ class RunLog:
         elif all(getattr(before, name) == value for name, value in changes.items()):
             return before
         node = self.nodes[address] = replace(before, last_seen=now, **changes)
-        await asyncio.to_thread(self._store.save_nodes, [node])
+        steps = [] if step is None else [self._step(step, address=address)]
+        await asyncio.to_thread(self._store.save_nodes, [node], steps)
         self._audience.node_changed(node)
         await self.change()
         return node

@@ -172,10 +172,12 @@ class StateStore:
         with self._database.transaction() as connection:
             return node_table.load_dev_key(connection, address)
 
-    def save_nodes(self, nodes: Sequence[Node]) -> None:
-        """Insert or replace nodes by address."""
+    def save_nodes(self, nodes: Sequence[Node], steps: Sequence[Step] = ()) -> None:
+        """Insert or replace nodes by address, and journal steps with them."""
         with self._database.transaction() as connection:
             node_table.save(connection, nodes)
+            for step in steps:
+                journal.append(connection, step)
 
     def nodes(self) -> list[Node]:
         """Return every node that is not forgotten, lowest address first."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -34,7 +34,7 @@ from fastprovd.mesh.iv_index import IvIndex
 from fastprovd.mesh.keys import DevKey
 from fastprovd.mesh.network import decode_network_pdu
 from fastprovd.mesh.proxy import ProxyPduType
-from fastprovd.records import Run, Step
+from fastprovd.records import Node, Run, Step
 from fastprovd.store.state import StateStore
 from tests.support.scene import device_address
 
@@ -150,6 +150,11 @@ class _Store(StateStore):
     ) -> None:
         super().save_dev_key(address, device_uuid, dev_key, step)
         if step is not None:
+            self._journalled()
+
+    def save_nodes(self, nodes: Sequence[Node], steps: Sequence[Step] = ()) -> None:
+        super().save_nodes(nodes, steps)
+        if steps:
             self._journalled()
 
     def _journalled(self) -> None:

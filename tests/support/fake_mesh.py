@@ -92,7 +92,8 @@ class FakeStore:
         self._check("save_run")
         self.journal.append(("run", run))
 
-    def save_nodes(self, nodes: Sequence[Node]) -> None:
+    def save_nodes(self, nodes: Sequence[Node], steps: Sequence[Step] = ()) -> None:
+        self.steps += steps
         self.journal += [("node", node) for node in nodes]
 
     def _check(self, method: str) -> None:
