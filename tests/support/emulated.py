@@ -44,6 +44,7 @@ def config(
     *,
     expected: int | None = None,
     scan_timeout_s: float = 30.0,
+    method: Literal["fast", "direct", "auto"] = "fast",
     resume: bool = True,
     heal: Literal["on_start", "off"] = "off",
     **mqtt: Any,
@@ -52,7 +53,13 @@ def config(
     return Config(
         gateway=GatewayConfig(id="gw1"),
         mqtt=MqttConfig(enabled=bool(mqtt), **mqtt),
-        run=RunConfig(expected=expected, scan_timeout_s=scan_timeout_s, resume=resume, heal=heal),
+        run=RunConfig(
+            method=method,
+            expected=expected,
+            scan_timeout_s=scan_timeout_s,
+            resume=resume,
+            heal=heal,
+        ),
         state=StateConfig(directory / "state"),
     )
 
