@@ -1,4 +1,4 @@
-"""SIGKILL and power cut at every journalled step, and at random instants, in virtual time.
+"""SIGKILL and power cut at every step, with every PDU and at random instants, in virtual time.
 
 `make crash-matrix` runs all of them; `make test` a part.
 """
@@ -13,6 +13,7 @@ from tests.support.crash_matrix import (
     METHODS,
     Case,
     Outcome,
+    pdu_cases,
     random_case,
     run_case,
     step_cases,
@@ -21,7 +22,8 @@ from tests.support.crash_matrix import (
 INSTANTS = 2000
 # So many are one test.
 CHUNK = 20
-# What belongs to each push.
+# What belongs to each push: of the PDUs each third.
+STRIDE = 3
 FEW = [("fast", "nimble", 3), ("direct", "bluedroid", 3)]
 
 
@@ -48,6 +50,22 @@ def test_a_death_at_every_step(
     outcomes = {case: run_case(case) for case in step_cases(method, host, boards)}
     check(record_property, f"{method} {host}, steps", outcomes)
     assert len(outcomes) >= 12
+    assert {case: o for case, o in outcomes.items() if o.end != "done" or o.died != 1} == {}
+
+
+def test_a_death_with_every_pdu(
+    request: pytest.FixtureRequest,
+    record_property: pytest.RecordProperty,
+    method: str,
+    host: str,
+    boards: int,
+) -> None:
+    """Whatever left just before, its answer finds nobody; the run is resumed to a true end."""
+    cases = list(pdu_cases(method, host, boards))
+    if not request.config.getoption("--crash-matrix"):
+        cases = cases[::STRIDE]
+    outcomes = {case: run_case(case) for case in cases}
+    check(record_property, f"{method} {host}, PDUs", outcomes)
     assert {case: o for case, o in outcomes.items() if o.end != "done" or o.died != 1} == {}
 
 

@@ -59,12 +59,17 @@ class Death(Enum):
 
 @dataclass
 class Life:
-    """One process; it dies when its `dies_at`-th step is in the journal, or when it is told to."""
+    """One process; it dies when its `dies_at`-th step is in the journal, or when it is told to.
+
+    Or when the `dies_at_pdu`-th Proxy PDU was given to BlueZ.
+    """
 
     number: int
     dies_at: int | None = None
+    dies_at_pdu: int | None = None
     is_dead: bool = False
     steps: int = 0
+    pdus: int = 0
     image: dict[str, bytes] = field(default_factory=dict)
     death: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -229,6 +234,10 @@ class _TracedLink:
         self._life.check()
         self._world.left(pdu_type, payload)
         await self._link.send(pdu_type, payload)
+        self._life.pdus += 1
+        if self._life.pdus == self._life.dies_at_pdu:
+            self._life.death.set()
+            await asyncio.Event().wait()
 
     async def receive(self) -> tuple[ProxyPduType, bytes]:
         return await self._link.receive()

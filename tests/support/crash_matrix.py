@@ -31,13 +31,14 @@ _LONGEST_S: Final = {"fast": 75.0, "direct": 12.0}
 
 @dataclass(frozen=True)
 class Case:
-    """A run, and where it dies: with the so-many-th step, or at an instant; perhaps once more."""
+    """A run, and where it dies: with a step, with a PDU, or at an instant; perhaps once more."""
 
     method: str
     host: str
     boards: int
     seed: int
     dies_at: int | None = None
+    dies_at_pdu: int | None = None
     dies_after_s: float | None = None
     dies_again_s: float | None = None
     flaws: bool = False
@@ -51,6 +52,7 @@ class Outcome:
     end: str
     died: int
     steps: int
+    pdus: int
     was_resumed: bool
     offered: int
     seqs: int
@@ -86,6 +88,13 @@ def step_cases(method: str, host: str, boards: int, seed: int = 1) -> Iterator[C
         yield Case(method, host, boards, seed, dies_at=number)
 
 
+def pdu_cases(method: str, host: str, boards: int, seed: int = 1) -> Iterator[Case]:
+    """Yield a case for every Proxy PDU that leaves when nobody disturbs the run."""
+    undisturbed = run_case(Case(method, host, boards, seed))
+    for number in range(1, undisturbed.pdus + 1):
+        yield Case(method, host, boards, seed, dies_at_pdu=number)
+
+
 def run_case(case: Case) -> Outcome:
     """Run it, in virtual time."""
     return virtual_time.run(_run(case))
@@ -96,7 +105,7 @@ async def _run(case: Case) -> Outcome:
     host = HOSTS[case.host]
     settings = {"method": case.method, "resume": case.resume}
     async with crash_world(case.boards, case.seed, host=host, flaws=flaws, **settings) as world:
-        first = Life(1, case.dies_at)
+        first = Life(1, case.dies_at, case.dies_at_pdu)
         run = await live(world, first, run_or_resume, case.dies_after_s)
         died = 0
         for number, dies_after_s in ((2, case.dies_again_s), (3, None)):
@@ -112,6 +121,7 @@ async def _run(case: Case) -> Outcome:
             run.state.value,
             died,
             first.steps,
+            first.pdus,
             kinds[StepKind.RESUMED] > 0,
             kinds[StepKind.ADDRESS_OFFERED],
             world.seqs_sent,
