@@ -297,6 +297,7 @@ async def crash_world(
     *,
     host: Host = Host.BLUEDROID,
     flaws: Flaws | None = None,
+    death: Death = Death.LINKS_STAY,
     **settings: Any,
 ) -> AsyncIterator[World]:
     """Place boards, which boot now; `settings` are those of `[run]`."""
@@ -311,7 +312,7 @@ async def crash_world(
             directory,
             {"expected": boards, **settings},
             random,
-            death=random.choice(list(Death)),
+            death,
         )
 
 

@@ -18,7 +18,7 @@ from fastprovd.emulator.hosts import Flaws, Host
 from fastprovd.emulator.timeline import Happening
 from fastprovd.records import AddressRange, Run, RunState, StepKind
 from fastprovd.store.state import StateStore
-from tests.support.crash import Life, World, crash_world, live, run_or_resume
+from tests.support.crash import Death, Life, World, crash_world, live, run_or_resume
 
 HOSTS: Final = {host.name: host for host in (Host.BLUEDROID, Host.NIMBLE)}
 METHODS: Final = ("fast", "direct")
@@ -41,6 +41,7 @@ class Case:
     dies_at_pdu: int | None = None
     dies_after_s: float | None = None
     dies_again_s: float | None = None
+    death: Death = Death.LINKS_STAY
     flaws: bool = False
     resume: bool = True
 
@@ -76,6 +77,7 @@ def random_case(number: int) -> Case:
         number,
         dies_after_s=random.uniform(0.0, longest_s),
         dies_again_s=random.uniform(0.0, longest_s) if random.random() < 0.3 else None,
+        death=random.choice(list(Death)),
         flaws=random.random() < 0.5,
         resume=random.random() < 0.9,
     )
@@ -85,14 +87,21 @@ def step_cases(method: str, host: str, boards: int, seed: int = 1) -> Iterator[C
     """Yield a case for every step that the run journals when nobody disturbs it."""
     undisturbed = run_case(Case(method, host, boards, seed))
     for number in range(1, undisturbed.steps + 1):
-        yield Case(method, host, boards, seed, dies_at=number)
+        yield Case(method, host, boards, seed, dies_at=number, death=_death(number))
 
 
-def pdu_cases(method: str, host: str, boards: int, seed: int = 1) -> Iterator[Case]:
+def pdu_cases(
+    method: str, host: str, boards: int, seed: int = 1, *, every_death: bool = False
+) -> Iterator[Case]:
     """Yield a case for every Proxy PDU that leaves when nobody disturbs the run."""
     undisturbed = run_case(Case(method, host, boards, seed))
     for number in range(1, undisturbed.pdus + 1):
-        yield Case(method, host, boards, seed, dies_at_pdu=number)
+        for death in Death if every_death else (_death(number),):
+            yield Case(method, host, boards, seed, dies_at_pdu=number, death=death)
+
+
+def _death(number: int) -> Death:
+    return list(Death)[number % len(Death)]
 
 
 def run_case(case: Case) -> Outcome:
@@ -103,8 +112,9 @@ def run_case(case: Case) -> Outcome:
 async def _run(case: Case) -> Outcome:
     flaws = None if case.flaws else Flaws.none()
     host = HOSTS[case.host]
-    settings = {"method": case.method, "resume": case.resume}
-    async with crash_world(case.boards, case.seed, host=host, flaws=flaws, **settings) as world:
+    settings: dict[str, Any] = {"method": case.method, "resume": case.resume}
+    settings |= {"host": host, "flaws": flaws, "death": case.death}
+    async with crash_world(case.boards, case.seed, **settings) as world:
         first = Life(1, case.dies_at, case.dies_at_pdu)
         run = await live(world, first, run_or_resume, case.dies_after_s)
         died = 0
