@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +17,11 @@ from typing import Any, Final, Protocol
 
 import structlog
 
+from fastprovd import unfinished
 from fastprovd.audiences import Audiences
 from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.campaign import control
-from fastprovd.campaign.air_picture import AirPicture, HeardBoard
+from fastprovd.campaign.air_picture import AirPicture
 from fastprovd.campaign.planner import SAFE_LIST_ENTRIES
 from fastprovd.campaign.ports import Bearer
 from fastprovd.campaign.proxy_session import ProxySession, TopProvisioner
@@ -40,7 +41,7 @@ from fastprovd.mesh.replay import ReplayProtectionList
 from fastprovd.mesh.sequence import SequenceNumbers
 from fastprovd.mesh.stack import Stack
 from fastprovd.records import Network, Node, Run, RunState
-from fastprovd.returns import Returns, lost_groups
+from fastprovd.returns import Returns
 from fastprovd.store.state import StateStore
 
 log = structlog.get_logger(__name__)
@@ -138,13 +139,10 @@ class Gateway:
         )
         stack.app_keys[network.app_key.index] = network.app_key
         self._top = TopProvisioner(stack, store)
-        runs = store.runs()
-        self._run_ids = {run.run_id for run in runs}
-        self._unfinished = next((run for run in runs if not run.state.is_end), None)
+        self._run_ids = {run.run_id for run in store.runs()}
+        self._left = unfinished.load(store)
         self._campaign: Campaign | None = None
-        self._forgotten: dict[int, Node] = {}
-        self._heard: list[HeardBoard] = []
-        self._returns: Returns | None = None
+        self._returns = Returns(store, self.audiences)
         self._radio_use = asyncio.Lock()
         self.controls = Controls(
             store,
@@ -192,16 +190,14 @@ class Gateway:
         Raises:
             RunInProgress, CopiedStore: as `prepare_run`.
         """
-        run, self._unfinished = self._unfinished, None
-        if run is None:
+        left, self._left = self._left, None
+        if left is None:
             return None
-        nodes = tuple(node for node in self._store.nodes() if node.run_id == run.run_id)
-        left = Resumption(run, nodes, tuple(self._store.steps(run.run_id)))
         for address in left.offers:
             dev_key = self._store.dev_key(address)
             if dev_key is not None:
                 self._top.stack.dev_keys[address] = dev_key
-        return self._prepare(run.run_id, left.settings(self.settings()), left)
+        return self._prepare(left.run.run_id, left.settings(self.settings()), left)
 
     def _prepare(
         self, run_id: str, settings: RunSettings, left: Resumption | None = None
@@ -218,17 +214,10 @@ class Gateway:
             entropy=self._entropy,
             top=self._top,
             app_key=self.network.app_key,
-            boards_heard=self._boards_heard,
+            boards_heard=self._returns.run_begins,
             resumption=left,
         )
         return self._campaign
-
-    async def _boards_heard(self, boards: Iterable[HeardBoard], run_id: str) -> None:
-        """Forget the nodes whose boards a run takes on anew, and keep who they are."""
-        boards = self._heard = list(boards)
-        self._returns = await asyncio.to_thread(Returns, self._store, self.audiences)
-        await self._returns.take(boards, run_id)
-        await asyncio.to_thread(self._store.save_boards, run_id, [board.uuid for board in boards])
 
     async def execute(self, campaign: Campaign) -> Run:
         """Drive the prepared run to its end, however it ends; raises StoreError."""
@@ -249,7 +238,7 @@ class Gateway:
                     # The next may be asked for now; it waits until all links are hung up.
                     self._campaign = None
                 await self._save_replay_list()
-                await self._note_provisioned(run)
+                await self._returns.run_ended(run)
                 self.audiences.groups_changed(await self.controls.groups())
                 return run
         finally:
@@ -290,19 +279,6 @@ class Gateway:
             await asyncio.sleep(pause_s)
         return None
 
-    async def _note_provisioned(self, run: Run) -> None:
-        """Forget what the boards were that the run has provisioned; they may be heard too short."""
-        returns, self._returns = self._returns, None
-        if returns is None:
-            return
-        nodes = await asyncio.to_thread(self._store.nodes)
-        made = [node.device_uuid for node in nodes if node.run_id == run.run_id]
-        sure = {uuid for uuid in made if uuid is not None}
-        if run.state is RunState.DONE:
-            sure |= {board.uuid for board in self._heard}
-        await returns.take(self._heard, run.run_id, sure)
-        self._forgotten |= returns.forgotten
-
     async def _end(self, run: Run, trigger: Trigger, reason: str) -> Run:
         """End a run that was announced and has not begun, or not begun again."""
         known = await asyncio.to_thread(self._store.nodes)
@@ -324,8 +300,7 @@ class Gateway:
             StoreError: the state can not be kept.
         """
         self._check_no_run()
-        returns = await asyncio.to_thread(Returns, self._store, self.audiences)
-        if not returns.is_anybody_known:
+        if not await asyncio.to_thread(self._store.nodes):
             return 0
         picture = AirPicture(self.settings().inventory, self.network.net_key)
         watch = Watch(self._radio, picture, lambda _: None, lambda _: None)
@@ -335,19 +310,15 @@ class Gateway:
                     await watch.listen(WAITS["boards_settle"].seconds)
             except BearerError as error:
                 log.info("returned_not_looked_for", reason=str(error))
-        await returns.take(picture.boards.values())
-        self._forgotten |= returns.forgotten
+        returned = await self._returns.at_start(picture.boards.values())
         run, nodes = await self.last_run()
-        if run is not None and returns.forgotten:
+        if run is not None and returned:
             self.audiences.nodes_changed(nodes, run)
-        return len(returns.uuids)
+        return returned
 
     async def restore_groups(self) -> None:
         """Put boards that are nodes again into the groups that they were in, by Device UUID."""
-        changes = await asyncio.to_thread(self._store.memberships)
-        nodes = await asyncio.to_thread(self._store.nodes)
-        forgotten, self._forgotten = self._forgotten, {}
-        for group, addresses in lost_groups(changes, forgotten.values(), nodes).items():
+        for group, addresses in (await self._returns.lost_groups()).items():
             try:
                 await self.controls.change_group(group, addresses, add=True)
             except FastprovdError as error:
@@ -472,7 +443,7 @@ async def open_gateway(
             net_key_index=mesh.net_key_index,
             app_key_index=mesh.app_key_index,
         )
-        await _interrupt_runs(config, store, clock)
+        await unfinished.interrupt(store, clock, resume=config.run.resume)
         gateway = Gateway(
             config,
             store,
@@ -487,23 +458,6 @@ async def open_gateway(
             await gateway.close()
     finally:
         store.close()
-
-
-async def _interrupt_runs(config: Config, store: StateStore, clock: Clock) -> None:
-    """End all runs that an earlier process left, but one that can be resumed."""
-    runs = await asyncio.to_thread(store.runs)
-    newest = next((run for run in runs if not run.state.is_end), None)
-    spared = None
-    if newest is not None and config.run.resume:
-        steps = await asyncio.to_thread(store.steps, newest.run_id)
-        if not Resumption(newest, (), tuple(steps)).is_too_often:
-            spared = newest.run_id
-    nodes = await asyncio.to_thread(store.nodes)
-    for run in await asyncio.to_thread(store.interrupt_runs, clock.utc_now(), spared):
-        made = [node for node in nodes if node.run_id == run.run_id]
-        missing = missing_boards(made, (), run.expected, run.heard, is_complete=False)
-        await asyncio.to_thread(store.save_run, replace(run, missing=missing))
-        log.warning("run_interrupted", run_id=run.run_id, missing=len(missing))
 
 
 async def _when_free(open_store: Callable[[], StateStore], wait_s: float) -> StateStore:

@@ -13,7 +13,7 @@ from fastprovd.audiences import Audiences
 from fastprovd.campaign.air_picture import HeardBoard
 from fastprovd.campaign.returned import find_returned
 from fastprovd.mesh.addresses import format_address
-from fastprovd.records import Membership, Node
+from fastprovd.records import Membership, Node, Run, RunState
 from fastprovd.store.state import StateStore
 
 log = structlog.get_logger(__name__)
@@ -23,20 +23,64 @@ _ON_AIR_S: Final = 1.0
 
 
 class Returns:
-    """Compares what is on the air with the nodes as they were when it was made."""
+    """Compares the boards on the air with the nodes, at a start and with each run.
+
+    All methods raise StoreError.
+    """
 
     def __init__(self, store: StateStore, audiences: Audiences) -> None:
         self._store = store
         self._audiences = audiences
-        self._nodes = {node.address: node for node in store.nodes()}
+        self._look: _Look | None = None
+        self._heard: list[HeardBoard] = []
+        self._forgotten: dict[int, Node] = {}
+
+    async def at_start(self, heard: Collection[HeardBoard]) -> int:
+        """Take what is on the air outside of a run; return how many boards were nodes."""
+        look = await asyncio.to_thread(_Look, self._store, self._audiences)
+        await look.take(heard)
+        self._forgotten |= look.forgotten
+        return len(look.uuids)
+
+    async def run_begins(self, heard: Iterable[HeardBoard], run_id: str) -> None:
+        """Take the boards that a run takes on, and keep who they are."""
+        self._heard = list(heard)
+        self._look = await asyncio.to_thread(_Look, self._store, self._audiences)
+        await self._look.take(self._heard, run_id)
+        uuids = [board.uuid for board in self._heard]
+        await asyncio.to_thread(self._store.save_boards, run_id, uuids)
+
+    async def run_ended(self, run: Run) -> None:
+        """Take the boards that the run has provisioned, however short they were heard."""
+        look, self._look = self._look, None
+        if look is None:
+            return
+        nodes = await asyncio.to_thread(self._store.nodes)
+        made = [node.device_uuid for node in nodes if node.run_id == run.run_id]
+        sure = {uuid for uuid in made if uuid is not None}
+        if run.state is RunState.DONE:
+            sure |= {board.uuid for board in self._heard}
+        await look.take(self._heard, run.run_id, sure)
+        self._forgotten |= look.forgotten
+
+    async def lost_groups(self) -> dict[int, list[int]]:
+        """Return the groups to restore, each with its nodes; asked again, there are none."""
+        memberships = await asyncio.to_thread(self._store.memberships)
+        nodes = await asyncio.to_thread(self._store.nodes)
+        forgotten, self._forgotten = self._forgotten, {}
+        return lost_groups(memberships, forgotten.values(), nodes)
+
+
+class _Look:
+    """One comparison, with the nodes as they were when it was made."""
+
+    def __init__(self, store: StateStore, audiences: Audiences) -> None:
+        self._store = store
+        self._audiences = audiences
+        self._nodes = store.nodes()
         self._boards = store.boards()
         self.uuids: frozenset[bytes] = frozenset()
         self.forgotten: dict[int, Node] = {}
-
-    @property
-    def is_anybody_known(self) -> bool:
-        """Whether there are nodes that could return."""
-        return bool(self._nodes)
 
     async def take(
         self,
@@ -44,13 +88,12 @@ class Returns:
         run_id: str | None = None,
         sure: Collection[bytes] = (),
     ) -> None:
-        """Forget the nodes whose boards are unprovisioned, and tell so; raises StoreError.
+        """Forget the nodes whose boards are unprovisioned, and tell so.
 
-        Those whose UUID is `sure` were, however short they were heard: they were provisioned anew.
+        Those whose UUID is `sure` were; the others if they went on telling so.
         """
         on_air = {b.uuid for b in heard if b.last_seen_s - b.first_seen_s >= _ON_AIR_S}
-        on_air |= set(sure)
-        found = find_returned(on_air, self._nodes.values(), self._boards)
+        found = find_returned(on_air.union(sure), self._nodes, self._boards)
         new = [
             replace(node, forgotten=True)
             for node in found.nodes
