@@ -440,7 +440,13 @@ class Lonely(Scene):
     `proxies`; `meshes` are what a link to each leads to.
     """
 
-    def __init__(self, proxies: Sequence[int], meshes: dict[int, FakeMesh], expected: int) -> None:
+    def __init__(
+        self,
+        proxies: Sequence[int],
+        meshes: dict[int, FakeMesh],
+        expected: int,
+        links: int = 1,
+    ) -> None:
         boards = [(0.1 + 0.01 * number, _free(number)) for number in proxies]
         # The first is heard most often.
         reports = [
@@ -449,7 +455,9 @@ class Lonely(Scene):
             for place, number in enumerate(proxies)
             if turn < max(1, 15 - place)
         ]
-        super().__init__(settings=RunSettings(expected=expected), airs=[boards, reports])
+        super().__init__(
+            settings=RunSettings(expected=expected, links=links), airs=[boards, reports]
+        )
         self._meshes = meshes
 
     async def identify(self, *silent: int) -> list[str]:
@@ -553,6 +561,19 @@ def test_a_proxy_that_can_not_be_identified_costs_nothing_else(
         failed = [entry["address"] for entry in logs if entry["event"] == "proxy_not_identified"]
         assert failed == [_at(2), _at(3)]
         assert scene.log.nodes[CHILDREN[2]].device_address == _at(4)
+
+    run_virtual(main())
+
+
+def test_proxies_are_identified_side_by_side(run_virtual: RunVirtual[Any]) -> None:
+    """As many as the adapter bears links; those that are gone cost their time together."""
+
+    async def main() -> None:
+        scene = Lonely(range(2, 10), {}, expected=10, links=4)
+        scene.bearer.refuses = lambda _: (16.0, DeviceNotFound("gone"))
+        await scene.identify(*range(0x0010, 0x0018))
+        assert len(scene.bearer.connects) == 8
+        assert CLOCK.monotonic() == pytest.approx(1.0 + WAITS["quiet_air"].seconds + 32.0, abs=0.5)
 
     run_virtual(main())
 
