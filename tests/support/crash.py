@@ -362,9 +362,10 @@ async def live(
 
 async def _let_bluez_notice(world: World, life: Life) -> None:
     adapter = world.adapter
-    with contextlib.suppress(Exception):
-        if adapter.has_session(f"life {life.number}"):
-            await adapter.stop_discovery(f"life {life.number}")
+    # A scan that the process was just asking for begins a moment later, and ends with it.
+    await asyncio.sleep(max(adapter.timing.scan_start_s))
+    if adapter.has_session(f"life {life.number}"):
+        await adapter.stop_discovery(f"life {life.number}")
     if world.death is Death.POWER_CUT:
         adapter.forget_everything()
     if world.death is Death.LINKS_GO:

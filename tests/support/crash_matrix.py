@@ -186,7 +186,7 @@ def violations(world: World, run: Run) -> list[str]:
     """Return what must never be, over all lives; empty when all is well."""
     found = world.violations + world_violations(world.air, world.directory, run)
     if world.adapter.linked or world.adapter.discovering:
-        found.append(f"left links {world.adapter.linked}, scan {world.adapter.discovering}")
+        found.append(f"left links {world.adapter.linked}, scans {list(world.adapter._sessions)}")
     return found
 
 
