@@ -16,7 +16,7 @@ from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.campaign.settings import Method
 from fastprovd.clock import SystemClock
 from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
-from fastprovd.errors import BluetoothUnavailable, NoRun, RunInProgress
+from fastprovd.errors import BluetoothUnavailable, NoRun, RunInProgress, StoreInUse
 from fastprovd.gateway import Gateway, open_gateway, run_settings
 from fastprovd.records import Run, RunState, Step, StepKind
 from fastprovd.store.state import StateStore
@@ -350,5 +350,25 @@ def test_other_commands_leave_an_unfinished_run_alone(
             await gateway.controls.set_onoff(0x0002, True)
         async with open_world(scene, tmp_path) as gateway:
             assert gateway.prepare_resumption() is not None
+
+    run_virtual(main())
+
+
+def test_a_state_in_use_is_waited_for(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """A command called by hand may be at it; whoever holds it for longer is named."""
+
+    async def main() -> None:
+        holder = StateStore(tmp_path / "state")
+        loop = asyncio.get_running_loop()
+        loop.call_later(3.0, holder.close)
+        radio = world(1).radio
+        async with open_gateway(config(tmp_path), radio=radio, wait_s=15.0) as gateway:
+            assert loop.time() >= 3.0
+            begun = loop.time()
+            with pytest.raises(StoreInUse, match="in use by another fastprovd"):
+                async with open_gateway(config(tmp_path), radio=radio, wait_s=15.0):
+                    pass
+            assert loop.time() - begun == pytest.approx(15.0, abs=1.0)
+            assert gateway.current_run is None
 
     run_virtual(main())
