@@ -87,11 +87,16 @@ class Resumption:
         }
 
     @property
-    def unfinished(self) -> list[Offer]:
-        """Boards that we provision ourselves, and of which no answer is known."""
-        proven = {node.address for node in self.nodes if node.proven}
+    def ours(self) -> list[Offer]:
+        """Boards that we provision ourselves, to be no Primaries."""
         plans = self.plans
-        return [o for a, o in self.offers.items() if a not in proven and a not in plans]
+        return [offer for address, offer in self.offers.items() if address not in plans]
+
+    @property
+    def unfinished(self) -> list[Offer]:
+        """Those of ours of which no answer is known."""
+        proven = {node.address for node in self.nodes if node.proven}
+        return [offer for offer in self.ours if offer.address not in proven]
 
     @property
     def unoffered(self) -> list[int]:

@@ -171,7 +171,7 @@ class Campaign:
             self._primaries.were_told = True
             await self._log.enter(RunState.PROVISIONING)
             await self._collect()
-            if left.unfinished:
+            if left.ours:
                 await self._hear_again(left)
                 await self._provision_ourselves([])
         elif left.is_direct:
@@ -181,7 +181,7 @@ class Campaign:
             await founding.go_on(left.primaries)
             await self._hear_again(left)
             if self._primaries.nodes:
-                if left.unfinished:
+                if left.ours:
                     await self._provision_ourselves([])
                 await self._log.enter(RunState.CONFIGURING_PRIMARY)
                 await founding.start_made()
@@ -199,15 +199,24 @@ class Campaign:
         """Return boards on the air that are nobody's; hand Direct those that may be ours.
 
         Most boards may be nodes by now, so nobody in particular is expected. Who is unprovisioned
-        did not take the address that it was offered, or forgot it.
+        did not take the address that it was offered, or forgot it. Who answered and advertises
+        Node Identity is not to do so to its end, since that silences boards.
         """
         await self._log.enter(RunState.CONNECTING)
         begun = self._clock.monotonic()
-        await self._watch.listen(WAITS["boards_settle"].seconds)
+        fading: set[int] = set()
+
+        def note(heard: Advertisement) -> bool:
+            addresses = (offer.address for offer in left.ours)
+            fading.update(a for a in addresses if self._picture.is_identity(heard, a))
+            return False
+
+        await self._watch.until(note, WAITS["boards_settle"].seconds)
         now = self._clock.monotonic()
         free = self._picture.unprovisioned(now, now - begun - WAITS["stale_report"].seconds)
         uuids = {board.uuid for board in free}
         ours = [offer for offer in left.unfinished if offer.board.uuid not in uuids]
+        ours += [o for o in left.ours if o.address in fading and o not in ours]
         self._direct.go_on(ours, left.unoffered)
         nodes = {node.device_uuid for node in self._log.nodes.values() if node.proven}
         return [board for board in free if board.uuid not in nodes]
