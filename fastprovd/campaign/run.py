@@ -21,6 +21,7 @@ from fastprovd.campaign.ports import Audience, Bearer, Store
 from fastprovd.campaign.primaries import Primaries
 from fastprovd.campaign.proxy_session import TopProvisioner
 from fastprovd.campaign.recovery import Recovery
+from fastprovd.campaign.resuming import hear_again
 from fastprovd.campaign.resumption import Resumption, settings_to_json
 from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.settings import Method, RunSettings
@@ -172,14 +173,14 @@ class Campaign:
             await self._log.enter(RunState.PROVISIONING)
             await self._collect()
             if left.ours:
-                await self._hear_again(left)
+                await hear_again(self._context, self._direct, left)
                 await self._provision_ourselves([])
         elif left.is_direct:
-            await self._provision_ourselves(await self._hear_again(left))
+            await self._provision_ourselves(await hear_again(self._context, self._direct, left))
         elif left.offers:
             await self._log.enter(RunState.PROVISIONING_PRIMARY)
             await founding.go_on(left.primaries)
-            await self._hear_again(left)
+            await hear_again(self._context, self._direct, left)
             if self._primaries.nodes:
                 if left.ours:
                     await self._provision_ourselves([])
@@ -194,32 +195,6 @@ class Campaign:
             await self._begin()
         await self._take_what_is_left()
         raise self._verdict()
-
-    async def _hear_again(self, left: Resumption) -> list[HeardBoard]:
-        """Return boards on the air that are nobody's; hand Direct those that may be ours.
-
-        Most boards may be nodes by now, so nobody in particular is expected. Who is unprovisioned
-        did not take the address that it was offered, or forgot it. Who answered and advertises
-        Node Identity is not to do so to its end, since that silences boards.
-        """
-        await self._log.enter(RunState.CONNECTING)
-        begun = self._clock.monotonic()
-        fading: set[int] = set()
-
-        def note(heard: Advertisement) -> bool:
-            addresses = (offer.address for offer in left.ours)
-            fading.update(a for a in addresses if self._picture.is_identity(heard, a))
-            return False
-
-        await self._watch.until(note, WAITS["boards_settle"].seconds)
-        now = self._clock.monotonic()
-        free = self._picture.unprovisioned(now, now - begun - WAITS["stale_report"].seconds)
-        uuids = {board.uuid for board in free}
-        ours = [offer for offer in left.unfinished if offer.board.uuid not in uuids]
-        ours += [o for o in left.ours if o.address in fading and o not in ours]
-        self._direct.go_on(ours, left.unoffered)
-        nodes = {node.device_uuid for node in self._log.nodes.values() if node.proven}
-        return [board for board in free if board.uuid not in nodes]
 
     async def _reach_out(self, founding: Founding) -> None:
         """Have nodes of ours provision the boards that are expected and that we do not hear."""
