@@ -165,6 +165,7 @@ def node_to_json(node: Node) -> dict[str, Any]:
         "knowledge": node.knowledge.value,
         "listed": node.listed,
         "proven": node.proven,
+        "forgotten": node.forgotten,
         "state": None if node.onoff is None else ("ON" if node.onoff else "OFF"),
         "first_seen": _moment(node.first_seen),
         "last_seen": _moment(node.last_seen),
@@ -368,6 +369,7 @@ class ErrorCode(StrEnum):
     NODE_UNREACHABLE = "node_unreachable"
     ADDRESS_SPACE_EXHAUSTED = "address_space_exhausted"
     SEQ_EXHAUSTED = "seq_exhausted"
+    STATE_REFUSED = "state_refused"
     BUSY = "busy"
     INTERNAL = "internal"
 

@@ -3,8 +3,7 @@
 Whole runs over emulated boards with all flaws on, in virtual time: the phone app's way, ours with
 `method = "auto"`, and with `"fast"` and as many Primaries as the planner gives. Half of the seeds
 are boards with the Bluedroid host, half with NimBLE. At the end every goal is told met or not, and
-the exit code is 1 if one is not. Everything takes some ten minutes on two
-processors.
+the exit code is 1 if one is not. All of it takes ten minutes on two CPUs.
 """
 
 from __future__ import annotations
