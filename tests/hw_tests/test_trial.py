@@ -66,7 +66,10 @@ class Network:
     def newest(self, topic: str) -> dict[str, Any]:
         if topic == "bridge/run":
             return self._run
-        nodes = [{"addr": address, "proven": True, "listed": True} for address in self.lights]
+        nodes = [
+            {"addr": address, "uuid": None, "proven": True, "listed": True}
+            for address in self.lights
+        ]
         return {"run_id": "r-1", "count": 2, "nodes": nodes}
 
     def request(self, command: str, data: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
