@@ -13,18 +13,14 @@ from typing import Final
 
 import structlog
 
-from fastprovd.campaign.air_picture import AirPicture
 from fastprovd.campaign.calm import pause
 from fastprovd.campaign.collecting import Collecting
+from fastprovd.campaign.context import RunContext
 from fastprovd.campaign.control import set_onoff
 from fastprovd.campaign.proxy_session import ProxySession
-from fastprovd.campaign.run_log import RunLog
-from fastprovd.campaign.settings import RunSettings
 from fastprovd.campaign.states import WAITS, Trigger
-from fastprovd.clock import Clock
 from fastprovd.errors import ResponseTimeout
 from fastprovd.mesh.addresses import ALL_NODES, format_address
-from fastprovd.mesh.keys import AppKey
 from fastprovd.mesh.models.fast_provisioning import Action, InfoSet
 from fastprovd.records import Window
 
@@ -47,26 +43,15 @@ NOT_TOLD: Final = "the run ended before the boards were told to stop"
 class Closing:
     """Closes the window below one Primary; survives the loss of its link."""
 
-    def __init__(
-        self,
-        settings: RunSettings,
-        collecting: Collecting,
-        *,
-        primary: int,
-        log: RunLog,
-        picture: AirPicture,
-        app_key: AppKey,
-        clock: Clock,
-        tid: int,
-    ) -> None:
-        self._settings = settings
+    def __init__(self, context: RunContext, collecting: Collecting, primary: int) -> None:
+        self._settings = context.settings
         self._collecting = collecting
         self._primary = primary
-        self._log = log
-        self._picture = picture
-        self._app_key = app_key
-        self._clock = clock
-        self._tid = tid
+        self._log = context.log
+        self._picture = context.picture
+        self._app_key = context.app_key
+        self._clock = context.clock
+        self._tid = context.entropy(1)[0]
         self._begun: float | None = None
         self._accounted: set[bytes] = set()
         self._confirmed: set[int] = set()

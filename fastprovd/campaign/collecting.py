@@ -12,26 +12,19 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from fastprovd.campaign.air_picture import AirPicture
 from fastprovd.campaign.calm import Calm, pause
+from fastprovd.campaign.context import RunContext
 from fastprovd.campaign.control import get_node_list
 from fastprovd.campaign.planner import SAFE_LIST_ENTRIES, Plan
-from fastprovd.campaign.ports import Bearer
-from fastprovd.campaign.proxy_session import ProxySession, TopProvisioner, proxy_session
+from fastprovd.campaign.proxy_session import ProxySession, proxy_session
 from fastprovd.campaign.roll_call import RollCall
-from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.search import AddressSearch
-from fastprovd.campaign.settings import RunSettings
 from fastprovd.campaign.states import WAITS, Trigger
-from fastprovd.campaign.strangers import Strangers
 from fastprovd.campaign.tasks import background
 from fastprovd.campaign.verdict import target
-from fastprovd.campaign.watch import Watch
-from fastprovd.clock import Clock
 from fastprovd.errors import BearerError, ResponseTimeout
 from fastprovd.mesh.addresses import is_unicast
 from fastprovd.mesh.events import PduOverheard
-from fastprovd.mesh.keys import AppKey
 from fastprovd.records import ParentSource
 
 log = structlog.get_logger()
@@ -45,34 +38,25 @@ class Collecting:
 
     def __init__(
         self,
+        context: RunContext,
         plan: Plan,
-        settings: RunSettings,
-        *,
-        log: RunLog,
-        picture: AirPicture,
-        watch: Watch,
-        bearer: Bearer,
-        top: TopProvisioner,
-        app_key: AppKey,
-        clock: Clock,
         confirm: Callable[[ProxySession], Awaitable[None]],
-        strangers: Strangers,
     ) -> None:
         self._plan = plan
         self._confirm = confirm
-        self._strangers = strangers
-        self._settings = settings
-        self._log = log
-        self._picture = picture
-        self._watch = watch
-        self._bearer = bearer
-        self._top = top
-        self._app_key = app_key
-        self._clock = clock
+        self._settings = context.settings
+        self._log = context.log
+        self._picture = context.picture
+        self._watch = context.watch
+        self._strangers = context.strangers
+        self._bearer = context.bearer
+        self._top = context.top
+        self._app_key = context.app_key
+        self._clock = context.clock
         self._search = AddressSearch(plan.share)
         self._overheard: asyncio.Queue[PduOverheard] = asyncio.Queue(maxsize=1000)
-        self._last_news = clock.monotonic()
-        self._calm = Calm(clock)
+        self._last_news = self._clock.monotonic()
+        self._calm = Calm(self._clock)
 
     async def over_link(
         self, device_address: str, then: Callable[[ProxySession], Awaitable[None]]

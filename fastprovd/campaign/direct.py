@@ -9,23 +9,19 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
-from fastprovd.campaign.air_picture import AirPicture, HeardBoard
+from fastprovd.campaign.air_picture import HeardBoard
+from fastprovd.campaign.context import RunContext
 from fastprovd.campaign.planner import free_block
-from fastprovd.campaign.ports import Bearer, Link, Store
+from fastprovd.campaign.ports import Link
 from fastprovd.campaign.primary import Outcome, add_app_key, provision
-from fastprovd.campaign.proxy_session import ProxySession, TopProvisioner, proxy_session
-from fastprovd.campaign.run_log import RunLog
-from fastprovd.campaign.settings import RunSettings
+from fastprovd.campaign.proxy_session import ProxySession, proxy_session
 from fastprovd.campaign.states import WAITS, RunEnd, Trigger
 from fastprovd.campaign.tasks import together
-from fastprovd.campaign.watch import Watch
-from fastprovd.clock import Clock
 from fastprovd.errors import (
     AccessError,
     BearerError,
@@ -34,7 +30,6 @@ from fastprovd.errors import (
     OtherService,
 )
 from fastprovd.mesh.beacons import Advertisement
-from fastprovd.mesh.keys import AppKey
 from fastprovd.mesh.models.configuration_states import GattProxySet, NodeIdentitySet
 from fastprovd.mesh.models.fast_provisioning import InfoSet
 from fastprovd.mesh.models.generic_onoff import OnOffGet
@@ -77,31 +72,18 @@ class Direct:
     `failed` has the UUIDs of those that are no nodes, and why; `is_complete` once all were tried.
     """
 
-    def __init__(
-        self,
-        settings: RunSettings,
-        *,
-        log: RunLog,
-        picture: AirPicture,
-        watch: Watch,
-        bearer: Bearer,
-        store: Store,
-        clock: Clock,
-        entropy: Callable[[int], bytes],
-        top: TopProvisioner,
-        app_key: AppKey,
-    ) -> None:
-        self._settings = settings
-        self._log = log
-        self._picture = picture
-        self._watch = watch
-        self._bearer = bearer
-        self._store = store
-        self._clock = clock
-        self._entropy = entropy
-        self._top = top
-        self._app_key = app_key
-        self._net_key = next(iter(top.stack.net_keys.values()))
+    def __init__(self, context: RunContext) -> None:
+        self._settings = context.settings
+        self._log = context.log
+        self._picture = context.picture
+        self._watch = context.watch
+        self._bearer = context.bearer
+        self._store = context.store
+        self._clock = context.clock
+        self._entropy = context.entropy
+        self._top = context.top
+        self._app_key = context.app_key
+        self._net_key = context.net_key
         self._addresses: deque[int] = deque()
         self._tasks: deque[_Task] = deque()
         self._made = 0

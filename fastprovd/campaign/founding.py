@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Final
 
-from fastprovd.campaign.air_picture import AirPicture, HeardBoard
+from fastprovd.campaign.air_picture import HeardBoard
+from fastprovd.campaign.context import RunContext
 from fastprovd.campaign.planner import Plan, plan_run
-from fastprovd.campaign.ports import Bearer, Store
 from fastprovd.campaign.primary import (
     Outcome,
     Start,
@@ -17,17 +16,11 @@ from fastprovd.campaign.primary import (
     read_composition,
     start_fast_provisioning,
 )
-from fastprovd.campaign.proxy_session import ProxySession, TopProvisioner, proxy_session
-from fastprovd.campaign.run_log import RunLog
-from fastprovd.campaign.settings import RunSettings
+from fastprovd.campaign.proxy_session import ProxySession, proxy_session
 from fastprovd.campaign.states import WAITS, RunEnd, Trigger
-from fastprovd.campaign.strangers import Strangers
 from fastprovd.campaign.verdict import target
-from fastprovd.campaign.watch import Watch
-from fastprovd.clock import Clock
 from fastprovd.errors import AccessError, BearerError, LocalProtocolError
 from fastprovd.mesh.beacons import Advertisement
-from fastprovd.mesh.keys import AppKey
 from fastprovd.mesh.provisioning.pdus import ProvisioningData
 from fastprovd.records import AddressRange, NodeRole, RunState
 
@@ -42,33 +35,19 @@ class Founding:
     It does not recover a Primary that stays silent.
     """
 
-    def __init__(
-        self,
-        settings: RunSettings,
-        *,
-        log: RunLog,
-        picture: AirPicture,
-        watch: Watch,
-        bearer: Bearer,
-        store: Store,
-        clock: Clock,
-        entropy: Callable[[int], bytes],
-        top: TopProvisioner,
-        app_key: AppKey,
-        strangers: Strangers,
-    ) -> None:
-        self._settings = settings
-        self._log = log
-        self._picture = picture
-        self._watch = watch
-        self._bearer = bearer
-        self._store = store
-        self._clock = clock
-        self._entropy = entropy
-        self._top = top
-        self._app_key = app_key
-        self._strangers = strangers
-        self._net_key = next(iter(top.stack.net_keys.values()))
+    def __init__(self, context: RunContext) -> None:
+        self._settings = context.settings
+        self._log = context.log
+        self._picture = context.picture
+        self._watch = context.watch
+        self._bearer = context.bearer
+        self._store = context.store
+        self._clock = context.clock
+        self._entropy = context.entropy
+        self._top = context.top
+        self._app_key = context.app_key
+        self._strangers = context.strangers
+        self._net_key = context.net_key
         self._is_started = False
         self.plan: Plan | None = None
         self.board: HeardBoard | None = None
@@ -109,10 +88,12 @@ class Founding:
         boards = target(self._settings.expected, len(self._picture.boards))
         taken = await asyncio.to_thread(self._store.reserved_addresses)
         try:
-            plan = plan_run(boards, self._settings.unicast_min, self._settings.unicast_max, taken)
+            planned = plan_run(
+                boards, self._settings.unicast_min, self._settings.unicast_max, taken
+            )
         except LocalProtocolError as error:
             raise RunEnd(Trigger.NO_BOARD_LEFT, str(error)) from error
-        first, last = plan.reserved
+        plan, (first, last) = planned.plans[0], planned.reserved
         await asyncio.to_thread(
             self._store.reserve_addresses,
             AddressRange(first, last, self._log.run.run_id, "fast provisioning"),

@@ -1,8 +1,4 @@
-"""The arithmetic of the firmware's tree: addresses, sub-ranges, capacity, node_addr_cnt; pure.
-
-Source: the fast_prov_server demo of ESP-IDF (ble_mesh_fast_prov_server_model.c): a provisioner
-gives its children the first addresses of its range and splits the rest among them.
-"""
+"""What a run asks for: how many Primaries, which addresses, node_addr_cnt, who is faster; pure."""
 
 from __future__ import annotations
 
@@ -10,62 +6,54 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from fastprovd.campaign.shares import Share, largest_share, smallest_share
 from fastprovd.errors import LocalProtocolError
 from fastprovd.mesh.addresses import UNICAST_MAX, is_unicast
 from fastprovd.records import AddressRange
 
-# CONFIG_BLE_MESH_MAX_PROV_NODES of the demo: children of one provisioner.
-MAX_CHILDREN: Final = 6
 # all_node_addr[] of the demo.
 LIST_CAPACITY: Final = 120
 # A NODE_ADDR_STATUS of 50 addresses (9 segments) was always read, one of 56 kills a board with
 # the NimBLE host; the list may grow by a report of four and more while we ask.
 SAFE_LIST_ENTRIES: Final = 40
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """The addresses a provisioner hands out: `first`..`last` inclusive, for all below it."""
-
-    first: int
-    last: int
-
-    @property
-    def children(self) -> range:
-        """Addresses of its own children, in the order they are given."""
-        return range(self.first, self.first + min(MAX_CHILDREN, self.last - self.first + 1))
-
-    def sub_shares(self) -> list[Share]:
-        """Return what its children get, in the order of their AppKey Status.
-
-        A child for which none is left becomes a plain node; the firmware never hands out a share
-        that begins at the last address.
-        """
-        limit = len(self.children)
-        cursor = self.first + limit
-        step = (self.last - cursor) // limit if self.last > cursor else 0
-        shares = []
-        for _ in range(limit):
-            if cursor >= self.last:
-                break
-            high = self.last if cursor + step >= self.last else cursor + step
-            shares.append(Share(cursor, high))
-            cursor = high + 1
-        return shares
+# From so many boards on two Primaries are better than one.
+_TWO_PRIMARIES: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run asks of its Primary Provisioner."""
+    """What a run asks of one Primary Provisioner."""
 
     primary: int
     share: Share
     node_addr_cnt: int
 
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What a run asks of its Primaries: first their addresses in a row, then their shares."""
+
+    plans: tuple[Plan, ...]
+
     @property
     def reserved(self) -> tuple[int, int]:
         """First and last address that the run takes for good."""
-        return self.primary, self.share.last
+        return self.plans[0].primary, self.plans[-1].share.last
+
+
+def choose_primaries(boards: int, links: int) -> int:
+    """Return how many Primaries `boards` boards get, when the adapter bears `links` GATT links.
+
+    One below 20 boards. Two from 20 on: with 20 boards the last one was provisioned after
+    17..21 s instead of 25..39 s, and the lists were complete after 33..35 s instead of 32..46 s.
+    More where the list of each would be too long to be read (`SAFE_LIST_ENTRIES`), if the boards
+    were spread evenly. Never more than links, because every Primary is connected at once while
+    addresses are collected, and never more than boards.
+    """
+    if boards < _TWO_PRIMARIES:
+        return 1
+    readable = -(-boards // (SAFE_LIST_ENTRIES + 1))
+    return min(max(2, readable), links, boards)
 
 
 def choose_node_addr_cnt() -> int:
@@ -116,43 +104,62 @@ def we_are_faster(boards: int, links: int) -> bool:
 def free_block(
     size: int, least: int, unicast_min: int, unicast_max: int, taken: Iterable[AddressRange]
 ) -> tuple[int, int]:
-    """Return first and last of the lowest free block of `size` addresses, at `least` so many.
+    """Return first and last of the lowest free block of `size` addresses, else of the largest.
 
     Raises:
-        LocalProtocolError: the bounds are no unicast addresses, or no such block is left.
+        LocalProtocolError: the bounds are no unicast addresses, or no `least` are left in a row.
     """
     if not (is_unicast(unicast_min) and is_unicast(unicast_max) and unicast_min <= unicast_max):
         raise LocalProtocolError(
             f"unicast range 0x{unicast_min:04x}..0x{unicast_max:04x} must lie within "
             f"0x0001..0x{UNICAST_MAX:04x}"
         )
-    taken = list(taken)
-    start = unicast_min
+    free, start = [], unicast_min
     for used in sorted(taken, key=lambda used: used.first):
-        if used.last < start:
-            continue
-        if used.first - start >= size:
-            break
-        start = used.last + 1
-    last = min(start + size - 1, unicast_max, *(u.first - 1 for u in taken if u.first >= start))
-    if last - start + 1 < least:
+        free.append(range(start, min(used.first, unicast_max + 1)))
+        start = max(start, used.last + 1)
+    free.append(range(start, unicast_max + 1))
+    block = next((block for block in free if len(block) >= size), None) or max(free, key=len)
+    if len(block) < least:
         raise LocalProtocolError(
             f"no {least} free addresses in a row are left within 0x{unicast_min:04x}.."
             f"0x{unicast_max:04x}; widen [mesh] unicast_min and unicast_max"
         )
-    return start, last
+    return block[0], block[:size][-1]
 
 
 def plan_run(
-    boards: int, unicast_min: int, unicast_max: int, taken: Iterable[AddressRange]
-) -> Plan:
+    boards: int,
+    unicast_min: int,
+    unicast_max: int,
+    taken: Iterable[AddressRange],
+    *,
+    primaries: int = 1,
+) -> RunPlan:
     """Return the lowest free block within `unicast_min`..`unicast_max` that serves `boards` boards.
 
-    A smaller share than it wants still serves: it needs at least an address for every board.
+    Each share is sized for an even part of the boards. Where fewer addresses are left than it
+    wants, all shares shrink alike, down to what their boards need.
 
     Raises:
-        LocalProtocolError: the bounds are no unicast addresses, or no such block is left.
+        LocalProtocolError: the bounds are no unicast addresses, no such block is left, or there
+            are more Primaries than boards.
     """
-    size, least = 1 + share_size(boards), max(2, boards)
-    first, last = free_block(size, least, unicast_min, unicast_max, taken)
-    return Plan(first, Share(first + 1, last), choose_node_addr_cnt())
+    if not 1 <= primaries <= boards:
+        raise LocalProtocolError(
+            f"expected 1 to {boards} Primaries for {boards} boards, got {primaries}"
+        )
+    part = -(-boards // primaries)
+    wanted, below = share_size(part), part - 1
+    least = primaries * (1 + smallest_share(below))
+    first, last = free_block(primaries * (1 + wanted), least, unicast_min, unicast_max, taken)
+    size = (last - first + 1) // primaries - 1
+    if size < wanted:
+        size = largest_share(size, below)
+    shares = [first + primaries + size * number for number in range(primaries)]
+    return RunPlan(
+        tuple(
+            Plan(first + number, Share(start, start + size - 1), choose_node_addr_cnt())
+            for number, start in enumerate(shares)
+        )
+    )

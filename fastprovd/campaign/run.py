@@ -12,6 +12,7 @@ import structlog
 from fastprovd.campaign.air_picture import AirPicture, HeardBoard
 from fastprovd.campaign.closing import LEFT_OPEN, NO_PROVISIONER, NOT_TOLD, Closing
 from fastprovd.campaign.collecting import Collecting
+from fastprovd.campaign.context import RunContext
 from fastprovd.campaign.direct import Direct
 from fastprovd.campaign.founding import Founding, checked
 from fastprovd.campaign.planner import Plan, we_are_faster
@@ -52,11 +53,7 @@ class Campaign:
         app_key: AppKey,
     ) -> None:
         self._settings = settings
-        self._bearer = bearer
         self._clock = clock
-        self._top = top
-        self._app_key = app_key
-        self._entropy = entropy
         run = Run(
             run_id,
             RunState.SCANNING,
@@ -65,30 +62,18 @@ class Campaign:
             group=settings.group,
             match=settings.match,
         )
-        self._log = RunLog(run, store, audience, clock)
-        self._picture = AirPicture(settings.inventory, next(iter(top.stack.net_keys.values())))
-        self._watch = Watch(bearer, self._picture, self._board_heard, self._scan_restarted)
-        self._strangers = Strangers(
-            settings, log=self._log, picture=self._picture, watch=self._watch, clock=clock
+        self._log = log = RunLog(run, store, audience, clock)
+        self._picture = picture = AirPicture(
+            settings.inventory, next(iter(top.stack.net_keys.values()))
         )
-        self._founding = Founding(
-            settings,
-            log=self._log,
-            picture=self._picture,
-            watch=self._watch,
-            bearer=bearer,
-            store=store,
-            clock=clock,
-            entropy=entropy,
-            top=top,
-            app_key=app_key,
+        self._watch = watch = Watch(bearer, picture, self._board_heard, self._scan_restarted)
+        self._strangers = Strangers(settings, log=log, picture=picture, watch=watch, clock=clock)
+        self._context = RunContext(
+            settings=settings,
+            log=log,
+            picture=picture,
+            watch=watch,
             strangers=self._strangers,
-        )
-        self._direct = Direct(
-            settings,
-            log=self._log,
-            picture=self._picture,
-            watch=self._watch,
             bearer=bearer,
             store=store,
             clock=clock,
@@ -96,6 +81,8 @@ class Campaign:
             top=top,
             app_key=app_key,
         )
+        self._founding = Founding(self._context)
+        self._direct = Direct(self._context)
         self._quiet_since: float | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
@@ -209,29 +196,8 @@ class Campaign:
 
     async def _collect(self) -> None:
         plan = checked(self._founding.plan)
-        collecting = Collecting(
-            plan,
-            self._settings,
-            log=self._log,
-            picture=self._picture,
-            watch=self._watch,
-            bearer=self._bearer,
-            top=self._top,
-            app_key=self._app_key,
-            clock=self._clock,
-            confirm=self._founding.confirm_start,
-            strangers=self._strangers,
-        )
-        closing = Closing(
-            self._settings,
-            collecting,
-            primary=plan.primary,
-            log=self._log,
-            picture=self._picture,
-            app_key=self._app_key,
-            clock=self._clock,
-            tid=self._entropy(1)[0],
-        )
+        collecting = Collecting(self._context, plan, self._founding.confirm_start)
+        closing = Closing(self._context, collecting, plan.primary)
         await asyncio.sleep(WAITS["quiet_after_start"].seconds)
         silent_since = self._clock.monotonic()
         while True:

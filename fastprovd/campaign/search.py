@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fastprovd.campaign.planner import Share
+from fastprovd.campaign.shares import Share
 
 # How many silent addresses in a row a pass looks behind; addresses are given one after another, so
 # a gap is a board that never answers, or an attempt that failed after Provisioning Data. The last

@@ -8,12 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from fastprovd.campaign.air_picture import AirPicture
 from fastprovd.campaign.closing import Closing
 from fastprovd.campaign.collecting import Collecting
-from fastprovd.campaign.inventory import Inventory
 from fastprovd.campaign.proxy_session import ProxySession
-from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.settings import Close, RunSettings
 from fastprovd.campaign.states import WAITS
 from fastprovd.clock import SystemClock
@@ -23,8 +20,8 @@ from fastprovd.mesh.models.fast_provisioning_info import STOPPING, InfoStatus, I
 from fastprovd.mesh.models.generic_onoff import OnOffSet, OnOffStatus
 from fastprovd.records import NodeRole, Run, RunState, Window
 from tests.conftest import RunVirtual
-from tests.support.fake_mesh import APP_KEY, NET_KEY, PRIMARY, FakeNode, FakeStore, Talk, talk
-from tests.support.scene import Listener
+from tests.support.context import context_of
+from tests.support.fake_mesh import PRIMARY, FakeNode, Talk, talk
 
 CLOCK = SystemClock()
 CHILD = 0x0010
@@ -57,20 +54,14 @@ async def close(
 ) -> Run:
     """Close the window below the Primary and one child, as at the end of a run."""
     run = Run("r-1", RunState.PROVING, datetime(2026, 1, 1, tzinfo=UTC), match=b"\xdd\xdd")
-    run_log = RunLog(run, FakeStore(), Listener(), CLOCK)
+    context = context_of(
+        run, RunSettings(close=way), top=opened.top, entropy=lambda count: count * b"\xff"
+    )
+    run_log = context.log
     run_log.mark_info_set(CLOCK.monotonic())
     await run_log.node(PRIMARY, role=NodeRole.PRIMARY_PROVISIONER, proven=True, onoff=True)
     await run_log.node(CHILD, proven=True, onoff=False)
-    closing = Closing(
-        RunSettings(close=way),
-        cast(Collecting, collecting or FakeCollecting()),
-        primary=PRIMARY,
-        log=run_log,
-        picture=AirPicture(Inventory(b"\xdd\xdd"), NET_KEY),
-        app_key=APP_KEY,
-        clock=CLOCK,
-        tid=255,
-    )
+    closing = Closing(context, cast(Collecting, collecting or FakeCollecting()), PRIMARY)
     await closing.close(opened.session)
     return run_log.run
 

@@ -10,16 +10,12 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from fastprovd.campaign.air_picture import AirPicture
 from fastprovd.campaign.collecting import Collecting
-from fastprovd.campaign.inventory import Inventory
-from fastprovd.campaign.planner import SAFE_LIST_ENTRIES, Plan, Share
+from fastprovd.campaign.planner import SAFE_LIST_ENTRIES, Plan
 from fastprovd.campaign.proxy_session import ProxySession
-from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.settings import RunSettings
+from fastprovd.campaign.shares import Share
 from fastprovd.campaign.states import WAITS
-from fastprovd.campaign.strangers import Strangers
-from fastprovd.campaign.watch import Watch
 from fastprovd.clock import SystemClock
 from fastprovd.errors import ConnectionLost, DeviceNotFound
 from fastprovd.mesh.beacons import Advertisement, NetworkIdentity, UnprovisionedDevice
@@ -27,16 +23,15 @@ from fastprovd.mesh.models.fast_provisioning import NodeAddrGet, NodeAddrStatus
 from fastprovd.mesh.models.generic_onoff import OnOffGet
 from fastprovd.records import NodeRole, ParentSource, Run, RunState
 from tests.conftest import RunVirtual
+from tests.support.context import context_of
 from tests.support.fake_bearer import FakeBearer, Script
 from tests.support.fake_link import FakeLink
 from tests.support.fake_mesh import (
-    APP_KEY,
     NET_KEY,
     FakeMesh,
     FakeNode,
     FakeStore,
     Nonces,
-    top_provisioner,
 )
 from tests.support.scene import Listener
 
@@ -91,31 +86,14 @@ class Scene:
         self.settings = settings or RunSettings(expected=1 + len(addresses))
         self.links: list[FakeLink] = []
         self.bearer = FakeBearer(*airs, link=self._open)
-        self.picture = AirPicture(Inventory(b"\xdd\xdd"), NET_KEY)
-        self.watch = Watch(self.bearer, self.picture, lambda _: None, lambda _: None)
         run = Run("r-1", RunState.PROVISIONING, datetime(2026, 1, 1, tzinfo=UTC))
-        self.log = RunLog(run, self.store, self.listener, CLOCK)
-        self.log.mark_info_set(CLOCK.monotonic())
-        self.top = top_provisioner(self.store)
-        self.collecting = Collecting(
-            Plan(PRIMARY, SHARE, 1),
-            self.settings,
-            log=self.log,
-            picture=self.picture,
-            watch=self.watch,
-            bearer=self.bearer,
-            top=self.top,
-            app_key=APP_KEY,
-            clock=CLOCK,
-            confirm=_nothing_to_do,
-            strangers=Strangers(
-                self.settings,
-                log=self.log,
-                picture=self.picture,
-                watch=self.watch,
-                clock=CLOCK,
-            ),
+        context = context_of(
+            run, self.settings, bearer=self.bearer, store=self.store, listener=self.listener
         )
+        self.picture, self.watch, self.log = context.picture, context.watch, context.log
+        self.top = context.top
+        self.log.mark_info_set(CLOCK.monotonic())
+        self.collecting = Collecting(context, Plan(PRIMARY, SHARE, 1), _nothing_to_do)
 
     async def collect(self) -> None:
         """Be where a run is when it has found its Primary again, and collect."""

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from random import Random
 from typing import Any
 
 import pytest
 
-from fastprovd.campaign.air_picture import AirPicture
 from fastprovd.campaign.founding import Founding
-from fastprovd.campaign.inventory import Inventory
 from fastprovd.campaign.planner import plan_run
-from fastprovd.campaign.run_log import RunLog
-from fastprovd.campaign.settings import RunSettings
-from fastprovd.campaign.strangers import Strangers
-from fastprovd.campaign.watch import Watch
 from fastprovd.clock import SystemClock
 from fastprovd.errors import ConnectionLost
 from fastprovd.mesh.models.fast_provisioning import InfoSet, InfoStatus
 from fastprovd.mesh.models.fast_provisioning_info import SUCCEEDED
 from fastprovd.records import Run, RunState
 from tests.conftest import RunVirtual
-from tests.support.fake_bearer import FakeBearer
-from tests.support.fake_mesh import APP_KEY, NET_KEY, PRIMARY, FakeNode, FakeStore, Talk, talk
+from tests.support.context import context_of
+from tests.support.fake_mesh import PRIMARY, FakeNode, Talk, talk
 from tests.support.scene import Listener
 
 CLOCK = SystemClock()
@@ -32,26 +25,10 @@ ALREADY = InfoStatus(0x40, b"\x04")
 
 def founding(t: Talk) -> tuple[Founding, Listener]:
     """Be where a run is when the link went before INFO_STATUS came."""
-    listener, store, bearer = Listener(), FakeStore(), FakeBearer()
+    listener = Listener()
     run = Run("r-test", RunState.COLLECTING, CLOCK.utc_now(), match=b"\xdd\xdd")
-    log = RunLog(run, store, listener, CLOCK)
-    picture = AirPicture(Inventory(b"\xdd\xdd"), NET_KEY)
-    watch = Watch(bearer, picture, lambda _: None, lambda _: None)
-    settings = RunSettings()
-    made = Founding(
-        settings,
-        log=log,
-        picture=picture,
-        watch=watch,
-        bearer=bearer,
-        store=store,
-        clock=CLOCK,
-        entropy=Random(1).randbytes,
-        top=t.top,
-        app_key=APP_KEY,
-        strangers=Strangers(settings, log=log, picture=picture, watch=watch, clock=CLOCK),
-    )
-    made.plan = plan_run(7, PRIMARY, 0x7FFF, [])
+    made = Founding(context_of(run, listener=listener, top=t.top))
+    made.plan = plan_run(7, PRIMARY, 0x7FFF, []).plans[0]
     return made, listener
 
 

@@ -1,150 +1,70 @@
-"""The firmware's address arithmetic, against the values of the firmware itself."""
+"""What a run asks for: addresses never used, Primaries, node_addr_cnt."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fastprovd.campaign.planner import (
-    MAX_CHILDREN,
-    Share,
+    SAFE_LIST_ENTRIES,
     choose_node_addr_cnt,
+    choose_primaries,
     plan_run,
     share_size,
     we_are_faster,
 )
+from fastprovd.campaign.shares import Share
 from fastprovd.errors import LocalProtocolError
-from fastprovd.mesh.models.fast_provisioning import InfoSet
-from fastprovd.mesh.models.registry import decode_message
 from fastprovd.records import AddressRange
-from tests.support.data import RECORDING_NAMES, recording
-from tests.support.listener import listen
-
-
-@pytest.mark.parametrize(
-    ("first", "last", "children", "sub_shares"),
-    [
-        pytest.param(
-            0x0002,
-            0x7FFF,
-            range(0x0002, 0x0008),
-            "0008-155b 155c-2aaf 2ab0-4003 4004-5557 5558-6aab 6aac-7fff",
-            id="everything",
-        ),
-        pytest.param(
-            0x0008,
-            0x155B,
-            range(0x0008, 0x000E),
-            "000e-039a 039b-0727 0728-0ab4 0ab5-0e41 0e42-11ce 11cf-155b",
-            id="its first child",
-        ),
-        pytest.param(
-            0x0400,
-            0x7FFF,
-            range(0x0400, 0x0406),
-            "0406-18af 18b0-2d59 2d5a-4203 4204-56ad 56ae-6b57 6b58-7fff",
-            id="the phone",
-        ),
-        pytest.param(
-            0x0406,
-            0x18AF,
-            range(0x0406, 0x040C),
-            "040c-077c 077d-0aed 0aee-0e5e 0e5f-11cf 11d0-1540 1541-18af",
-            id="the phone's first child",
-        ),
-        pytest.param(
-            0x0010,
-            0x0020,
-            range(0x0010, 0x0016),
-            "0016-0017 0018-0019 001a-001b 001c-001d 001e-001f",
-            id="small, the sixth child gets nothing",
-        ),
-        pytest.param(0x0016, 0x0017, range(0x0016, 0x0018), "", id="two"),
-        pytest.param(0x0010, 0x0012, range(0x0010, 0x0013), "", id="three"),
-        pytest.param(0x0010, 0x0017, range(0x0010, 0x0016), "0016-0016", id="eight"),
-    ],
-)
-def test_shares_are_the_firmwares(first: int, last: int, children: range, sub_shares: str) -> None:
-    """Children and sub-shares of the documented runs come out."""
-    share = Share(first, last)
-    assert share.children == children
-    assert " ".join(f"{s.first:04x}-{s.last:04x}" for s in share.sub_shares()) == sub_shares
-
-
-@given(st.integers(1, 0x7FFF), st.integers(0, 0x4000))
-def test_shares_never_overlap(first: int, size: int) -> None:
-    """Children and sub-shares are disjoint and stay within the share, at every level."""
-    share = Share(first, min(first + size, 0x7FFF))
-    given_out = list(share.children)
-    for sub in share.sub_shares():
-        assert sub.first <= sub.last
-        given_out += range(sub.first, sub.last + 1)
-    assert len(given_out) == len(set(given_out))
-    assert all(share.first <= address <= share.last for address in given_out)
-    assert len(share.sub_shares()) <= len(share.children) <= MAX_CHILDREN
-
-
-def test_recorded_child_ranges_are_predicted() -> None:
-    """Every range that a real provisioner handed to a child is a sub-share of its own range."""
-    ranges = 0
-    for name in RECORDING_NAMES:
-        for shares in _recorded_shares(name):
-            root, handed_out = shares
-            reachable = {root}
-            waiting = [root]
-            while waiting:
-                for sub in waiting.pop().sub_shares():
-                    reachable.add(sub)
-                    waiting.append(sub)
-            for share in handed_out:
-                assert share in reachable, name
-                ranges += 1
-    assert ranges > 60
-
-
-def _recorded_shares(name: str) -> list[tuple[Share, list[Share]]]:
-    handed_out: list[Share] = []
-    roots: list[Share] = []
-    top = int(recording(name).header["top_unicast"], 16)
-    for heard in listen(name).messages.values():
-        if heard.payload is None or not heard.payload.startswith(b"\xc0\xe5\x02"):
-            continue
-        if len(heard.payload) < 6:
-            continue  # a provocation of the board that carries nothing
-        message = decode_message(heard.payload)
-        if (
-            isinstance(message, InfoSet)
-            and message.unicast_min is not None
-            and message.unicast_max is not None
-            and message.unicast_min < message.unicast_max
-        ):
-            share = Share(message.unicast_min, message.unicast_max)
-            if message.makes_primary:
-                roots.append(share)
-            elif heard.src != top:
-                handed_out.append(share)
-    return [(root, [s for s in handed_out if root.first <= s.first <= root.last]) for root in roots]
 
 
 def test_run_takes_the_lowest_free_block() -> None:
     """Nothing that was ever taken is planned again, and gaps that are too small are left."""
     size = 1 + share_size(5)
     taken = [AddressRange(0x0001, 0x0001, "", "us"), AddressRange(0x0010, 0x001F, "r", "run")]
-    plan = plan_run(5, 0x0001, 0x7FFF, taken)
-    assert plan.reserved == (0x0020, 0x0020 + size - 1)
+    run_plan = plan_run(5, 0x0001, 0x7FFF, taken)
+    (plan,) = run_plan.plans
+    assert run_plan.reserved == (0x0020, 0x0020 + size - 1)
+    assert plan.primary == 0x0020
     assert plan.share == Share(0x0021, 0x0020 + size - 1)
     assert plan.node_addr_cnt == 1
     gap = [AddressRange(0x0002 + size, 0x7FFF, "r", "run")]
     assert plan_run(5, 0x0002, 0x7FFF, gap).reserved == (0x0002, 0x0001 + size)
 
 
+def test_primaries_come_first_then_their_shares() -> None:
+    """Three Primaries have neighbouring addresses, and shares that follow each other."""
+    plans = plan_run(60, 0x0002, 0x7FFF, [], primaries=3).plans
+    assert share_size(20) == 256
+    assert [(plan.primary, plan.share) for plan in plans] == [
+        (0x0002, Share(0x0005, 0x0104)),
+        (0x0003, Share(0x0105, 0x0204)),
+        (0x0004, Share(0x0205, 0x0304)),
+    ]
+
+
+def test_each_share_is_sized_for_its_own_part() -> None:
+    """Two Primaries of 120 boards get what 60 boards want, not what 120 do."""
+    shares = [plan.share.size for plan in plan_run(120, 2, 0x7FFF, [], primaries=2).plans]
+    assert shares == [share_size(60)] * 2
+
+
 def test_last_addresses_are_used_though_they_are_few() -> None:
     """A block smaller than wanted serves as long as it has an address for each board."""
-    plan = plan_run(20, 0x0002, 0x0030, [])
-    assert plan.reserved == (0x0002, 0x0030)
-    with pytest.raises(LocalProtocolError, match="no 60 free addresses"):
+    # 46 addresses would serve no more boards than 41; the 42 that are taken serve 42.
+    assert plan_run(43, 0x0002, 0x0030, []).reserved == (0x0002, 0x002C)
+    assert plan_run(20, 0x0002, 0x0030, []).reserved == (0x0002, 0x0030)
+    with pytest.raises(LocalProtocolError, match="no 66 free addresses"):
         plan_run(60, 0x0002, 0x0030, [])
+
+
+def test_the_largest_gap_is_used_when_none_is_large_enough() -> None:
+    """Addresses below the last run serve when there are more of them than above it."""
+    taken = [AddressRange(0x0040, 0x7FF0, "r", "run")]
+    assert plan_run(20, 0x0002, 0x7FFF, taken).reserved == (0x0002, 0x003F)
 
 
 @pytest.mark.parametrize("bounds", [(0, 5), (5, 0x8000), (9, 5)])
@@ -154,20 +74,55 @@ def test_bounds_must_be_unicast(bounds: tuple[int, int]) -> None:
         plan_run(2, *bounds, [])
 
 
+@pytest.mark.parametrize(("boards", "primaries"), [(0, 1), (3, 0), (3, 4)])
+def test_primaries_are_boards(boards: int, primaries: int) -> None:
+    """There are no more Primaries than boards, and at least one."""
+    with pytest.raises(LocalProtocolError, match="Primaries"):
+        plan_run(boards, 2, 0x7FFF, [], primaries=primaries)
+
+
 @given(
-    st.integers(1, 120),
-    st.lists(st.tuples(st.integers(1, 0x7FFF), st.integers(0, 0x800)), max_size=6),
+    st.integers(1, 300),
+    st.integers(1, 8),
+    st.lists(st.tuples(st.integers(1, 0x7FFF), st.integers(0, 0x2000)), max_size=6),
 )
-def test_plans_never_touch_what_was_taken(boards: int, used: list[tuple[int, int]]) -> None:
+def test_plans_never_touch_what_was_taken(
+    boards: int, primaries: int, used: list[tuple[int, int]]
+) -> None:
     """Whatever was taken before, a plan overlaps none of it and has room for the boards."""
+    primaries = min(primaries, boards)
     taken = [AddressRange(a, min(a + n, 0x7FFF), "r", "run") for a, n in used]
     try:
-        plan = plan_run(boards, 0x0002, 0x7FFF, taken)
+        run_plan = plan_run(boards, 0x0002, 0x7FFF, taken, primaries=primaries)
     except LocalProtocolError:
         return
-    first, last = plan.reserved
-    assert last - first >= max(1, boards - 1)
+    first, last = run_plan.reserved
+    assert 0x0002 <= first <= last <= 0x7FFF
     assert all(last < other.first or first > other.last for other in taken)
+    plans = run_plan.plans
+    assert [plan.primary for plan in plans] == list(range(first, first + primaries))
+    assert plans[0].share.first == first + primaries
+    assert all(one.share.last + 1 == two.share.first for one, two in pairwise(plans))
+    assert len({plan.share.size for plan in plans}) == 1
+    part = -(-boards // primaries)
+    assert all(part - 1 <= plan.share.capacity for plan in plans)
+    assert all(plan.share.size <= share_size(part) for plan in plans)
+
+
+def test_primaries_follow_the_boards() -> None:
+    """One below 20 boards, two from 20 on, more where a list would be too long to be read."""
+    primaries = [choose_primaries(boards, 5) for boards in range(1, 400)]
+    assert primaries[:19] == [1] * 19
+    assert primaries[19:82] == [2] * 63
+    assert primaries == sorted(primaries)
+    for boards, count in enumerate(primaries, start=1):
+        assert count == 5 or -(-(boards - count) // count) <= SAFE_LIST_ENTRIES
+
+
+def test_links_and_boards_bound_the_primaries() -> None:
+    """Every Primary is connected at once, and is a board."""
+    assert [choose_primaries(300, links) for links in (1, 2, 3, 8, 20)] == [1, 2, 3, 8, 8]
+    assert choose_primaries(1, 5) == 1
 
 
 def test_the_mode_is_not_the_number_of_boards() -> None:

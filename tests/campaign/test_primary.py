@@ -342,7 +342,7 @@ def test_a_board_that_does_not_answer_is_asked_three_times(
 
 # INFO_SET
 
-PLAN = plan_run(7, PRIMARY, 0x7FFF, [])
+PLAN = plan_run(7, PRIMARY, 0x7FFF, []).plans[0]
 
 
 async def _start(t: Talk) -> Start:

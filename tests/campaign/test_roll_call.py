@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from fastprovd.campaign.planner import Share
 from fastprovd.campaign.roll_call import CONCURRENCY, TTL_BY_ATTEMPT, Pace, RollCall
 from fastprovd.campaign.search import AddressSearch
+from fastprovd.campaign.shares import Share
 from fastprovd.campaign.states import WAITS
 from fastprovd.clock import SystemClock
 from fastprovd.errors import ConnectionLost, StoreError

@@ -7,8 +7,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastprovd.campaign.planner import Share
 from fastprovd.campaign.search import GAPS_BY_PASS, AddressSearch
+from fastprovd.campaign.shares import Share
 
 ROOT = Share(0x0010, 0x03FF)
 

@@ -1,0 +1,38 @@
+"""What every part of a run works with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from fastprovd.campaign.air_picture import AirPicture
+from fastprovd.campaign.ports import Bearer, Store
+from fastprovd.campaign.proxy_session import TopProvisioner
+from fastprovd.campaign.run_log import RunLog
+from fastprovd.campaign.settings import RunSettings
+from fastprovd.campaign.strangers import Strangers
+from fastprovd.campaign.watch import Watch
+from fastprovd.clock import Clock
+from fastprovd.mesh.keys import AppKey, NetKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunContext:
+    """One run's settings, what it knows, and its ways to the world."""
+
+    settings: RunSettings
+    log: RunLog
+    picture: AirPicture
+    watch: Watch
+    strangers: Strangers
+    bearer: Bearer
+    store: Store
+    clock: Clock
+    entropy: Callable[[int], bytes]
+    top: TopProvisioner
+    app_key: AppKey = field(repr=False)
+
+    @property
+    def net_key(self) -> NetKey:
+        """The NetKey of our network."""
+        return next(iter(self.top.stack.net_keys.values()))
