@@ -22,7 +22,13 @@ from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.settings import Method, RunSettings
 from fastprovd.campaign.states import WAITS, RunEnd, Trigger, next_state
 from fastprovd.campaign.strangers import Strangers
-from fastprovd.campaign.verdict import missing_boards, summary, target
+from fastprovd.campaign.verdict import (
+    done_though,
+    former_addresses,
+    missing_boards,
+    summary,
+    target,
+)
 from fastprovd.campaign.watch import Watch
 from fastprovd.clock import Clock
 from fastprovd.errors import BearerError
@@ -216,7 +222,7 @@ class Campaign:
     def _verdict(self) -> RunEnd:
         missing = self._missing()
         if not missing and not self._is_perhaps_open():
-            return RunEnd(Trigger.ALL_PROVEN, "")
+            return RunEnd(Trigger.ALL_PROVEN, done_though(self._former()))
         if not missing:
             return RunEnd(Trigger.WINDOW_OPEN, "every board answered")
         total = target(self._settings.expected, len(self._picture.boards))
@@ -267,6 +273,14 @@ class Campaign:
             strangers=len(self._strangers.taken()),
             is_complete=self._quiet_since is not None or self._direct.is_complete,
             failed=failed,
+        )
+
+    def _former(self) -> tuple[int, ...]:
+        total = target(self._settings.expected, len(self._picture.boards))
+        return former_addresses(
+            self._log.nodes.values(),
+            self._settings.expected,
+            total + len(self._strangers.taken()),
         )
 
     def _is_perhaps_open(self) -> bool:
