@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection
 
-from fastprovd.campaign.verdict import SILENT, SURPLUS, UNPROVISIONED
+from fastprovd.campaign.verdict import LAST_HEARD_UNPROVISIONED, SILENT, SURPLUS, UNPROVISIONED
 from fastprovd.emulator.board import Board
 from fastprovd.emulator.timeline import Happening
 from fastprovd.records import MissingBoard, Run, RunState, Window
@@ -54,7 +53,11 @@ def _check_partial(s: Scene, run: Run, proven: Collection[int]) -> None:
     assert len(set(uuids)) == len(uuids)
     assert not set(named) & set(proven), "proven and missing"
     former = [address for address in named if address not in truth]
-    anonymous = sum(m.address is None and m.device_uuid is None for m in run.missing)
+    # What was last heard unprovisioned may be a node whose address nobody could tell apart.
+    anonymous = sum(
+        m.address is None and (m.device_uuid is None or m.reason == LAST_HEARD_UNPROVISIONED)
+        for m in run.missing
+    )
     # Who answered once and forgot the network since is accounted for: the run says what happened.
     answered = {
         entry.device_address
@@ -115,10 +118,3 @@ def _addresses(s: Scene, what: Happening) -> set[int]:
         if entry.what is what and entry.device_address in at:
             found.add(at[entry.device_address])
     return found
-
-
-def outcome_of(run: Run) -> str:
-    """Return the end and the reasons behind it, with the number of boards of each."""
-    reasons = Counter(board.reason for board in run.missing)
-    said = "; ".join(f"{count} x {reason}" for reason, count in sorted(reasons.items()))
-    return f"{run.state.value} {run.reason or ''}" + (f" [{said}]" if said else "")
