@@ -212,7 +212,7 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
         "Q9": _avoided(
             "a board with three groups takes a fourth without a word, and does nothing",
             "FP 8",
-            "tests/campaign/test_groups.py::test_a_full_node_is_refused_before_anything_is_sent",
+            "tests/test_controls.py::test_a_fourth_group_is_not_sent",
             "a run uses one group, and a fourth is refused before it is sent",
         ),
         "Q10": _avoided(
@@ -269,7 +269,7 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
         "H1": _avoided(
             "a list of 56 addresses and more aborts a Primary with the NimBLE host",
             "OB 11",
-            "test_a_long_list_kills_nobody",
+            "tests/end_to_end/test_matrix.py::test_run_tells_the_truth",
             "the list is read while at most 40 boards can be in it; all else is found by asking "
             "the predicted addresses",
         ),
@@ -277,14 +277,14 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
             "answers to an OnOff Get for the group abort a Primary with the NimBLE host, from a "
             "dozen boards on",
             "OB 10",
-            "test_nobody_is_asked_by_group",
+            "tests/end_to_end/test_matrix.py::test_run_tells_the_truth",
             "nodes are asked one by one, four under way, at most five a second",
         ),
         "H3": _avoided(
             "acknowledging single segments of a list makes a Primary with the NimBLE host repeat "
             "all others at once, and abort",
             "OB 11",
-            "tests/mesh/test_segmentation.py::test_ack_policy_decides_when_segments_are_acknowledged",
+            "tests/mesh/test_segmentation.py::test_no_partial_acknowledgment_while_segments_arrive",
             "only complete messages are acknowledged",
         ),
         "H4": _avoided(
@@ -350,7 +350,7 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
             "with the Bluedroid host some 34 notifications of a list get through: 120 addresses "
             "may never arrive",
             "OB 17",
-            "test_a_long_list_kills_nobody",
+            "tests/end_to_end/test_matrix.py::test_run_tells_the_truth",
             "the list is read while at most 40 boards can be in it",
         ),
         # Seen with both
@@ -405,7 +405,8 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
         "H17": _avoided(
             "with HMAC provisioning a board may send garbage instead of Random",
             "OB 3",
-            "tests/mesh/provisioning/test_provisioner.py::test_start_takes_cmac_without_oob",
+            "tests/mesh/provisioning/test_provisioner.py::"
+            "test_algorithm_0_is_preferred_and_unknown_ones_are_tolerated",
             "we choose the algorithm with CMAC",
         ),
         "H18": _avoided(
