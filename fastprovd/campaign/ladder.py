@@ -38,6 +38,28 @@ class Symptom(Enum):
     WINDOW_OPEN = "boards still join after the message to stop"
 
 
+_R, _S = Rung, Symptom
+
+# What a rung costs in time: measured of the firmware, behind BlueZ, or set by ourselves.
+COSTS: Final[Mapping[Rung, str]] = MappingProxyType(
+    {
+        _R.POLL_AGAIN: "2 s each",
+        _R.LINK_AGAIN: "1 to 3 s; 5 s for each attempt at a board that just left the air",
+        _R.SEND_AGAIN: "2 s each, at most three times",
+        _R.ANOTHER_PROXY: "1 to 3 s for each proxy that is tried",
+        _R.SPARE_PROXY: "4 s; 3 s at least, and in vain, while boards provision each other",
+        _R.WAKE_PRIMARY: "10 s",
+        _R.ROLL_CALL: "0.2 s for each node that answers; 10 s and calm between for each that "
+        "does not, four at a time",
+        _R.IDENTIFY_PROXIES: "3 s of listening, 1 s for each proxy, 16 s for each that is gone",
+        _R.PROVISION_DIRECTLY: "2 s for each board and link",
+        _R.FURTHER_PRIMARY: "4 s, and what the boards that it finds take",
+        _R.STOP_AGAIN: "12 s each, at most 180 s",
+        _R.ASK_OPERATOR: "nothing",
+    }
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Ladder:
     """`wait` names the row of WAITS (or the setting) after which the symptom counts."""
@@ -47,8 +69,6 @@ class Ladder:
     rungs: tuple[Rung, ...]
     end: str
 
-
-_R, _S = Rung, Symptom
 
 LADDERS: Final[Mapping[Symptom, Ladder]] = MappingProxyType(
     {
