@@ -44,12 +44,15 @@ class AirPicture:
         self.latecomers: dict[bytes, HeardBoard] = {}
         self.strangers: dict[bytes, HeardBoard] = {}
         self._proxies: dict[str, deque[float]] = {}
+        self._were_proxies: set[str] = set()
         self._randoms: set[bytes] = set()
         self._stale: set[bytes] = set()
 
     def receive(self, advertisement: Advertisement) -> HeardBoard | None:
         """Take an advertisement; return the unprovisioned board when it is new."""
         data, now = advertisement.data, advertisement.seen_s
+        if not isinstance(data, UnprovisionedDevice):
+            self._were_proxies.add(advertisement.device_address)
         if isinstance(data, UnprovisionedDevice):
             board = self._known(data.uuid)
             if board is None:
@@ -110,6 +113,15 @@ class AirPicture:
         data = advertisement.data
         return isinstance(data, NetworkIdentity) and data.matches(self._net_key)
 
+    def is_proxy(self, advertisement: Advertisement, address: int, device_address: str) -> bool:
+        """Whether it is the proxy of node `address`, a board with that device address.
+
+        It is known by its Node Identity, or by our Network ID from its device address.
+        """
+        return self.is_identity(advertisement, address) or (
+            advertisement.device_address == device_address and self.is_network(advertisement)
+        )
+
     def unprovisioned(self, now: float, within_s: float) -> list[HeardBoard]:
         """Return our boards that advertised 0x1827 within the last `within_s` seconds.
 
@@ -126,6 +138,18 @@ class AirPicture:
         """Tell whether the board was heard as a proxy of our network since."""
         times = self._proxies.get(board.device_address)
         return times is not None and times[-1] >= board.last_seen_s
+
+    def restarted(self, advertisement: Advertisement, board: HeardBoard) -> bool:
+        """Tell whether a board that was heard as a proxy is unprovisioned again.
+
+        Before that it proves nothing: BlueZ tells what a board was with whatever a node sends.
+        """
+        data = advertisement.data
+        return (
+            isinstance(data, UnprovisionedDevice)
+            and data.uuid == board.uuid
+            and board.device_address in self._were_proxies
+        )
 
     def proxies_since(self, begin_s: float) -> list[str]:
         """Return device addresses that advertised our Network ID since then, most heard first."""

@@ -19,7 +19,7 @@ from fastprovd.campaign.context import RunContext
 from fastprovd.campaign.control import set_onoff
 from fastprovd.campaign.proxy_session import ProxySession
 from fastprovd.campaign.states import WAITS, Trigger
-from fastprovd.errors import ResponseTimeout
+from fastprovd.errors import ConnectionLost, ResponseTimeout
 from fastprovd.mesh.addresses import ALL_NODES, format_address
 from fastprovd.mesh.models.fast_provisioning import Action, InfoSet
 from fastprovd.records import Window
@@ -41,12 +41,11 @@ NOT_TOLD: Final = "the run ended before the boards were told to stop"
 
 
 class Closing:
-    """Closes the window below one Primary; survives the loss of its link."""
+    """Closes the window below the Primaries; survives the loss of links."""
 
-    def __init__(self, context: RunContext, collecting: Collecting, primary: int) -> None:
+    def __init__(self, context: RunContext, collecting: Collecting) -> None:
         self._settings = context.settings
         self._collecting = collecting
-        self._primary = primary
         self._log = context.log
         self._picture = context.picture
         self._app_key = context.app_key
@@ -92,27 +91,41 @@ class Closing:
 
     # Telling
 
+    @property
+    def _is_by_light(self) -> bool:
+        """Without a link to a Primary nobody can confirm a suspend, and every node its light."""
+        return self._settings.close == "onoff" or not self._collecting.sessions
+
     async def _stop(self, session: ProxySession) -> bool:
         """Return whether it was confirmed, by whoever can."""
-        if self._settings.close == "onoff":
+        if self._is_by_light:
             return await self._set_lights_to_what_they_are(session)
         for _ in range(_REPETITIONS):
             await session.send(_STOP, dst=ALL_NODES, key=self._app_key, ttl=_TTL)
             await asyncio.sleep(WAITS["stop_repetition"].seconds)
+        confirmed = [
+            await self._suspend(primary, way)
+            for primary, way in list(self._collecting.sessions.items())
+        ]
+        session.check()
+        return all(confirmed)
+
+    async def _suspend(self, primary: int, way: ProxySession) -> bool:
+        """Tell a Primary once more, over its own link; return whether it confirms."""
         try:
-            status = await session.request(
+            status = await way.request(
                 _STOP,
-                dst=self._primary,
+                dst=primary,
                 key=self._app_key,
                 ttl=0,
                 timeout_s=WAITS["info_status"].seconds,
                 attempts=_ATTEMPTS,
             )
-        except ResponseTimeout as error:
+        except (ConnectionLost, ResponseTimeout) as error:
             log.info("stop_unanswered", reason=str(error))
             return False
         if status.stopping:
-            self._confirmed.add(self._primary)
+            self._confirmed.add(primary)
         return status.stopping
 
     async def _set_lights_to_what_they_are(self, session: ProxySession) -> bool:
@@ -175,15 +188,16 @@ class Closing:
         return len(free)
 
     def _how(self) -> str:
-        if self._settings.close == "onoff":
+        if self._is_by_light:
             return (
                 f"each of {len(self._confirmed)} nodes confirmed an OnOff Set to the light it had"
             )
-        who = format_address(self._primary)
-        confirmed = "confirmed it" if self._confirmed else "did not confirm it"
+        primaries = self._collecting.sessions
+        who = " and ".join(format_address(primary) for primary in primaries)
+        confirmed = "confirmed" if self._confirmed.issuperset(primaries) else "did not confirm"
         return (
             f"INFO_SET suspend went to all nodes {self._rounds} times, and the Primary Provisioner "
-            f"{who} {confirmed}"
+            f"{who} {confirmed} it"
         )
 
     def _proof(self, left: int) -> str:

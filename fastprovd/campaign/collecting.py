@@ -1,4 +1,4 @@
-"""Learning every address and proving every node, over the Primary Provisioner's proxy.
+"""Learning every address and proving every node, over the proxies of the Primaries.
 
 Nothing here may kill the board it asks: a NODE_ADDR_STATUS beyond 50 addresses, or the answers to
 a group Get, exhaust the buffers of a board with the NimBLE host. So the list is read only while it
@@ -8,7 +8,10 @@ is safely short, and all else is asked by unicast.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from types import MappingProxyType
+from typing import Final
 
 import structlog
 
@@ -16,34 +19,31 @@ from fastprovd.campaign.calm import Calm, pause
 from fastprovd.campaign.context import RunContext
 from fastprovd.campaign.control import get_node_list
 from fastprovd.campaign.planner import SAFE_LIST_ENTRIES, Plan
+from fastprovd.campaign.primaries import Primaries
 from fastprovd.campaign.proxy_session import ProxySession, proxy_session
 from fastprovd.campaign.roll_call import RollCall
 from fastprovd.campaign.search import AddressSearch
 from fastprovd.campaign.states import WAITS, Trigger
 from fastprovd.campaign.tasks import background
 from fastprovd.campaign.verdict import target
-from fastprovd.errors import BearerError, ResponseTimeout
+from fastprovd.errors import AccessError, BearerError, ConnectionLost, ResponseTimeout
 from fastprovd.mesh.addresses import is_unicast
+from fastprovd.mesh.beacons import Advertisement
 from fastprovd.mesh.events import PduOverheard
+from fastprovd.mesh.models.configuration_states import NodeIdentitySet
 from fastprovd.records import ParentSource
 
 log = structlog.get_logger()
 
+# One scan as long as nothing breaks it and no other Primary is heard.
+_WATCH_S: Final = 3600.0
+
 
 class Collecting:
-    """What is known of the network below one Primary; survives the loss of its link.
+    """What is known of the network below the Primaries; survives the loss of links."""
 
-    `confirm` sees to it that the Primary was started, over each new link to it.
-    """
-
-    def __init__(
-        self,
-        context: RunContext,
-        plan: Plan,
-        confirm: Callable[[ProxySession], Awaitable[None]],
-    ) -> None:
-        self._plan = plan
-        self._confirm = confirm
+    def __init__(self, context: RunContext, primaries: Primaries) -> None:
+        self._primaries = primaries
         self._settings = context.settings
         self._log = context.log
         self._picture = context.picture
@@ -52,34 +52,98 @@ class Collecting:
         self._bearer = context.bearer
         self._top = context.top
         self._app_key = context.app_key
+        self._net_key_index = context.net_key.index
         self._clock = context.clock
-        self._search = AddressSearch(plan.share)
+        self._searches = [AddressSearch(plan.share) for plan in primaries.plans]
+        self._sessions: dict[int, ProxySession] = {}
         self._overheard: asyncio.Queue[PduOverheard] = asyncio.Queue(maxsize=1000)
         self._last_news = self._clock.monotonic()
         self._calm = Calm(self._clock)
 
+    @property
+    def sessions(self) -> Mapping[int, ProxySession]:
+        """The Primaries whose proxies we are connected to, by address."""
+        return MappingProxyType(self._sessions)
+
     async def over_link(
-        self, device_address: str, then: Callable[[ProxySession], Awaitable[None]]
+        self,
+        device_address: str,
+        primary: int | None,
+        then: Callable[[ProxySession], Awaitable[None]],
     ) -> None:
         """Collect until nothing changes, ask everybody, and go on over the same link with `then`.
+
+        It is the proxy of `primary`, or of a node that is none; the other Primaries are linked as
+        soon as they are heard.
 
         Raises:
             BearerError: the link could not be opened, or went away; call again.
         """
-        async with (
-            self._bearer.proxy_link(device_address) as link,
-            proxy_session(link, self._top, self._clock) as session,
-            background(self._watch.run(), "watch"),
-        ):
+        self._sessions.clear()
+        async with AsyncExitStack() as links:
+            session = await self._open(device_address, links, overhears=True)
             session.overheard = self._overhear
-            self._last_news = self._clock.monotonic()
-            self._calm.heard()
-            await self._log.move(Trigger.PRIMARY_BACK)
-            await self._confirm(session)
-            await self._settle(session)
-            await self._log.move(Trigger.SETTLED, t_provisioned_s=self._t_provisioned())
-            await self.prove(session)
-            await then(session)
+            if primary is not None:
+                await self._primaries.confirm_start(primary, session)
+                self._sessions[primary] = session
+            async with background(self._look_for_others(links), "watch"):
+                self._last_news = self._clock.monotonic()
+                self._calm.heard()
+                await self._log.move(Trigger.PROXY_BACK)
+                await self._settle(session)
+                await self._log.move(Trigger.SETTLED, t_provisioned_s=self._t_provisioned())
+                await self.prove(session)
+                await then(session)
+                await self._end_identities()
+
+    async def _open(
+        self, device_address: str, links: AsyncExitStack, *, overhears: bool
+    ) -> ProxySession:
+        link = await links.enter_async_context(self._bearer.proxy_link(device_address))
+        return await links.enter_async_context(
+            proxy_session(link, self._top, self._clock, overhears=overhears)
+        )
+
+    async def _look_for_others(self, links: AsyncExitStack) -> None:
+        """Keep the picture of the air, and link to the other Primaries when they are heard."""
+        while True:
+            found = await self._watch.until(self._is_other_primary, _WATCH_S)
+            address = None if found is None else self._primaries.advertised(found)
+            if found is None or address is None:
+                continue
+            try:
+                session = await self._open(found.device_address, links, overhears=False)
+                await self._primaries.confirm_start(address, session)
+            except BearerError as error:
+                log.info("primary_link_failed", reason=str(error))
+                await self._watch.listen(WAITS["poll"].seconds)
+            else:
+                self._sessions[address] = session
+
+    def _is_other_primary(self, heard: Advertisement) -> bool:
+        address = self._primaries.advertised(heard)
+        return address is not None and address not in self._sessions
+
+    async def _end_identities(self) -> None:
+        """Have the Primaries advertise our Network ID from now on, not their Node Identity.
+
+        A board with the Bluedroid host falls silent when Node Identity ends by itself.
+        """
+        for address, session in self._sessions.items():
+            dev_key = self._top.stack.dev_keys.get(address)
+            if dev_key is None:
+                continue
+            try:
+                await session.request(
+                    NodeIdentitySet(self._net_key_index, 0),
+                    dst=address,
+                    key=dev_key,
+                    ttl=0,
+                    timeout_s=WAITS["onoff"].seconds,
+                    attempts=3,
+                )
+            except (AccessError, ConnectionLost) as error:
+                log.info("node_identity_not_ended", reason=str(error))
 
     async def identify_silent(self) -> float:
         """Ask proxies that nobody can place for their address, once the nodes are quiet.
@@ -88,7 +152,7 @@ class Collecting:
         message, which is under the NetKey. Returns since when reports can be trusted.
         """
         begun = self._clock.monotonic()
-        if self._is_short():
+        if self._is_short() and self._is_anybody_unplaced():
             await self._watch.listen(WAITS["quiet_air"].seconds)
             await self._identify_all(begun)
         return begun
@@ -96,7 +160,7 @@ class Collecting:
     async def _identify_all(self, begun: float) -> None:
         placed = {node.device_address for node in self._log.nodes.values()}
         for device_address in self._picture.proxies_since(begun):
-            if device_address in placed or not self._is_short():
+            if device_address in placed or not self._is_anybody_unplaced():
                 continue
             if self._clock.monotonic() - begun > WAITS["identify"].seconds:
                 log.warning("proxies_left_unidentified", reason=WAITS["identify"].reason)
@@ -105,6 +169,11 @@ class Collecting:
                 await self._identify(device_address)
             except (BearerError, TimeoutError) as error:
                 log.info("proxy_not_identified", address=device_address, reason=str(error))
+
+    def _is_anybody_unplaced(self) -> bool:
+        """Whether a proxy could be a silent node, or one whose address nobody told."""
+        silent = (node for node in self._log.nodes.values() if not node.proven)
+        return self.unaccounted() > 0 or any(node.device_address is None for node in silent)
 
     # Collecting
 
@@ -120,10 +189,11 @@ class Collecting:
         """Return for how many of the boards that we know of there is no address."""
         return max(0, self._target() - len(self._log.nodes))
 
-    def _list_is_safe(self) -> bool:
+    def _list_is_safe(self, plan: Plan) -> bool:
         """Whether the list is short however many boards are in it that we do not know of."""
         free = self._picture.unprovisioned(self._clock.monotonic(), WAITS["board_quiet"].seconds)
-        could_be_listed = max(self._target() - len(free), len(self._log.nodes))
+        known = sum(plan.share.first <= address <= plan.share.last for address in self._log.nodes)
+        could_be_listed = known + max(0, self.unaccounted() - len(free))
         return could_be_listed <= SAFE_LIST_ENTRIES
 
     async def _settle(self, session: ProxySession) -> None:
@@ -134,20 +204,27 @@ class Collecting:
             await pause(session, WAITS["poll"].seconds)
 
     async def look(self, session: ProxySession) -> bool:
-        """Read the list if that is safe, and take what was overheard; return whether it was news.
+        """Read each list if that is safe, and take what was overheard; return whether it was news.
 
         Raises:
             ConnectionLost: the link went away.
         """
         before = len(self._log.nodes)
-        if self._list_is_safe():
+        for plan in self._primaries.plans:
+            way = self._sessions.get(plan.primary)
+            if way is None or not self._list_is_safe(plan):
+                continue
             try:
                 # One attempt: the next poll is the next attempt.
-                listed = await get_node_list(session, self._app_key, self._plan.primary, attempts=1)
+                listed = await get_node_list(way, self._app_key, plan.primary, attempts=1)
             except ResponseTimeout as error:
                 log.info("list_unanswered", reason=str(error))
+            except ConnectionLost as error:
+                log.info("primary_link_lost", reason=str(error))
+                del self._sessions[plan.primary]
             else:
                 await self._take_list(listed)
+        session.check()
         await self._take_overheard()
         return len(self._log.nodes) > before
 
@@ -173,10 +250,10 @@ class Collecting:
             self._overheard.put_nowait(event)
 
     async def _take_overheard(self) -> None:
-        share = self._plan.share
+        shares = [plan.share for plan in self._primaries.plans]
         while not self._overheard.empty():
             event = self._overheard.get_nowait()
-            if not share.first <= event.src <= share.last:
+            if not any(share.first <= event.src <= share.last for share in shares):
                 continue
             if event.device_key and event.src not in self._log.nodes:
                 # A child answers the AppKey Add of its provisioner.
@@ -186,21 +263,22 @@ class Collecting:
     async def _learn(self, address: int, *, listed: bool) -> None:
         if address not in self._log.nodes:
             self._last_news = self._clock.monotonic()
-            self._search.found(address)
+            for search in self._searches:
+                search.found(address)
             await self._log.change(t_known_s=self._log.since(self._last_news))
         changes: dict[str, object] = {"listed": True} if listed else {}
         known = self._log.nodes.get(address)
-        if address in self._plan.share.children and (known is None or not known.provisioned_by):
-            changes |= {
-                "provisioned_by": self._plan.primary,
-                "parent_source": ParentSource.INFERRED,
-            }
+        if known is None or not known.provisioned_by:
+            for plan in self._primaries.plans:
+                if address in plan.share.children:
+                    changes["provisioned_by"] = plan.primary
+                    changes["parent_source"] = ParentSource.INFERRED
         await self._log.node(address, **changes)
 
     def _t_provisioned(self) -> float | None:
         """When the last board left 0x1827; asked once all is quiet, later reports may be stale."""
-        primary = self._log.nodes[self._plan.primary].device_uuid
-        last = [b.last_seen_s for b in self._picture.boards.values() if b.uuid != primary]
+        primaries = {node.board.uuid for node in self._primaries.nodes.values()}
+        last = [b.last_seen_s for b in self._picture.boards.values() if b.uuid not in primaries]
         seen = self._log.since(max(last)) if last else 0.0
         known = self._log.run.t_known_s
         return seen if seen is None or known is None or self.unaccounted() else min(seen, known)
@@ -211,7 +289,8 @@ class Collecting:
         roll_call = self._roll_call(session)
         await roll_call.prove(self._unproven())
         if self.unaccounted():
-            await roll_call.search(self._search, lambda: not self.unaccounted())
+            for search in self._searches:
+                await roll_call.search(search, lambda: not self.unaccounted())
             await self._take_overheard()
             await roll_call.prove(self._unproven())
 

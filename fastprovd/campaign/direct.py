@@ -6,9 +6,9 @@ strangers in, no AppKey gets lost between boards, and we know every DevKey.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,11 +16,11 @@ import structlog
 
 from fastprovd.campaign.air_picture import HeardBoard
 from fastprovd.campaign.context import RunContext
-from fastprovd.campaign.planner import free_block
 from fastprovd.campaign.ports import Link
 from fastprovd.campaign.primary import Outcome, add_app_key, provision
 from fastprovd.campaign.proxy_session import ProxySession, proxy_session
-from fastprovd.campaign.states import WAITS, RunEnd, Trigger
+from fastprovd.campaign.reservations import Reservations
+from fastprovd.campaign.states import WAITS
 from fastprovd.campaign.tasks import together
 from fastprovd.errors import (
     AccessError,
@@ -34,7 +34,7 @@ from fastprovd.mesh.models.configuration_states import GattProxySet, NodeIdentit
 from fastprovd.mesh.models.fast_provisioning import InfoSet
 from fastprovd.mesh.models.generic_onoff import OnOffGet
 from fastprovd.mesh.provisioning.pdus import ProvisioningData
-from fastprovd.records import AddressRange, ParentSource
+from fastprovd.records import ParentSource
 
 log = structlog.get_logger()
 
@@ -47,13 +47,19 @@ _SPARE_ADDRESSES: Final = 8
 # Proxies that stay on the air: a few for a small network, then one for so many nodes.
 _FIRST_PROXIES: Final = 3
 _NODES_PER_PROXY: Final = 12
+# The quietest boards stand nearest to those that we do not hear; one of them may have to start.
+EDGE_PROXIES: Final = 3
 
 
 @dataclass(slots=True)
 class _Task:
-    """A board to provision, and what came of it; `address` is what it has, or may have."""
+    """A board to provision, and what came of it; `address` is what it has, or may have.
+
+    Its proxy stays on the air if it `stays`.
+    """
 
     board: HeardBoard
+    stays: bool
     sessions: int = 0
     address: int | None = None
     is_node: bool = False
@@ -67,9 +73,9 @@ class _Task:
 
 
 class Direct:
-    """Provisions all boards that were heard.
+    """Provisions boards; `failed` has the UUIDs of those that are no nodes, and why.
 
-    `failed` has the UUIDs of those that are no nodes, and why; `is_complete` once all were tried.
+    `proxies` are the nodes whose proxy stays on the air, with their boards.
     """
 
     def __init__(self, context: RunContext) -> None:
@@ -78,32 +84,37 @@ class Direct:
         self._picture = context.picture
         self._watch = context.watch
         self._bearer = context.bearer
-        self._store = context.store
         self._clock = context.clock
         self._entropy = context.entropy
         self._top = context.top
         self._app_key = context.app_key
         self._net_key = context.net_key
+        self._reservations = Reservations(context)
         self._addresses: deque[int] = deque()
         self._tasks: deque[_Task] = deque()
-        self._made = 0
-        self.has_begun = False
-        self.is_complete = False
         self.failed: dict[bytes, str] = {}
+        self.proxies: list[tuple[int, HeardBoard]] = []
 
-    async def provision_all(self) -> None:
-        """Provision the boards, loudest first; raises RunEnd when no addresses are left."""
-        boards = sorted(self._picture.boards.values(), key=lambda board: -board.rssi_dbm)
-        await self._reserve(len(boards))
-        self.has_begun = True
-        await self._log.move(Trigger.BY_OURSELVES, t_provisioned_s=0.0, t_known_s=0.0)
-        self._log.mark_info_set(self._clock.monotonic())
-        self._tasks.extend(_Task(board) for board in boards)
+    async def reserve(self, boards: int) -> None:
+        """Take addresses for so many boards; raises RunEnd when there are none."""
+        lacking = boards - len(self._addresses)
+        if lacking > 0:
+            block = await self._reservations.block(lacking + _SPARE_ADDRESSES, lacking)
+            self._addresses.extend(block)
+
+    async def provision(self, boards: Iterable[HeardBoard]) -> None:
+        """Provision these boards, loudest first; `reserve` addresses for them before."""
+        boards = sorted(boards, key=lambda board: -board.rssi_dbm)
+        edge = len(boards) - (EDGE_PROXIES if self._is_any_unheard() else 0)
+        for rank, board in enumerate(boards):
+            stays = rank < _FIRST_PROXIES or rank % _NODES_PER_PROXY == 0 or rank >= edge
+            self._tasks.append(_Task(board, stays))
         while self._tasks:
             await together(self._work, min(self._settings.links, len(boards)))
             await self._hear_again()
-        self.is_complete = True
-        await self._log.move(Trigger.ALL_TRIED)
+
+    def _is_any_unheard(self) -> bool:
+        return (self._settings.expected or 0) > len(self._picture.boards)
 
     async def _hear_again(self) -> None:
         """Listen until BlueZ knows all boards again that are left; who is not heard loses a try."""
@@ -123,22 +134,6 @@ class Direct:
                 task.sessions += 1
                 task.reason = "the board is not on the air any more"
                 self._keep(task)
-
-    async def _reserve(self, boards: int) -> None:
-        settings = self._settings
-        taken = await asyncio.to_thread(self._store.reserved_addresses)
-        try:
-            first, last = free_block(
-                boards + _SPARE_ADDRESSES, boards, settings.unicast_min, settings.unicast_max, taken
-            )
-        except LocalProtocolError as error:
-            raise RunEnd(Trigger.NO_BOARD_LEFT, str(error)) from error
-        await asyncio.to_thread(
-            self._store.reserve_addresses,
-            AddressRange(first, last, self._log.run.run_id, "direct provisioning"),
-        )
-        self._addresses.extend(range(first, last + 1))
-        await self._log.change(unicast_min=first, unicast_max=last)
 
     async def _work(self) -> None:
         while (task := self._next()) is not None:
@@ -174,11 +169,12 @@ class Direct:
 
     async def _make(self, task: _Task) -> None:
         """Provision a board and, on the same link if that works, make it a useful node."""
-        if not self._addresses:
-            raise LocalProtocolError("no address is left of those that were taken for this run")
-        board, address = task.board, self._addresses.popleft()
+        board = task.board
         async with self._bearer.provisioning_link(board.device_address) as link:
             task.linked_s = self._clock.monotonic()
+            if not self._addresses:  # too many were burnt
+                raise LocalProtocolError("no address is left of those that were taken for this run")
+            address = self._addresses.popleft()
             outcome, task.reason = await provision(
                 link,
                 ProvisioningData(self._net_key, address, self._top.stack.iv_index),
@@ -193,7 +189,7 @@ class Direct:
             if outcome is Outcome.COMPLETED:
                 await self._note_node(task)
                 async with self._bearer.kept_proxy_link(board.device_address) as proxy:
-                    await self._equip(proxy, address)
+                    await self._equip(proxy, task, address)
                 return
         # Complete may be lost on the way; a board that took its address offers the proxy now.
         await self._finish(task)
@@ -207,12 +203,13 @@ class Direct:
             task.linked_s = self._clock.monotonic()
             await self._note_node(task)
             task.reason = ""
-            await self._equip(link, address)
+            await self._equip(link, task, address)
 
     async def _note_node(self, task: _Task) -> None:
         if task.is_node or task.address is None:
             return
         task.is_node = True
+        self.failed.pop(task.board.uuid, None)
         await self._log.node(
             task.address,
             listed=True,
@@ -224,11 +221,13 @@ class Direct:
         now = self._log.since_info_set
         await self._log.change(t_provisioned_s=now, t_known_s=now)
 
-    async def _equip(self, link: Link, address: int) -> None:
+    async def _equip(self, link: Link, task: _Task, address: int) -> None:
         async with proxy_session(link, self._top, self._clock, overhears=False) as session:
-            await self._configure(session, address)
+            await self._configure(session, address, stays=task.stays)
+        if task.stays:
+            self.proxies.append((address, task.board))
 
-    async def _configure(self, session: ProxySession, address: int) -> None:
+    async def _configure(self, session: ProxySession, address: int, *, stays: bool) -> None:
         """Give AppKey and group, have it answer, and end the link in the way that suits it."""
         dev_key, limit_s = self._top.stack.dev_keys[address], WAITS["onoff"].seconds
         await add_app_key(session, address, dev_key, self._app_key)
@@ -246,8 +245,6 @@ class Direct:
         )
         await self._log.node(address, proven=True, onoff=status.present)
         await self._log.change(t_proven_s=self._log.since_info_set)
-        stays = self._made < _FIRST_PROXIES or self._made % _NODES_PER_PROXY == 0
-        self._made += 1
         try:
             # With its proxy off the node hangs up at once, where BlueZ takes 2 s. A board with
             # the Bluedroid host dies when Node Identity ends after 60 s, so it must not get there.

@@ -1,28 +1,38 @@
-"""Founding the network: one board becomes a node, then the Primary Provisioner."""
+"""Founding the network: boards become nodes, then Primary Provisioners, all started together."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter, deque
+from collections.abc import Collection, Sequence
+from contextlib import AsyncExitStack
 from typing import Final
+
+import structlog
 
 from fastprovd.campaign.air_picture import HeardBoard
 from fastprovd.campaign.context import RunContext
-from fastprovd.campaign.planner import Plan, plan_run
-from fastprovd.campaign.primary import (
-    Outcome,
-    Start,
-    add_app_key,
-    provision,
-    read_composition,
-    start_fast_provisioning,
+from fastprovd.campaign.direct import Direct
+from fastprovd.campaign.planner import (
+    Plan,
+    choose_node_addr_cnt,
+    choose_primaries,
+    share_size,
+    wants_spare,
 )
+from fastprovd.campaign.ports import Link
+from fastprovd.campaign.primaries import Primaries
+from fastprovd.campaign.primary import Outcome, add_app_key, provision, read_composition
 from fastprovd.campaign.proxy_session import ProxySession, proxy_session
+from fastprovd.campaign.reservations import Reservations
+from fastprovd.campaign.shares import Share
 from fastprovd.campaign.states import WAITS, RunEnd, Trigger
 from fastprovd.campaign.verdict import target
-from fastprovd.errors import AccessError, BearerError, LocalProtocolError
-from fastprovd.mesh.beacons import Advertisement
+from fastprovd.errors import AccessError, BearerError
 from fastprovd.mesh.provisioning.pdus import ProvisioningData
-from fastprovd.records import AddressRange, NodeRole, RunState
+from fastprovd.records import NodeRole
+
+log = structlog.get_logger()
 
 # Boards to try as Primary Provisioner, and sessions with each, before the run fails.
 _BOARDS_TRIED: Final = 3
@@ -30,108 +40,150 @@ _SESSIONS_EACH: Final = 2
 
 
 class Founding:
-    """Makes one Primary Provisioner and starts it; `plan` and `board` are known once it did.
+    """Makes the Primaries of a run and starts them.
 
-    It does not recover a Primary that stays silent.
+    All are nodes before the first gets INFO_SET: once provisioners run, they are always faster
+    than we are over PB-GATT.
     """
 
-    def __init__(self, context: RunContext) -> None:
+    def __init__(self, context: RunContext, primaries: Primaries, direct: Direct) -> None:
+        self._context = context
         self._settings = context.settings
         self._log = context.log
         self._picture = context.picture
         self._watch = context.watch
         self._bearer = context.bearer
-        self._store = context.store
         self._clock = context.clock
-        self._entropy = context.entropy
         self._top = context.top
-        self._app_key = context.app_key
-        self._strangers = context.strangers
-        self._net_key = context.net_key
-        self._is_started = False
-        self.plan: Plan | None = None
-        self.board: HeardBoard | None = None
+        self._primaries = primaries
+        self._direct = direct
+        self._reservations = Reservations(context)
+        self._sessions: Counter[bytes] = Counter()
+        self._reason = "none is on the air"
+        self._ready: dict[int, ProxySession] = {}
 
-    async def make(self) -> None:
-        """Provision the loudest board that can be; raises RunEnd."""
-        passed_over: set[bytes] = set()
-        reason = ""
-        for _ in range(_BOARDS_TRIED):
-            board = await self._strongest(passed_over)
-            if board is None:
-                break
-            for _ in range(_SESSIONS_EACH):
-                await self._reserve()
-                reason = await self._provision(board)
-                if not reason:
-                    return
-                self._log.event("warning", about=board.device_address, reason=reason)
-            passed_over.add(board.uuid)
-        raise RunEnd(
-            Trigger.NO_BOARD_LEFT,
-            f"no board could be made the Primary Provisioner: {reason}",
-        )
+    async def found(self) -> None:
+        """Make the Primaries, give them the AppKey, and start them; raises RunEnd."""
+        boards = target(self._settings.expected, len(self._picture.boards))
+        heard = len(self._picture.boards)
+        wanted = self._settings.primaries or choose_primaries(boards, self._settings.links)
+        primaries = max(1, min(wanted, self._settings.links, heard))
+        plan = await self._reservations.plan(boards, primaries)
+        await self._log.change(primary=plan.plans[0].primary)
+        plans = deque(plan.plans)
+        async with AsyncExitStack() as links:
+            while plans and (board := await self._next_board()) is not None:
+                self._sessions[board.uuid] += 1
+                outcome, self._reason = await self._provision(plans[0], board, links)
+                if outcome is Outcome.COMPLETED:
+                    plans.popleft()
+                    continue
+                self._log.event("warning", about=board.device_address, reason=self._reason)
+                if outcome is Outcome.DATA_SENT:
+                    plans[0] = await self._another(plans[0])
+            self._check_made(plans)
+            if wants_spare(boards, primaries, self._settings.links):
+                await self._make_spare()
+            await self._context.strangers.look_again()
+            await self._start_all(links)
+        await self._log.move(Trigger.STARTED, t_provisioned_s=0.0, t_known_s=0.0)
 
-    async def _strongest(self, passed_over: set[bytes]) -> HeardBoard | None:
-        """Return the loudest board that is not passed over; listen again when none is fresh."""
+    async def reach_out(self, nodes: Sequence[tuple[int, HeardBoard]], boards: int) -> None:
+        """Have nodes of ours provision so many boards that we do not hear; raises RunEnd."""
+        for address, board in nodes:
+            size = share_size(-(-boards // len(nodes)))
+            share = await self._reservations.block(size, 1, above=address)
+            plan = Plan(address, Share(share[0], share[-1]), choose_node_addr_cnt())
+            self._primaries.add(plan, board)
+            await self._log.node(address, role=NodeRole.PRIMARY_PROVISIONER)
+        async with AsyncExitStack() as links:
+            await self._context.strangers.look_again()
+            await self._start_all(links)
+        await self._log.move(Trigger.STARTED, primary=next(iter(self._primaries.nodes)))
+
+    async def _make_spare(self) -> None:
+        """Provision a board as a plain node: a way in that does not hang on one Primary."""
+        board = await self._next_board()
+        if board is None:
+            return
+        await self._direct.reserve(1)
+        await self._direct.provision([board])
+
+    # One node
+
+    def _check_made(self, left: Collection[Plan]) -> None:
+        reason = f"no board could be made the Primary Provisioner: {self._reason}"
+        if not self._primaries.nodes:
+            raise RunEnd(Trigger.NO_BOARD_LEFT, reason)
+        if left:
+            self._log.event("warning", about="Primary Provisioner", reason=reason)
+
+    async def _another(self, plan: Plan) -> Plan:
+        """Take another address and share in place of those that were offered in vain."""
+        boards = target(self._settings.expected, len(self._picture.boards))
+        another = (await self._reservations.plan(boards, 1)).plans[0]
+        if plan.primary == self._log.run.primary:
+            await self._log.change(primary=another.primary)
+        return another
+
+    async def _next_board(self) -> HeardBoard | None:
+        """Return the loudest board that may be tried; listen again when none is fresh."""
+        made = {node.device_uuid for node in self._log.nodes.values() if node.device_uuid}
+        failed = {uuid for uuid, count in self._sessions.items() if count >= _SESSIONS_EACH}
+        if len(failed - made) >= _BOARDS_TRIED:
+            return None
         for seconds in (WAITS["boards_settle"].seconds, 0.0):
             now, within_s = self._clock.monotonic(), self._settings.scan_s
-            board = self._picture.strongest(passed_over, now, within_s)
+            board = self._picture.strongest(failed | made, now, within_s)
             if board is not None:
                 return board
             await self._watch.listen(seconds)
         return None
 
-    async def _reserve(self) -> None:
-        if self.plan is not None:
-            return
-        boards = target(self._settings.expected, len(self._picture.boards))
-        taken = await asyncio.to_thread(self._store.reserved_addresses)
-        try:
-            planned = plan_run(
-                boards, self._settings.unicast_min, self._settings.unicast_max, taken
-            )
-        except LocalProtocolError as error:
-            raise RunEnd(Trigger.NO_BOARD_LEFT, str(error)) from error
-        plan, (first, last) = planned.plans[0], planned.reserved
-        await asyncio.to_thread(
-            self._store.reserve_addresses,
-            AddressRange(first, last, self._log.run.run_id, "fast provisioning"),
-        )
-        self.plan = plan
-        await self._log.change(
-            primary=first, unicast_min=plan.share.first, unicast_max=plan.share.last
-        )
-
-    async def _provision(self, board: HeardBoard) -> str:
-        """Provision `board`; return why not, or nothing."""
-        plan = checked(self.plan)
-        try:
-            async with self._bearer.provisioning_link(board.device_address) as link:
-                await self._log.move(Trigger.LINK_OPEN)
-                outcome, reason = await provision(
-                    link,
-                    ProvisioningData(self._net_key, plan.primary, self._top.stack.iv_index),
-                    self._entropy,
-                    self._clock,
-                    lambda dev_key: self._top.keep_dev_key(plan.primary, board.uuid, dev_key),
+    async def _provision(
+        self, plan: Plan, board: HeardBoard, links: AsyncExitStack
+    ) -> tuple[Outcome, str]:
+        """Provision `board` and make it ready, if it works on the same link; return why not."""
+        async with AsyncExitStack() as own:
+            try:
+                link = await own.enter_async_context(
+                    self._bearer.provisioning_link(board.device_address)
                 )
-        except BearerError as error:
-            if self._log.run.state is RunState.CONNECTING:
-                return str(error)
-            outcome, reason = Outcome.DATA_SENT, str(error)
-        if outcome is Outcome.DATA_SENT and await self._find(
-            plan.primary, WAITS["identity"].seconds
-        ):
+            except BearerError as error:
+                return Outcome.NOTHING_SENT, str(error)
+            await self._move(Trigger.LINK_OPEN)
+            outcome, reason = await provision(
+                link,
+                ProvisioningData(self._context.net_key, plan.primary, self._top.stack.iv_index),
+                self._context.entropy,
+                self._clock,
+                lambda dev_key: self._top.keep_dev_key(plan.primary, board.uuid, dev_key),
+            )
+            if outcome is Outcome.COMPLETED:
+                await self._note_node(plan, board)
+                try:
+                    kept = self._bearer.kept_proxy_link(board.device_address)
+                    await self._make_ready(plan.primary, await own.enter_async_context(kept), own)
+                except (AccessError, BearerError) as error:
+                    log.info("primary_not_ready", reason=str(error))
+                else:
+                    await links.enter_async_context(own.pop_all())
+                return outcome, reason
+        if outcome is Outcome.DATA_SENT and await self._find(plan.primary, board) is not None:
             # Provisioning Complete was lost; the board advertises the address we gave it.
-            outcome = Outcome.COMPLETED
-        if outcome is not Outcome.COMPLETED:
-            if outcome is Outcome.DATA_SENT:
-                self.plan = None
-            await self._log.move(Trigger.SESSION_FAILED)
-            return reason
-        self.board = board
-        await self._log.move(Trigger.NODE_MADE)
+            await self._note_node(plan, board)
+            return Outcome.COMPLETED, ""
+        await self._move(Trigger.SESSION_FAILED)
+        return outcome, reason
+
+    async def _move(self, trigger: Trigger) -> None:
+        """Follow the states with the first Primary; the others are made meanwhile."""
+        if not self._primaries.nodes:
+            await self._log.move(trigger)
+
+    async def _note_node(self, plan: Plan, board: HeardBoard) -> None:
+        await self._move(Trigger.NODE_MADE)
+        self._primaries.add(plan, board)
         await self._log.node(
             plan.primary,
             role=NodeRole.PRIMARY_PROVISIONER,
@@ -139,78 +191,62 @@ class Founding:
             device_address=board.device_address,
             provisioned_by=self._top.stack.address,
         )
-        return ""
 
-    async def start(self) -> None:
-        """Give it the AppKey and INFO_SET; raises RunEnd."""
-        plan = checked(self.plan)
-        reason = ""
-        for _ in range(_SESSIONS_EACH):
-            found = await self._find(plan.primary, WAITS["identity"].seconds)
-            if found is None:
-                reason = "the board was not found again after provisioning"
-                continue
-            try:
-                async with (
-                    self._bearer.proxy_link(found) as link,
-                    proxy_session(link, self._top, self._clock) as session,
-                ):
-                    dev_key = self._top.stack.dev_keys[plan.primary]
-                    await add_app_key(session, plan.primary, dev_key, self._app_key)
-                    composition = await read_composition(session, plan.primary, dev_key)
-                    if composition is not None:
-                        await self._log.node(plan.primary, elements=len(composition.elements))
-                    await self._strangers.look_again()
-                    start = await self._send_info_set(session)
-            except (AccessError, BearerError) as error:
-                reason = str(error)
-            else:
-                self._log.event("fast_provisioning_started", proof=start.value)
-                await self._log.move(Trigger.STARTED, t_provisioned_s=0.0, t_known_s=0.0)
-                return
-        raise RunEnd(Trigger.REFUSED, reason)
-
-    async def _send_info_set(self, session: ProxySession) -> Start:
-        plan = checked(self.plan)
-        sent_s = self._clock.monotonic()
-        start = await start_fast_provisioning(
-            session, plan, self._app_key, self._settings.group, self._log.run.match
-        )
-        if start is not Start.ALREADY_STARTED or self._log.since_info_set is None:
-            self._log.mark_info_set(sent_s)
-        self._is_started = start is not Start.HUNG_UP
-        if self._is_started:
-            self._picture.mark_stale()
-        return start
-
-    async def confirm_start(self, session: ProxySession) -> None:
-        """Send INFO_SET again if the link was lost before the answer, whoever lost it."""
-        if self._is_started:
-            return
-        try:
-            start = await self._send_info_set(session)
-        except AccessError as error:
-            self._log.event("warning", about="INFO_SET", reason=str(error))
-        else:
-            self._log.event("fast_provisioning_started", proof=start.value)
-            session.check()
-
-    async def _find(self, address: int, seconds: float) -> str | None:
+    async def _find(self, address: int, board: HeardBoard) -> str | None:
         """Return the device address that advertises node `address`, freshly."""
-        found = await self._watch.until(lambda heard: self.is_node(heard, address), seconds)
+        found = await self._watch.until(
+            lambda heard: self._picture.is_proxy(heard, address, board.device_address),
+            WAITS["identity"].seconds,
+        )
         return None if found is None else found.device_address
 
-    def is_node(self, heard: Advertisement, address: int) -> bool:
-        """Whether it is the node by its identity, or by our Network ID from its device address."""
-        return self._picture.is_identity(heard, address) or (
-            self.board is not None
-            and heard.device_address == self.board.device_address
-            and self._picture.is_network(heard)
+    # Ready, and off
+
+    async def _make_ready(self, address: int, link: Link, own: AsyncExitStack) -> ProxySession:
+        """Give it the AppKey over an open proxy link; raises AccessError or BearerError classes."""
+        session = await own.enter_async_context(proxy_session(link, self._top, self._clock))
+        dev_key = self._top.stack.dev_keys[address]
+        await add_app_key(session, address, dev_key, self._context.app_key)
+        composition = await read_composition(session, address, dev_key)
+        if composition is not None:
+            await self._log.node(address, elements=len(composition.elements))
+        self._ready[address] = session
+        return session
+
+    async def _start_all(self, links: AsyncExitStack) -> None:
+        """Start those that are ready at once, the others one by one."""
+        ready = [address for address in self._primaries.nodes if address in self._ready]
+        reasons = dict(
+            zip(ready, await asyncio.gather(*map(self._start_ready, ready)), strict=True)
         )
+        for address in list(self._primaries.nodes):
+            for _ in range(_SESSIONS_EACH):
+                if reasons.get(address) == "":
+                    break
+                reasons[address] = await self._start_anew(address, links)
+        refused = {address: reason for address, reason in reasons.items() if reason}
+        if len(refused) == len(reasons):
+            raise RunEnd(Trigger.REFUSED, next(iter(refused.values())))
+        for address, reason in refused.items():
+            self._primaries.remove(address)
+            await self._log.node(address, role=NodeRole.NODE)
+            self._log.event("warning", about="Primary Provisioner", reason=reason)
 
+    async def _start_ready(self, address: int) -> str:
+        try:
+            await self._primaries.start(address, self._ready[address])
+        except (AccessError, BearerError) as error:
+            return str(error)
+        return ""
 
-def checked(plan: Plan | None) -> Plan:
-    """Return the plan that must have been made by now."""
-    if plan is None:
-        raise LocalProtocolError("no plan was made")
-    return plan
+    async def _start_anew(self, address: int, links: AsyncExitStack) -> str:
+        board = self._primaries.nodes[address].board
+        found = await self._find(address, board)
+        if found is None:
+            return "the board was not found again after provisioning"
+        try:
+            link = await links.enter_async_context(self._bearer.proxy_link(found))
+            await self._make_ready(address, link, links)
+        except (AccessError, BearerError) as error:
+            return str(error)
+        return await self._start_ready(address)

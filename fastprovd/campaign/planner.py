@@ -56,6 +56,16 @@ def choose_primaries(boards: int, links: int) -> int:
     return min(max(2, readable), links, boards)
 
 
+def wants_spare(boards: int, primaries: int, links: int) -> bool:
+    """Whether a board is provisioned as a plain node, whose proxy stays on the air.
+
+    It costs 2 s before the start, and a link beside the Primary's. It reaches every node and can
+    wake a Primary that is silent; with two Primaries either is a way in, and with two boards the
+    second is needed as a child.
+    """
+    return primaries == 1 and boards > 2 and links > primaries
+
+
 def choose_node_addr_cnt() -> int:
     """Return 1, whatever the number of boards.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -13,11 +13,14 @@ from fastprovd.campaign.air_picture import AirPicture, HeardBoard
 from fastprovd.campaign.closing import LEFT_OPEN, NO_PROVISIONER, NOT_TOLD, Closing
 from fastprovd.campaign.collecting import Collecting
 from fastprovd.campaign.context import RunContext
-from fastprovd.campaign.direct import Direct
-from fastprovd.campaign.founding import Founding, checked
-from fastprovd.campaign.planner import Plan, we_are_faster
+from fastprovd.campaign.direct import EDGE_PROXIES, Direct
+from fastprovd.campaign.founding import Founding
+from fastprovd.campaign.ladder import Rung, Symptom
+from fastprovd.campaign.planner import we_are_faster
 from fastprovd.campaign.ports import Audience, Bearer, Store
+from fastprovd.campaign.primaries import Primaries
 from fastprovd.campaign.proxy_session import TopProvisioner
+from fastprovd.campaign.recovery import Recovery
 from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.settings import Method, RunSettings
 from fastprovd.campaign.states import WAITS, RunEnd, Trigger, next_state
@@ -40,10 +43,7 @@ log = structlog.get_logger()
 
 
 class Campaign:
-    """One fast-provisioning run; `execute` returns its end, which always has a name.
-
-    It does not recover a Primary that stays silent.
-    """
+    """One fast-provisioning run; `execute` returns its end, which always has a name."""
 
     def __init__(
         self,
@@ -87,8 +87,8 @@ class Campaign:
             top=top,
             app_key=app_key,
         )
-        self._founding = Founding(self._context)
         self._direct = Direct(self._context)
+        self._primaries = Primaries(self._context)
         self._quiet_since: float | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
@@ -132,21 +132,84 @@ class Campaign:
 
     async def _drive(self) -> None:
         await self._hear_boards()
+        founding = Founding(self._context, self._primaries, self._direct)
         if self._is_direct():
-            await self._direct.provision_all()
-            raise self._verdict()
-        self._strangers.check()
-        await self._founding.make()
-        await self._founding.start()
-        await self._collect()
+            await self._provision_ourselves(list(self._picture.boards.values()))
+            await self._reach_out(founding)
+        else:
+            self._strangers.check()
+            await founding.found()
+            await self._collect()
+        await self._take_what_is_left()
+        raise self._verdict()
 
     def _is_direct(self) -> bool:
-        settings, boards = self._settings, len(self._picture.boards)
-        if settings.method is not Method.AUTO:
-            return settings.method is Method.DIRECT
-        # Boards that we do not hear can only be reached by other boards.
-        all_heard = boards >= (settings.expected or 0)
-        return all_heard and we_are_faster(boards, settings.links)
+        method = self._settings.method
+        if method is not Method.AUTO:
+            return method is Method.DIRECT
+        return we_are_faster(len(self._picture.boards), self._settings.links)
+
+    async def _reach_out(self, founding: Founding) -> None:
+        """Have nodes of ours provision the boards that are expected and that we do not hear."""
+        unheard = (self._settings.expected or 0) - len(self._picture.boards)
+        nodes = self._direct.proxies[-min(EDGE_PROXIES, self._settings.links) :]
+        if self._settings.method is Method.DIRECT or unheard <= 0 or not nodes:
+            return
+        self._log.recovery(Symptom.BOARDS_UNHEARD, Rung.FURTHER_PRIMARY)
+        try:
+            self._strangers.check()
+            await founding.reach_out(nodes, unheard)
+        except RunEnd as end:
+            self._log.event("warning", about="Primary Provisioner", reason=end.reason)
+        else:
+            await self._collect()
+
+    def _is_anybody_unproven(self) -> bool:
+        proven = sum(node.proven for node in self._log.nodes.values())
+        return proven < target(self._settings.expected, len(self._picture.boards))
+
+    def _unaccounted(self) -> int:
+        """For how many of the boards that are expected or heard there is no address."""
+        boards = target(self._settings.expected, len(self._picture.boards))
+        return boards + len(self._strangers.taken()) - len(self._log.nodes)
+
+    async def _provision_ourselves(self, boards: Sequence[HeardBoard]) -> None:
+        await self._direct.reserve(len(boards))
+        await self._log.move(Trigger.BY_OURSELVES)
+        if self._log.since_info_set is None:
+            self._log.mark_info_set(self._clock.monotonic())
+            await self._log.change(t_provisioned_s=0.0, t_known_s=0.0)
+        await self._direct.provision(boards)
+        await self._log.move(Trigger.ALL_TRIED)
+
+    async def _take_what_is_left(self) -> None:
+        """Provision what is still on the air ourselves, in waves, until nothing new is left."""
+        tried = set(self._direct.failed)
+        is_ours = self._settings.close != "leave_open" or not self._primaries.were_told
+        while is_ours and (self._is_anybody_unproven() or self._settings.expected is None):
+            begun = self._clock.monotonic()
+            await self._watch.listen(WAITS["boards_settle"].seconds)
+            left = self._left_since(begun, tried)
+            if not left:
+                return
+            tried.update(board.uuid for board in left)
+            self._log.recovery(Symptom.BOARDS_LEFT, Rung.PROVISION_DIRECTLY)
+            await self._provision_ourselves(left)
+
+    def _left_since(self, begun: float, tried: set[bytes]) -> list[HeardBoard]:
+        """Return boards that are on the air, and for which there is no address.
+
+        BlueZ tells old data once more when a scan begins; a board on the air is heard again.
+        """
+        now = self._clock.monotonic()
+        free = self._picture.unprovisioned(now, now - begun - WAITS["stale_report"].seconds)
+        nodes = self._log.nodes.values()
+        passed_over = tried | {node.device_uuid for node in nodes if node.proven}
+        left = [board for board in free if board.uuid not in passed_over]
+        # A board that forgot its address has one that is nobody's now.
+        uuids = {board.uuid for board in left}
+        lacking = self._unaccounted() + sum(node.device_uuid in uuids for node in nodes)
+        return sorted(left, key=lambda board: -board.last_seen_s)[: max(0, lacking)]
 
     # Hearing the boards
 
@@ -201,23 +264,22 @@ class Campaign:
     # Collecting and proving
 
     async def _collect(self) -> None:
-        plan = checked(self._founding.plan)
-        collecting = Collecting(self._context, plan, self._founding.confirm_start)
-        closing = Closing(self._context, collecting, plan.primary)
+        collecting = Collecting(self._context, self._primaries)
+        closing = Closing(self._context, collecting)
+        recovery = Recovery(self._context, self._primaries, self._direct)
         await asyncio.sleep(WAITS["quiet_after_start"].seconds)
         silent_since = self._clock.monotonic()
         while True:
-            device_address = await self._wait_for_primary(plan, silent_since)
+            way = await recovery.way_in(silent_since)
             try:
-                await collecting.over_link(device_address, closing.close)
+                await collecting.over_link(way.device_address, way.primary, closing.close)
                 break
             except BearerError as error:
-                log.info("primary_link_failed", reason=str(error))
+                log.info("proxy_link_failed", reason=str(error))
                 if self.run.state is not RunState.PROVISIONING:
                     silent_since = self._clock.monotonic()
                     await self._log.move(Trigger.LINK_LOST)
         self._quiet_since = await collecting.identify_silent()
-        raise self._verdict()
 
     def _verdict(self) -> RunEnd:
         missing = self._missing()
@@ -227,35 +289,6 @@ class Campaign:
             return RunEnd(Trigger.WINDOW_OPEN, "every board answered")
         total = target(self._settings.expected, len(self._picture.boards))
         return RunEnd(Trigger.SOME_MISSING, summary(missing, max(total, len(self._log.nodes))))
-
-    async def _wait_for_primary(self, plan: Plan, silent_since: float) -> str:
-        founding, restarted = self._founding, False
-
-        def is_end(heard: Advertisement) -> bool:
-            nonlocal restarted
-            restarted = (
-                isinstance(heard.data, UnprovisionedDevice)
-                and founding.board is not None
-                and heard.data.uuid == founding.board.uuid
-            )
-            return restarted or founding.is_node(heard, plan.primary)
-
-        seconds = self._settings.primary_return_s
-        left_s = silent_since + seconds - self._clock.monotonic()
-        found = await self._watch.until(is_end, max(0.0, left_s))
-        if found is None:
-            raise RunEnd(
-                Trigger.PRIMARY_SILENT,
-                f"the Primary Provisioner's proxy could not be reached for {seconds:g} s; "
-                "power-cycle all boards and run again",
-            )
-        if restarted:
-            raise RunEnd(
-                Trigger.PRIMARY_RESTARTED,
-                "the Primary Provisioner restarted and forgot the network; power-cycle all boards "
-                "and run again",
-            )
-        return found.device_address
 
     # The end
 
@@ -271,7 +304,7 @@ class Campaign:
             self._settings.expected,
             len(self._picture.boards),
             strangers=len(self._strangers.taken()),
-            is_complete=self._quiet_since is not None or self._direct.is_complete,
+            is_complete=self._quiet_since is not None or self._is_only_direct(),
             failed=failed,
         )
 
@@ -286,16 +319,17 @@ class Campaign:
     def _is_perhaps_open(self) -> bool:
         """Whether boards may still take others, and should not."""
         is_closed = self.run.window is Window.CLOSED or self._settings.close == "leave_open"
-        return self._boards_were_started() and not is_closed
+        return self._primaries.were_told and not is_closed
 
-    def _boards_were_started(self) -> bool:
-        return self._log.since_info_set is not None and not self._direct.has_begun
+    def _is_only_direct(self) -> bool:
+        """Whether no board was told to provision others."""
+        return self._log.since_info_set is not None and not self._primaries.were_told
 
     def _window_at_last(self) -> dict[str, Any]:
         """Return what there is to say of the join window where no closing says it."""
-        if self._direct.has_begun:
+        if self._is_only_direct():
             return {"window": Window.CLOSED, "window_evidence": NO_PROVISIONER}
-        if not self._boards_were_started() or self.run.window is not None:
+        if not self._primaries.were_told or self.run.window is not None:
             return {}
         left_open = self._settings.close == "leave_open"
         evidence = LEFT_OPEN if left_open else NOT_TOLD
@@ -310,8 +344,7 @@ class Campaign:
         if next_state(self.run.state, trigger) is RunState.PARTIAL and self._is_perhaps_open():
             reason += "; boards may still take others that match"
         changes["reason"] = reason or None
-        has_begun = self._founding.plan is not None or self._direct.has_begun
-        if trigger is not Trigger.ALL_PROVEN and has_begun:
+        if trigger is not Trigger.ALL_PROVEN and self.run.unicast_min is not None:
             changes["missing"] = self._missing()
         await self._log.move(trigger, **changes)
         self._log.publish_nodes()

@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from fastprovd.campaign.ladder import Rung, Symptom
 from fastprovd.campaign.ports import Audience, Store
 from fastprovd.campaign.states import Trigger, next_state
 from fastprovd.clock import Clock
@@ -100,6 +101,12 @@ class RunLog:
         """Tell that something happened."""
         self._log.info(kind, **data)
         self._audience.event(kind, data, self.run.run_id)
+
+    def recovery(self, symptom: Symptom, rung: Rung) -> None:
+        """Tell that a rung of a ladder is tried."""
+        self.event(
+            "recovery", symptom=symptom.name.lower(), rung=rung.name.lower(), what=rung.value
+        )
 
     def broken(self, error: BaseException) -> None:
         """Log an exception that nobody expected, with its traceback."""

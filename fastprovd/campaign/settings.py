@@ -25,7 +25,8 @@ class RunSettings:
 
     `match` is the start of the Device UUIDs to provision, 2..16 octets; `group` is what every
     board subscribes to; `unicast_min`..`unicast_max` bound the addresses handed out; `links` is how
-    many GATT links the adapter bears at once. `allow`, `deny` and `allow_strangers` say which
+    many GATT links the adapter bears at once, `primaries` how many Primary Provisioners there shall
+    be (`None`: as many as suit). `allow`, `deny` and `allow_strangers` say which
     boards are ours, see Inventory; `close` how the boards are stopped from taking more.
 
     Times in seconds: `scan_s`, how long to look for boards before giving up; `primary_return_s`,
@@ -36,6 +37,7 @@ class RunSettings:
 
     method: Method = Method.FAST
     links: int = 5
+    primaries: int | None = None
     expected: int | None = None
     match: bytes = b"\xdd\xdd"
     allow: tuple[str, ...] = ()

@@ -20,15 +20,14 @@ class Trigger(Enum):
     LINK_OPEN = "PB-GATT is open"
     STRANGERS_HEARD = "boards that are not ours would be provisioned too"
     NO_BOARD_LEFT = "no board could be provisioned"
-    BY_OURSELVES = "we provision all boards ourselves"
+    BY_OURSELVES = "we provision boards ourselves"
     ALL_TRIED = "every board was provisioned, or tried in vain"
     NODE_MADE = "the board is a node"
     SESSION_FAILED = "provisioning the board failed"
     STARTED = "the Primary Provisioner took INFO_SET"
     REFUSED = "the Primary Provisioner can not be configured"
-    PRIMARY_BACK = "the Primary Provisioner's proxy is back"
+    PROXY_BACK = "a proxy of the network is back"
     PRIMARY_SILENT = "the Primary Provisioner's proxy can not be reached"
-    PRIMARY_RESTARTED = "the Primary Provisioner restarted and forgot the network"
     SETTLED = "nothing changes any more"
     LINK_LOST = "the link to the Primary Provisioner is lost"
     ASKED = "everybody was asked"
@@ -60,14 +59,17 @@ _STEPS: Final = {
     (_S.CONNECTING, _T.NO_BOARD_LEFT): _S.FAILED,
     (_S.CONNECTING, _T.BY_OURSELVES): _S.PROVISIONING,
     (_S.PROVISIONING, _T.ALL_TRIED): _S.PROVING,
+    (_S.PROVING, _T.BY_OURSELVES): _S.PROVISIONING,
+    (_S.CLOSING, _T.BY_OURSELVES): _S.PROVISIONING,
+    (_S.PROVING, _T.STARTED): _S.PROVISIONING,
+    (_S.PROVING, _T.WINDOW_OPEN): _S.PARTIAL,
     (_S.PROVISIONING_PRIMARY, _T.NODE_MADE): _S.CONFIGURING_PRIMARY,
     (_S.PROVISIONING_PRIMARY, _T.SESSION_FAILED): _S.CONNECTING,
     (_S.CONFIGURING_PRIMARY, _T.STARTED): _S.PROVISIONING,
     (_S.CONFIGURING_PRIMARY, _T.REFUSED): _S.FAILED,
     (_S.CONFIGURING_PRIMARY, _T.STRANGERS_HEARD): _S.FAILED,
-    (_S.PROVISIONING, _T.PRIMARY_BACK): _S.COLLECTING,
+    (_S.PROVISIONING, _T.PROXY_BACK): _S.COLLECTING,
     (_S.PROVISIONING, _T.PRIMARY_SILENT): _S.PARTIAL,
-    (_S.PROVISIONING, _T.PRIMARY_RESTARTED): _S.PARTIAL,
     (_S.COLLECTING, _T.SETTLED): _S.PROVING,
     (_S.COLLECTING, _T.LINK_LOST): _S.PROVISIONING,
     (_S.PROVING, _T.LINK_LOST): _S.PROVISIONING,
@@ -132,10 +134,16 @@ WAITS: Final[Mapping[str, Wait]] = MappingProxyType(
         "quiet_after_start": Wait(
             1.0, "the stale advertisement after INFO_SET lasts 0.4 s; nothing is true before 3 s"
         ),
+        "wake": Wait(
+            12.0, "NODE_ADDR starts the Primary's timer of 10 s, then its proxy is on the air"
+        ),
         "poll": Wait(2.0, "NODE_ADDR_GET every 2 s was always answered"),
         "list": Wait(3.0, "a list of 50 addresses takes 0.14 s, its last repetition 2 s"),
         "list_stuck": Wait(
             30.0, "provisioners take a board within 3 s; one that stays has nobody to take it"
+        ),
+        "stale_report": Wait(
+            1.0, "BlueZ tells what it heard before within the first moment of a scan"
         ),
         "board_quiet": Wait(
             2.5, "a free board advertises every 20 ms; one in a session or a node does not"

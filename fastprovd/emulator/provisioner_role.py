@@ -155,7 +155,9 @@ class ProvisionerRole:
             if self._started_count >= self.max_node_num or len(self._children) >= self.max_node_num:
                 return
             if len(self._queue) >= firmware.UNPROVISIONED_QUEUE:
-                return
+                # The demo adds every device as flushable; a full queue drops its first such entry
+                # (ESP-IDF, esp_ble_mesh_provisioner_add_unprov_dev; the reference is silent).
+                del self._queue[0]
             self._queue.append(device)
             self._started_count += 1
         dev_key = DevKey(self._board.random.randbytes(16))

@@ -34,6 +34,7 @@ class FakeCollecting:
 
     joins: int = 0
     proven: list[float] = field(default_factory=list)
+    sessions: dict[int, ProxySession] = field(default_factory=dict)
 
     def unaccounted(self) -> int:
         return 0
@@ -61,7 +62,9 @@ async def close(
     run_log.mark_info_set(CLOCK.monotonic())
     await run_log.node(PRIMARY, role=NodeRole.PRIMARY_PROVISIONER, proven=True, onoff=True)
     await run_log.node(CHILD, proven=True, onoff=False)
-    closing = Closing(context, cast(Collecting, collecting or FakeCollecting()), PRIMARY)
+    fake = collecting or FakeCollecting()
+    fake.sessions = {PRIMARY: opened.session}
+    closing = Closing(context, cast(Collecting, fake))
     await closing.close(opened.session)
     return run_log.run
 

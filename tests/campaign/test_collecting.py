@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from fastprovd.campaign.air_picture import HeardBoard
 from fastprovd.campaign.collecting import Collecting
 from fastprovd.campaign.planner import SAFE_LIST_ENTRIES, Plan
+from fastprovd.campaign.primaries import Primaries
 from fastprovd.campaign.proxy_session import ProxySession
 from fastprovd.campaign.settings import RunSettings
 from fastprovd.campaign.shares import Share
@@ -19,6 +21,7 @@ from fastprovd.campaign.states import WAITS
 from fastprovd.clock import SystemClock
 from fastprovd.errors import ConnectionLost, DeviceNotFound
 from fastprovd.mesh.beacons import Advertisement, NetworkIdentity, UnprovisionedDevice
+from fastprovd.mesh.models.configuration_states import NodeIdentitySet, NodeIdentityStatus
 from fastprovd.mesh.models.fast_provisioning import NodeAddrGet, NodeAddrStatus
 from fastprovd.mesh.models.generic_onoff import OnOffGet
 from fastprovd.records import NodeRole, ParentSource, Run, RunState
@@ -60,7 +63,7 @@ def _proxy(number: int) -> Advertisement:
 
 
 async def _nothing_to_do(_: ProxySession) -> None:
-    """The Primary has told that it took INFO_SET, and its link is not used afterwards."""
+    """The link is not used afterwards."""
 
 
 class Scene:
@@ -79,6 +82,7 @@ class Scene:
     ) -> None:
         self.primary = FakeNode(PRIMARY)
         self.primary.answers[NodeAddrGet] = lambda _: self._list()
+        self.primary.answers[NodeIdentitySet] = lambda _: NodeIdentityStatus(0, 0, 0)
         self.mesh = FakeMesh(self.primary, *(FakeNode(address) for address in addresses))
         self._lists = list(lists)
         self.store = FakeStore()
@@ -93,7 +97,10 @@ class Scene:
         self.picture, self.watch, self.log = context.picture, context.watch, context.log
         self.top = context.top
         self.log.mark_info_set(CLOCK.monotonic())
-        self.collecting = Collecting(context, Plan(PRIMARY, SHARE, 1), _nothing_to_do)
+        primaries = Primaries(context)
+        primaries.add(Plan(PRIMARY, SHARE, 1), HeardBoard(UUID, PRIMARY_AT, -40, 0.0))
+        primaries.nodes[PRIMARY].is_started = True
+        self.collecting = Collecting(context, primaries)
 
     async def collect(self) -> None:
         """Be where a run is when it has found its Primary again, and collect."""
@@ -103,7 +110,7 @@ class Scene:
             device_uuid=_uuid(1),
             device_address=PRIMARY_AT,
         )
-        await self.collecting.over_link(PRIMARY_AT, _nothing_to_do)
+        await self.collecting.over_link(PRIMARY_AT, PRIMARY, _nothing_to_do)
 
     def polls(self) -> list[float]:
         """Return when the list was asked for."""
@@ -203,7 +210,7 @@ def test_a_list_that_may_be_long_is_not_asked_for(run_virtual: RunVirtual[Any]) 
     """Beyond the safe length its answer would kill the Primary; nothing else is left out."""
 
     async def main() -> None:
-        settings = RunSettings(expected=SAFE_LIST_ENTRIES + 1)
+        settings = RunSettings(expected=1 + SAFE_LIST_ENTRIES + 1)
         scene = Scene(*CHILDREN, lists=[tuple(CHILDREN)], settings=settings)
         await scene.collect()
         assert scene.polls() == []
@@ -216,7 +223,7 @@ def test_boards_that_are_still_free_can_not_be_listed(run_virtual: RunVirtual[An
     """The same number of boards, one of them seen unprovisioned: the list is short enough."""
 
     async def main() -> None:
-        settings = RunSettings(expected=SAFE_LIST_ENTRIES + 1)
+        settings = RunSettings(expected=1 + SAFE_LIST_ENTRIES + 1)
         airs = [[(0.0, _free(2))], [(0.1 * step, _free(2)) for step in range(30)]]
         scene = Scene(*CHILDREN, lists=[tuple(CHILDREN)], settings=settings, airs=airs)
         await scene.watch.listen(0.05)
@@ -302,7 +309,7 @@ def test_a_lost_link_is_noticed_between_two_polls(run_virtual: RunVirtual[Any]) 
         assert not scene.bearer.is_scanning
         assert CHILDREN[0] in scene.log.nodes
         await scene.log.change(state=RunState.PROVISIONING)
-        await scene.collecting.over_link(PRIMARY_AT, _nothing_to_do)
+        await scene.collecting.over_link(PRIMARY_AT, PRIMARY, _nothing_to_do)
         assert scene.proven() == {PRIMARY, *CHILDREN[:2]}
 
     run_virtual(main())

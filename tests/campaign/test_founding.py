@@ -1,96 +1,122 @@
-"""INFO_SET is sent until the board has told that it took it; test_run.py has the rest."""
+"""Several Primaries, a spare proxy, and boards that only other boards hear."""
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from bleak.exc import BleakDBusError
 
-from fastprovd.campaign.founding import Founding
-from fastprovd.campaign.planner import plan_run
-from fastprovd.clock import SystemClock
-from fastprovd.errors import ConnectionLost
-from fastprovd.mesh.models.fast_provisioning import InfoSet, InfoStatus
-from fastprovd.mesh.models.fast_provisioning_info import SUCCEEDED
-from fastprovd.records import Run, RunState
-from tests.conftest import RunVirtual
-from tests.support.context import context_of
-from tests.support.fake_mesh import PRIMARY, FakeNode, Talk, talk
-from tests.support.scene import Listener
+from fastprovd.bearers.adapter import MAX_LINKS
+from fastprovd.campaign.settings import Method, RunSettings
+from fastprovd.emulator.bluez_adapter import FAILED
+from fastprovd.emulator.hosts import Flaws, Host
+from fastprovd.records import NodeRole, RunState, Window
+from tests.support.scene import Scene, device_address, scene
 
-CLOCK = SystemClock()
-ALREADY = InfoStatus(0x40, b"\x04")
+RunVirtual = Callable[[Coroutine[Any, Any, Any]], Any]
+PERFECT = Flaws.none()
 
 
-def founding(t: Talk) -> tuple[Founding, Listener]:
-    """Be where a run is when the link went before INFO_STATUS came."""
-    listener = Listener()
-    run = Run("r-test", RunState.COLLECTING, CLOCK.utc_now(), match=b"\xdd\xdd")
-    made = Founding(context_of(run, listener=listener, top=t.top))
-    made.plan = plan_run(7, PRIMARY, 0x7FFF, []).plans[0]
-    return made, listener
+def primaries_of(s: Scene) -> list[int]:
+    """Return the addresses of the boards that are Primary Provisioners."""
+    return sorted(a for a, board in s.true_nodes().items() if board.is_primary)
 
 
-def test_a_start_without_an_answer_is_confirmed(run_virtual: RunVirtual[Any]) -> None:
-    """The next link asks once more; a board that had begun says so, and is asked no more."""
+@pytest.mark.parametrize("primaries", [2, 3])
+def test_several_primaries_share_the_work(run_virtual: RunVirtual, primaries: int) -> None:
+    """All are told, all end known and proven, every share was used by its own only."""
 
     async def main() -> None:
-        board = FakeNode(PRIMARY)
-        board.answers[InfoSet] = lambda _: ALREADY
-        async with talk(board) as t:
-            made, listener = founding(t)
-            await made.confirm_start(t.session)
-            await made.confirm_start(t.session)
-            assert len(board.heard) == 1
-            assert [kind for kind, _ in listener.events] == ["fast_provisioning_started"]
+        settings = RunSettings(expected=20, primaries=primaries)
+        async with scene(20, 4, host=Host.NIMBLE, flaws=PERFECT, settings=settings) as s:
+            run = await s.campaign.execute()
+            s.check_against_truth(run)
+            told = [
+                n.address
+                for n in s.listener.nodes.values()
+                if n.role is NodeRole.PRIMARY_PROVISIONER
+            ]
+            assert sorted(told) == primaries_of(s) == list(range(0x0002, 0x0002 + primaries))
+            assert all(s.true_nodes()[address].children for address in told)
 
     run_virtual(main())
 
 
-def test_a_start_that_was_lost_is_made_good(run_virtual: RunVirtual[Any]) -> None:
-    """A board that never heard INFO_SET begins now, and the clocks count from here."""
+def test_no_more_primaries_than_links(run_virtual: RunVirtual) -> None:
+    """An adapter that bears one link gets one Primary, whatever was asked."""
 
     async def main() -> None:
-        board = FakeNode(PRIMARY)
-        board.answers[InfoSet] = lambda _: SUCCEEDED
-        async with talk(board) as t:
-            made, _ = founding(t)
-            made._log.mark_info_set(CLOCK.monotonic())
-            await asyncio.sleep(5)
-            await made.confirm_start(t.session)
-            assert len(board.heard) == 1
-            assert made._log.since_info_set is not None
-            assert made._log.since_info_set < 5
+        settings = RunSettings(expected=5, primaries=3, links=1)
+        async with scene(5, 4, flaws=PERFECT, settings=settings, links=1) as s:
+            run = await s.campaign.execute()
+            assert run.state is RunState.DONE
+            assert primaries_of(s) == [0x0002]
 
     run_virtual(main())
 
 
-def test_a_start_over_a_lost_link_is_not_confirmed(run_virtual: RunVirtual[Any]) -> None:
-    """The next link asks again."""
+def test_a_primary_that_can_not_be_made_is_done_without(run_virtual: RunVirtual) -> None:
+    """The first board can be reached, then nobody for a while: it is the one Primary."""
 
     async def main() -> None:
-        board = FakeNode(PRIMARY)
-        async with talk(board) as t:
-            made, _ = founding(t)
-            t.session.lost.set()
-            with pytest.raises(ConnectionLost):
-                await made.confirm_start(t.session)
-            assert board.heard == []
+        async with scene(4, 4, flaws=PERFECT, settings=RunSettings(expected=4, primaries=2)) as s:
+            refused = BleakDBusError(FAILED, ["le-connection-abort-by-local"])
+            s.adapter.fail_connects.extend([None, None, *[refused] * 18])
+            run = await s.campaign.execute()
+            assert primaries_of(s) == [0x0002]
+            assert run.proven == 4
+            warned = [data["reason"] for kind, data in s.listener.events if kind == "warning"]
+            assert any("no board could be made the Primary" in reason for reason in warned)
 
     run_virtual(main())
 
 
-def test_a_board_that_refuses_is_told_of(run_virtual: RunVirtual[Any]) -> None:
-    """What it has is collected all the same."""
+def test_with_one_primary_a_spare_is_a_plain_node(run_virtual: RunVirtual) -> None:
+    """It is provisioned before the start, proven, and its proxy stays on the air."""
 
     async def main() -> None:
-        board = FakeNode(PRIMARY)
-        board.answers[InfoSet] = lambda _: InfoStatus(0x40, b"\x01")
-        async with talk(board) as t:
-            made, listener = founding(t)
-            await made.confirm_start(t.session)
-            ((kind, data),) = listener.events
-            assert (kind, data["about"]) == ("warning", "INFO_SET")
+        async with scene(6, 4, flaws=PERFECT, settings=RunSettings(expected=6)) as s:
+            run = await s.campaign.execute()
+            assert run.state is RunState.DONE
+            spare = [
+                n for n in s.listener.nodes.values() if n.provisioned_by == s.top.stack.address
+            ]
+            assert sorted(n.role for n in spare) == [NodeRole.NODE, NodeRole.PRIMARY_PROVISIONER]
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("host", [Host.BLUEDROID, Host.NIMBLE], ids=lambda host: host.name)
+def test_nodes_of_ours_provision_who_we_do_not_hear(run_virtual: RunVirtual, host: Host) -> None:
+    """The boards beyond our reach are provisioned by those at its edge, known, proven, closed."""
+
+    async def main() -> None:
+        settings = RunSettings(expected=12, method=Method.AUTO, scan_s=5.0)
+        async with scene(12, 4, host=host, flaws=PERFECT, settings=settings) as s:
+            for number in range(6, 13):
+                s.air.set_reach(device_address(number), "hci0", None)
+            run = await s.campaign.execute()
+            assert run.state is RunState.DONE, run.reason
+            assert (run.heard, run.proven) == (5, 12)
+            assert run.window is Window.CLOSED
+            s.check_against_truth(run)
+            taken = [r for r in s.store.reserved_addresses() if r.run_id == run.run_id]
+            assert len(taken) == 1 + len(primaries_of(s))
+
+    run_virtual(main())
+
+
+def test_three_hundred_boards(run_virtual: RunVirtual) -> None:
+    """We provision all of them, with as many links as the adapter bears."""
+
+    async def main() -> None:
+        settings = RunSettings(expected=300, method=Method.AUTO, links=MAX_LINKS)
+        async with scene(300, 4, flaws=Flaws(), settings=settings) as s:
+            run = await s.campaign.execute()
+            assert run.state is RunState.DONE, run.reason
+            assert run.proven == 300
+            assert len(set(s.true_nodes())) == 300
 
     run_virtual(main())

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from fastprovd.campaign.settings import RunSettings
+from fastprovd.campaign.settings import Close, RunSettings
 from fastprovd.campaign.verdict import SILENT, UNPROVISIONED
 from fastprovd.emulator.air import Reach
 from fastprovd.emulator.hosts import Flaws, Host
 from fastprovd.errors import StoreError
-from fastprovd.records import AddressRange, NodeRole, ParentSource, Run, RunState
+from fastprovd.records import AddressRange, NodeRole, ParentSource, Run, RunState, Window
 from tests.support.scene import Scene, device_address, scene
 
 RunVirtual = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -26,6 +26,11 @@ def _states(scene: Scene) -> list[RunState]:
         if not states or states[-1] is not run.state:
             states.append(run.state)
     return states
+
+
+def recovery_of(scene: Scene) -> list[str]:
+    """Return the rungs that were tried, in order."""
+    return [data["rung"] for kind, data in scene.listener.events if kind == "recovery"]
 
 
 @pytest.mark.parametrize("host", [Host.BLUEDROID, Host.NIMBLE], ids=lambda host: host.name)
@@ -154,15 +159,23 @@ def test_silent_board_is_named_by_address_and_device(run_virtual: RunVirtual) ->
     run_virtual(main())
 
 
-def test_board_out_of_everybodys_reach_is_missing_by_uuid(run_virtual: RunVirtual) -> None:
-    """The adapter hears it, no provisioner does: partial, with its UUID and why."""
+@pytest.mark.parametrize("close", ["suspend", "leave_open"])
+def test_board_out_of_the_provisioners_reach(run_virtual: RunVirtual, close: Close) -> None:
+    """We provision it, once the others have stopped; if they may go on, it is missing by UUID."""
 
     async def main() -> None:
-        async with scene(4, 1, flaws=PERFECT) as s:
-            for number in (1, 2, 3):
-                s.air.set_reach(device_address(number), device_address(4), None)
-            lonely = s.air.board(device_address(4))
+        settings = RunSettings(expected=5, close=close)
+        async with scene(5, 1, flaws=PERFECT, settings=settings) as s:
+            lonely = max(s.air.boards, key=lambda b: -s.air.adapter().rssi_dbm(b.device_address))
+            for board in s.air.boards:
+                if board is not lonely:
+                    s.air.set_reach(board.device_address, lonely.device_address, None)
             run = await s.campaign.execute()
+            if close == "suspend":
+                assert run.state is RunState.DONE
+                assert s.listener.nodes[lonely.unicast_address or 0].proven
+                assert "provision_directly" in recovery_of(s)
+                return
             assert lonely.unicast_address is None
             assert run.state is RunState.PARTIAL
             assert [(b.device_uuid, b.reason) for b in run.missing] == [
@@ -263,15 +276,16 @@ def test_used_up_addresses_fail_before_anything_is_sent(run_virtual: RunVirtual)
     run_virtual(main())
 
 
-def test_primary_that_restarts_ends_the_run_by_name(run_virtual: RunVirtual) -> None:
-    """A power cut at the Primary: it is heard unprovisioned, and the run says what to do."""
+def test_primary_that_restarts_is_replaced(run_virtual: RunVirtual) -> None:
+    """A power cut at the Primary: the spare's proxy is the way in, and we provision it anew."""
 
     async def main() -> None:
         async with scene(5, 2, flaws=PERFECT) as s:
             run = asyncio.create_task(s.campaign.execute())
             await s.listener.reached(RunState.PROVISIONING)
             await asyncio.sleep(2.0)
-            primary = s.true_nodes()[s.campaign.run.primary or 0]
+            first = s.campaign.run.primary or 0
+            primary = s.true_nodes()[first]
             primary.power_off()
             # Nobody may take it, so that it stays unprovisioned.
             for board in s.air.boards:
@@ -280,27 +294,50 @@ def test_primary_that_restarts_ends_the_run_by_name(run_virtual: RunVirtual) -> 
             await asyncio.sleep(1.0)
             primary.power_on()
             end = await run
-            assert end.state is RunState.PARTIAL
-            assert end.reason is not None
-            assert "restarted and forgot the network" in end.reason
+            assert end.state is RunState.DONE, end.reason
+            assert recovery_of(s)[:2] == ["another_proxy", "wake_primary"]
+            assert primary.unicast_address != first
+            assert s.listener.nodes[primary.unicast_address or 0].proven
+            assert not s.listener.nodes[first].proven
+            assert end.window is Window.CLOSED
 
     run_virtual(main())
 
 
-def test_primary_that_is_gone_ends_the_run_in_time(run_virtual: RunVirtual) -> None:
-    """A Primary that never comes back is given up after its deadline."""
+def test_primary_that_is_gone_is_missing_alone(run_virtual: RunVirtual) -> None:
+    """A Primary that never comes back is given up after its deadline; the others are proven."""
 
     async def main() -> None:
-        settings = RunSettings(expected=3, primary_return_s=40.0)
-        async with scene(3, 2, flaws=PERFECT, settings=settings) as s:
+        settings = RunSettings(expected=5, primary_return_s=40.0)
+        async with scene(5, 2, flaws=PERFECT, settings=settings) as s:
             run = asyncio.create_task(s.campaign.execute())
             await s.listener.reached(RunState.PROVISIONING)
             await asyncio.sleep(1.0)
             s.true_nodes()[s.campaign.run.primary or 0].power_off()
             end = await run
             assert end.state is RunState.PARTIAL
+            assert [board.address for board in end.missing] == [end.primary]
+            assert end.proven == 4
+            assert end.window is Window.CLOSED
+
+    run_virtual(main())
+
+
+def test_without_any_proxy_the_run_ends_in_time(run_virtual: RunVirtual) -> None:
+    """The only Primary is gone and there is no other way in: partial, with what to do."""
+
+    async def main() -> None:
+        settings = RunSettings(expected=2, primary_return_s=40.0)
+        async with scene(2, 2, flaws=PERFECT, settings=settings) as s:
+            run = asyncio.create_task(s.campaign.execute())
+            await s.listener.reached(RunState.PROVISIONING)
+            await asyncio.sleep(8.0)
+            s.true_nodes()[s.campaign.run.primary or 0].power_off()
+            end = await run
+            assert end.state is RunState.PARTIAL
             assert end.reason is not None
             assert "could not be reached for 40 s" in end.reason
+            assert end.elapsed_s < 120.0
 
     run_virtual(main())
 

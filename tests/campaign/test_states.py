@@ -35,7 +35,7 @@ def test_the_straight_way_is_in_the_table() -> None:
         Trigger.LINK_OPEN,
         Trigger.NODE_MADE,
         Trigger.STARTED,
-        Trigger.PRIMARY_BACK,
+        Trigger.PROXY_BACK,
         Trigger.SETTLED,
         Trigger.ALL_PROVEN,
     ):

@@ -1,0 +1,153 @@
+"""Finding a way into a network whose Primary Provisioners stay silent, rung by rung."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from fastprovd.campaign.context import RunContext
+from fastprovd.campaign.direct import Direct
+from fastprovd.campaign.ladder import LADDERS, Rung, Symptom
+from fastprovd.campaign.primaries import Primaries
+from fastprovd.campaign.proxy_session import ProxySession, proxy_session
+from fastprovd.campaign.states import WAITS, RunEnd, Trigger
+from fastprovd.errors import BearerError
+from fastprovd.mesh.beacons import Advertisement
+from fastprovd.mesh.models.fast_provisioning import NodeAddr
+
+log = structlog.get_logger()
+
+# Proxies to try, the most heard first; each that is gone costs 16 s.
+_PROXIES_TRIED: Final = 4
+_REPETITIONS: Final = 3
+# What arrives at a Primary with less than 3 came straight from us; through a proxy it needs more.
+_TTL: Final = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A proxy of our network: of the Primary `primary`, or of a node that is none."""
+
+    device_address: str
+    primary: int | None
+
+
+class Recovery:
+    """Waits for a Primary, and climbs the ladder of a silent one when that takes too long."""
+
+    def __init__(self, context: RunContext, primaries: Primaries, direct: Direct) -> None:
+        self._context = context
+        self._settings = context.settings
+        self._log = context.log
+        self._picture = context.picture
+        self._watch = context.watch
+        self._clock = context.clock
+        self._primaries = primaries
+        self._direct = direct
+        self._restarted: set[int] = set()
+        self._rungs: Mapping[Rung, Callable[[], Awaitable[Way | None]]] = {
+            Rung.ANOTHER_PROXY: self._another_proxy,
+            Rung.SPARE_PROXY: self._spare_proxy,
+        }
+
+    async def way_in(self, silent_since: float) -> Way:
+        """Return a way into the network; raises RunEnd when there is none."""
+        seconds = self._settings.primary_return_s
+        left_s = silent_since + seconds - self._clock.monotonic()
+        way = await self._primary(max(0.0, left_s))
+        if way is not None:
+            return way
+        for rung in LADDERS[Symptom.PRIMARY_SILENT].rungs:
+            climb = self._rungs.get(rung)
+            if climb is None:
+                continue  # done over the way that an earlier one finds
+            self._log.recovery(Symptom.PRIMARY_SILENT, rung)
+            way = await climb()
+            if way is not None:
+                return way
+        raise RunEnd(Trigger.PRIMARY_SILENT, self._reason(seconds))
+
+    def _reason(self, seconds: float) -> str:
+        if self._are_all_restarted():
+            return (
+                "the Primary Provisioner restarted and forgot the network, and no other proxy is "
+                "on the air; power-cycle all boards and run again"
+            )
+        return (
+            f"the Primary Provisioner's proxy could not be reached for {seconds:g} s, and no other "
+            "is on the air; power-cycle all boards and run again"
+        )
+
+    def _are_all_restarted(self) -> bool:
+        return self._restarted.issuperset(self._primaries.nodes)
+
+    async def _primary(self, seconds: float) -> Way | None:
+        """Wait for any Primary; not for those that restarted."""
+
+        def is_end(heard: Advertisement) -> bool:
+            restarted = self._primaries.restarted(heard)
+            if restarted is not None:
+                self._restarted.add(restarted)
+            return self._are_all_restarted() or self._primaries.advertised(heard) is not None
+
+        found = await self._watch.until(is_end, seconds)
+        if found is None:
+            return None
+        address = self._primaries.advertised(found)
+        return None if address is None else Way(found.device_address, address)
+
+    # The rungs
+
+    async def _another_proxy(self) -> Way | None:
+        """Try the proxies on the air that are no Primary's, and wake a Primary through them."""
+        begun = self._clock.monotonic()
+        await self._watch.listen(WAITS["quiet_air"].seconds)
+        for device_address in self._picture.proxies_since(begun)[:_PROXIES_TRIED]:
+            way = await self._through(device_address)
+            if way is not None:
+                return way
+        return None
+
+    async def _spare_proxy(self) -> Way | None:
+        """Provision a board that nobody took, and go on through its proxy."""
+        now = self._clock.monotonic()
+        free = self._picture.unprovisioned(now, WAITS["board_gone"].seconds)
+        spare = max(free, key=lambda board: board.rssi_dbm, default=None)
+        if spare is None:
+            return None
+        await self._direct.reserve(1)
+        await self._direct.provision([spare])
+        if spare.uuid in self._direct.failed:
+            return None
+        return await self._through(spare.device_address)
+
+    async def _through(self, device_address: str) -> Way | None:
+        try:
+            async with (
+                self._context.bearer.proxy_link(device_address) as link,
+                proxy_session(link, self._context.top, self._clock) as session,
+            ):
+                async with asyncio.timeout(WAITS["configuration"].seconds):
+                    address = await session.server_address
+                return await self._wake(session, address) or Way(device_address, None)
+        except (BearerError, TimeoutError) as error:
+            log.info("proxy_not_usable", address=device_address, reason=str(error))
+            return None
+
+    async def _wake(self, session: ProxySession, known: int) -> Way | None:
+        """Start the timers of the Primaries; what NODE_ADDR carries gets into their lists."""
+        asleep = [address for address in self._primaries.nodes if address not in self._restarted]
+        if not asleep:
+            return None
+        self._log.recovery(Symptom.PRIMARY_SILENT, Rung.WAKE_PRIMARY)
+        for _ in range(_REPETITIONS):
+            for address in asleep:
+                await session.send(
+                    NodeAddr((known,)), dst=address, key=self._context.app_key, ttl=_TTL
+                )
+            await asyncio.sleep(WAITS["stop_repetition"].seconds)
+        return await self._primary(WAITS["wake"].seconds)

@@ -1,0 +1,58 @@
+"""Taking unicast addresses for good, before the first of them is offered to anybody."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from fastprovd.campaign.context import RunContext
+from fastprovd.campaign.planner import RunPlan, free_block, plan_run
+from fastprovd.campaign.states import RunEnd, Trigger
+from fastprovd.errors import LocalProtocolError
+from fastprovd.records import AddressRange
+
+Choose = Callable[[int, int, Sequence[AddressRange]], tuple[int, int]]
+
+
+class Reservations:
+    """What a run takes of [mesh] unicast_min..unicast_max; the Run has the lowest and highest."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._settings = context.settings
+        self._store = context.store
+        self._log = context.log
+
+    async def plan(self, boards: int, primaries: int) -> RunPlan:
+        """Take addresses for so many Primaries and what they hand out; raises RunEnd."""
+        plans: list[RunPlan] = []
+
+        def choose(low: int, high: int, taken: Sequence[AddressRange]) -> tuple[int, int]:
+            plans.append(plan_run(boards, low, high, taken, primaries=primaries))
+            return plans[-1].reserved
+
+        await self._take(choose, "fast provisioning")
+        return plans[-1]
+
+    async def block(self, size: int, least: int, above: int = 0) -> range:
+        """Take `size` addresses in a row, or at least so many, beyond `above`; raises RunEnd."""
+        first, last = await self._take(
+            lambda low, high, taken: free_block(size, least, max(low, above + 1), high, taken),
+            "direct provisioning",
+        )
+        return range(first, last + 1)
+
+    async def _take(self, choose: Choose, purpose: str) -> tuple[int, int]:
+        settings, run = self._settings, self._log.run
+        taken = await asyncio.to_thread(self._store.reserved_addresses)
+        try:
+            first, last = choose(settings.unicast_min, settings.unicast_max, taken)
+        except LocalProtocolError as error:
+            raise RunEnd(Trigger.NO_BOARD_LEFT, str(error)) from error
+        await asyncio.to_thread(
+            self._store.reserve_addresses, AddressRange(first, last, run.run_id, purpose)
+        )
+        await self._log.change(
+            unicast_min=min(first, run.unicast_min or first),
+            unicast_max=max(last, run.unicast_max or last),
+        )
+        return first, last
