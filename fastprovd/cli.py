@@ -15,7 +15,7 @@ from typing import Final, NoReturn
 from urllib.parse import urlsplit
 
 from fastprovd import __version__, config_text, logs
-from fastprovd.config import DEFAULT_PATH, Config, load
+from fastprovd.config import DEFAULT_PATH, MAX_LINKS, Config, load
 from fastprovd.errors import (
     AccessError,
     BearerError,
@@ -93,6 +93,7 @@ _ERROR_EXITS: Final[tuple[tuple[type[Exception], Exit], ...]] = (
     (OSError, Exit.IO),
 )
 _MAX_BOARDS: Final = 300
+_MAX_PLANNED: Final = 10_000
 _MAX_SPEED: Final = 1000.0
 
 
@@ -153,6 +154,24 @@ def _provision(options: argparse.Namespace) -> int:
     with reporting(sys.stdout, as_json=options.json) as reporter:
         run = asyncio.run(provision(config, options.expected, reporter, method=options.method))
     return RUN_EXITS[run.state]
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from fastprovd.foreground import show_plan
+
+    show_plan(
+        _foreground(options),
+        options.boards,
+        sys.stdout,
+        as_json=options.json,
+        expected=options.expected,
+        method=options.method,
+        primaries=options.primaries,
+        links=options.links,
+        unicast_min=options.unicast_min,
+        unicast_max=options.unicast_max,
+    )
+    return Exit.OK
 
 
 def _nodes(options: argparse.Namespace) -> int:
@@ -273,6 +292,9 @@ def _parser() -> argparse.ArgumentParser:
         help="number of boards, the Primary Provisioner too",
     )
     _add_method(provision, None, "the configuration's")
+    _add_plan_options(
+        add("plan", _plan, "tell what a run will come to, and why", configured, json_lines)
+    )
     add("nodes", _nodes, "list the nodes that are known", configured, json_lines)
     onoff = add("onoff", _onoff, "switch a node, a group of nodes, or all", configured)
     onoff.add_argument(
@@ -303,6 +325,40 @@ def _add_method(command: argparse.ArgumentParser, default: str | None, shown: st
         help="fast: boards provision each other; direct: the gateway provisions each board itself; "
         f"auto: whatever is faster (default: {shown})",
     )
+
+
+def _add_plan_options(plan: argparse.ArgumentParser) -> None:
+    plan.add_argument(
+        "--boards",
+        type=_count(_MAX_PLANNED),
+        required=True,
+        metavar="N",
+        help=f"number of boards that are heard, the Primaries too, 1..{_MAX_PLANNED}",
+    )
+    plan.add_argument(
+        "--expected",
+        type=_count(_MAX_PLANNED),
+        metavar="N",
+        help="number of boards in all, if more than are heard (default: the configuration's)",
+    )
+    _add_method(plan, None, "the configuration's")
+    for name, metavar, text in (
+        ("primaries", "K", "number of Primary Provisioners"),
+        ("links", "L", "GATT links at once"),
+    ):
+        plan.add_argument(
+            f"--{name}",
+            type=_count(MAX_LINKS),
+            metavar=metavar,
+            help=f"{text}, 1..{MAX_LINKS} (default: the configuration's)",
+        )
+    for name, text in (("min", "first"), ("max", "last")):
+        plan.add_argument(
+            f"--unicast-{name}",
+            type=_node_address,
+            metavar="ADDR",
+            help=f"{text} address that boards may get (default: the configuration's)",
+        )
 
 
 def _add_demo_options(demo: argparse.ArgumentParser) -> None:

@@ -21,6 +21,7 @@ from fastprovd.mesh import addresses
 from fastprovd.mesh.device_uuids import BOARD_PATTERN, parse_board
 
 DEFAULT_PATH: Final = Path("/etc/fastprovd/fastprovd.toml")
+MAX_LINKS: Final = 32
 
 _GATEWAY_ID: Final = r"[a-z0-9_-]{1,32}"
 _TOPIC: Final = r"[^/+#\x00]+(/[^/+#\x00]+)*"
@@ -110,7 +111,7 @@ class BluetoothConfig:
         "GATT links at once, those included that BlueZ is still hanging up. Some adapters bear "
         "only 3, others 10 and more.",
         low=1,
-        high=32,
+        high=MAX_LINKS,
     )
 
 
@@ -191,6 +192,15 @@ class RunConfig:
         sample=20,
         low=1,
         high=addresses.UNICAST_MAX,
+    )
+    primaries: int | None = setting(
+        None,
+        "Primary Provisioners of a run, at most max_links: each is connected while addresses are "
+        "collected. Default: 1 below 20 boards, from then on 2, or as many as keep each list short "
+        "enough to be read.",
+        sample=2,
+        low=1,
+        high=MAX_LINKS,
     )
     scan_timeout_s: float = setting(
         30.0, "How long to wait for the first board that matches.", low=1, high=3600
@@ -357,6 +367,12 @@ def _broken_rules(config: Config) -> Iterator[Problem]:
                 f"mesh.allow[{number}]",
                 f"no Device UUID of {entry} begins with mesh.match {mesh.match.hex()}",
             )
+    if (config.run.primaries or 1) > config.bluetooth.max_links:
+        yield Problem(
+            "run.primaries",
+            f"{config.run.primaries} need as many links, and [bluetooth] max_links is "
+            f"{config.bluetooth.max_links}",
+        )
     if mqtt.password_file is not None and not mqtt.username:
         yield Problem("mqtt.username", "a password needs a user name")
     if (tls.cert is None) != (tls.key is None):

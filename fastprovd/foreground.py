@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, TextIO
 
+from fastprovd.campaign.forecast import forecast
 from fastprovd.campaign.inventory import Inventory
 from fastprovd.campaign.memberships import all_memberships
 from fastprovd.campaign.ports import Bearer
@@ -23,10 +24,12 @@ from fastprovd.console import (
     write_line,
 )
 from fastprovd.daemon import on_signals, published
-from fastprovd.gateway import Gateway, Radio, bluetooth, open_gateway
+from fastprovd.errors import ConfigError, LocalProtocolError
+from fastprovd.gateway import Gateway, Radio, bluetooth, open_gateway, run_settings
 from fastprovd.mesh.beacons import Advertisement, NetworkIdentity, UnprovisionedDevice
+from fastprovd.plan_text import plan_lines, plan_to_json
 from fastprovd.publish.messages import groups_to_json, node_to_json
-from fastprovd.records import Membership, Node, Run
+from fastprovd.records import AddressRange, Membership, Node, Run
 from fastprovd.store.database import DATABASE_NAME
 from fastprovd.store.state import StateStore
 
@@ -143,6 +146,32 @@ def list_nodes(config: Config, stream: TextIO, *, as_json: bool) -> None:
             write_line(stream, line)
     else:
         write_line(stream, f"No node is known in {config.state.directory}.")
+
+
+def show_plan(
+    config: Config, boards: int, stream: TextIO, *, as_json: bool, **overrides: Any
+) -> None:
+    """Write what a run over `boards` boards comes to, without state directory or radio.
+
+    Addresses that an existing state directory has used are not planned again.
+
+    Raises:
+        ConfigError: too few addresses are left.
+        StoreError: the state directory can not be read.
+    """
+    taken: Sequence[AddressRange] = ()
+    if (config.state.directory / DATABASE_NAME).exists():
+        with StateStore(config.state.directory) as store:
+            taken = store.reserved_addresses()
+    try:
+        planned = forecast(run_settings(config, **overrides), boards, taken)
+    except LocalProtocolError as error:
+        raise ConfigError([str(error)]) from error
+    if as_json:
+        write_line(stream, json.dumps(plan_to_json(planned)))
+        return
+    for line in plan_lines(planned):
+        write_line(stream, line)
 
 
 async def scan(config: Config, seconds: float, stream: TextIO, radio: Radio | None = None) -> None:

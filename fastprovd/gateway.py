@@ -66,6 +66,33 @@ class Radio(Bearer, Protocol):
         ...
 
 
+def run_settings(config: Config, **overrides: Any) -> RunSettings:
+    """Return the configured settings of a run; an override that is `None` changes nothing."""
+    mesh, run = config.mesh, config.run
+    settings = RunSettings(
+        method=Method(run.method),
+        links=config.bluetooth.max_links,
+        primaries=run.primaries,
+        expected=run.expected,
+        match=mesh.match,
+        allow=mesh.allow,
+        deny=mesh.deny,
+        allow_strangers=mesh.allow_strangers,
+        group=mesh.group,
+        unicast_min=mesh.unicast_min,
+        unicast_max=mesh.unicast_max,
+        scan_s=run.scan_timeout_s,
+        primary_return_s=run.proxy_timeout_s,
+        settle_s=run.settle_s,
+        run_s=run.run_timeout_s,
+        close=run.close,
+    )
+    given = {name: value for name, value in overrides.items() if value is not None}
+    if "method" in given:
+        given["method"] = Method(given["method"])
+    return replace(settings, **given)
+
+
 class Gateway:
     """Our network, and the only way to its boards; use it through `open_gateway`.
 
@@ -131,28 +158,7 @@ class Gateway:
 
     def settings(self, **overrides: Any) -> RunSettings:
         """Return the configured settings of a run; an override that is `None` changes nothing."""
-        mesh, run = self.config.mesh, self.config.run
-        settings = RunSettings(
-            method=Method(run.method),
-            links=self.config.bluetooth.max_links,
-            expected=run.expected,
-            match=mesh.match,
-            allow=mesh.allow,
-            deny=mesh.deny,
-            allow_strangers=mesh.allow_strangers,
-            group=mesh.group,
-            unicast_min=mesh.unicast_min,
-            unicast_max=mesh.unicast_max,
-            scan_s=run.scan_timeout_s,
-            primary_return_s=run.proxy_timeout_s,
-            settle_s=run.settle_s,
-            run_s=run.run_timeout_s,
-            close=run.close,
-        )
-        given = {name: value for name, value in overrides.items() if value is not None}
-        if "method" in given:
-            given["method"] = Method(given["method"])
-        return replace(settings, **given)
+        return run_settings(self.config, **overrides)
 
     def prepare_run(self, settings: RunSettings) -> Campaign:
         """Make the next run, which from now on is the current one; then `execute` it.

@@ -88,6 +88,11 @@ def test_only_done_is_success() -> None:
         ("provision",),
         ("provision", "--expected", "0"),
         ("provision", "--expected", "many"),
+        ("plan",),
+        ("plan", "--boards", "0"),
+        ("plan", "--boards", "10001"),
+        ("plan", "--boards", "5", "--primaries", "0"),
+        ("plan", "--boards", "5", "--unicast-max", "0x8000"),
         ("demo", "--boards", "301"),
         ("demo", "--speed", "0"),
         ("demo", "--speed", "fast"),
@@ -180,6 +185,18 @@ def test_check_config(config_file: Path, capsys: pytest.CaptureFixture[str]) -> 
     """A sound configuration is shown with the place of each value."""
     assert main(["check-config", "--config", str(config_file)]) == Exit.OK
     assert f"# {config_file}:2" in capsys.readouterr().out
+
+
+def test_plan(config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A plan is printed for people or as one line of JSON; too few addresses are exit code 78."""
+    told = ["plan", "--boards", "7", "--config", str(config_file)]
+    assert main(told) == Exit.OK
+    assert capsys.readouterr().out.startswith("7 boards, method fast, addresses 0x0002..0x0102")
+    assert main([*told, "--json", "--method", "direct", "--links", "2"]) == Exit.OK
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["method"] == "direct"
+    assert main([*told, "--unicast-max", "0x0006"]) == Exit.CONFIG
+    assert "no 7 free addresses in a row" in capsys.readouterr().err
 
 
 def test_a_wrong_configuration(tmp_path: Path) -> None:

@@ -89,6 +89,10 @@ def test_rules_hold_beside_broken_sections(toml: Path) -> None:
     [
         ("[mesh]\nunicast_min = 1", "mesh.provisioner_address: 0x0001 is ours"),
         ("[mesh]\nunicast_max = 5\n[run]\nexpected = 5", ":4: run.expected: 5 boards do not fit"),
+        (
+            "[bluetooth]\nmax_links = 3\n[run]\nprimaries = 4",
+            ":4: run.primaries: 4 need as many links, and [bluetooth] max_links is 3",
+        ),
         ('[mqtt]\npassword_file = "/x"', "mqtt.username: a password needs a user name"),
         ('[mqtt.tls]\nenabled = true\ncert = "/x"', ":1: mqtt.tls: cert and key go together"),
         ('[mqtt.tls]\nca = "/x"', "mqtt.tls.enabled: false, but certificates are given"),

@@ -11,8 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fastprovd.config import MeshConfig
 from fastprovd.console import JsonLines
+from fastprovd.errors import ConfigError
 from fastprovd.foreground import (
     change_group,
     list_groups,
@@ -20,9 +23,10 @@ from fastprovd.foreground import (
     provision,
     scan,
     set_onoff,
+    show_plan,
 )
 from fastprovd.mesh.addresses import ALL_NODES
-from fastprovd.records import RunState
+from fastprovd.records import AddressRange, RunState
 from fastprovd.store.state import StateStore
 from tests.conftest import RunVirtual
 from tests.support.emulated import config, world
@@ -137,3 +141,37 @@ def test_proxies(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
         "Node Identity",
         f"Network ID {network_id}",
     ]
+
+
+def test_a_plan_leaves_used_addresses_and_the_disk_alone(tmp_path: Path) -> None:
+    """Without a state directory none is made; with one its addresses are not planned again."""
+    configured = config(tmp_path)
+
+    def first_address() -> str:
+        stream = io.StringIO()
+        show_plan(configured, 3, stream, as_json=True)
+        return str(json.loads(stream.getvalue())["unicast_min"])
+
+    assert first_address() == "0x0002"
+    assert not configured.state.directory.exists()
+    configured.state.directory.mkdir(mode=0o700)
+    with StateStore(configured.state.directory) as store:
+        store.reserve_addresses(AddressRange(0x0002, 0x0040, "r", "fast provisioning"))
+    assert first_address() == "0x0041"
+
+
+def test_a_plan_without_addresses_is_a_sentence(tmp_path: Path) -> None:
+    """Too small a range is a mistake of the configuration, and says what helps."""
+    with pytest.raises(ConfigError, match="widen \\[mesh\\] unicast_min"):
+        show_plan(config(tmp_path), 50, io.StringIO(), as_json=False, unicast_max=0x0010)
+
+
+def test_a_plan_takes_what_it_is_told(tmp_path: Path) -> None:
+    """Method, Primaries, links and bounds of the command line win over the configuration."""
+    stream = io.StringIO()
+    more = {"expected": 12, "method": "auto", "primaries": 2, "links": 3, "unicast_min": 0x0100}
+    show_plan(config(tmp_path), 10, stream, as_json=False, **more)
+    shown = stream.getvalue()
+    assert shown.startswith("12 boards, method fast, addresses 0x0100..")
+    assert "10 of 12 boards are heard" in shown
+    assert "2 Primaries: as told; 1 would be chosen" in shown

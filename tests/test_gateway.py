@@ -13,10 +13,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from fastprovd.bearers.adapter import BleakBearer
+from fastprovd.campaign.settings import Method
 from fastprovd.clock import SystemClock
 from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
 from fastprovd.errors import BluetoothUnavailable, NoRun, RunInProgress
-from fastprovd.gateway import Gateway, open_gateway
+from fastprovd.gateway import Gateway, open_gateway, run_settings
 from fastprovd.records import Run, RunState
 from fastprovd.store.state import StateStore
 from tests.conftest import RunVirtual
@@ -30,6 +31,17 @@ async def run_once(gateway: Gateway, expected: int, **more: Any) -> Run:
 
 def open_world(scene: World, tmp_path: Path) -> Any:
     return open_gateway(config(tmp_path), radio=scene.radio, entropy=entropy())
+
+
+def test_settings_are_the_configured_ones(tmp_path: Path) -> None:
+    """What is configured about a run comes through; only an override that says something wins."""
+    configured = config(tmp_path, expected=7)
+    run = replace(configured.run, method="auto", primaries=3)
+    configured = replace(configured, run=run, bluetooth=replace(configured.bluetooth, max_links=4))
+    settings = run_settings(configured, primaries=2, method=None)
+    assert (settings.method, settings.links, settings.expected) == (Method.AUTO, 4, 7)
+    assert settings.primaries == 2
+    assert run_settings(configured, method="direct").method is Method.DIRECT
 
 
 def test_a_run_is_driven_and_kept(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:

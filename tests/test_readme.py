@@ -36,6 +36,7 @@ from tests.support.contract.table import DOORS, table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+pytestmark = pytest.mark.usefixtures("restored_logging")
 NOW = datetime(2026, 11, 22, 11, 26, 1, tzinfo=UTC)
 TOPICS = Topics("base")
 
@@ -176,6 +177,20 @@ def test_the_table_of_the_doors_is_that_of_the_tests() -> None:
     lines = (ROOT / "tests" / "README.md").read_text("utf-8").splitlines()
     found = lines[lines.index(head) + 1 :][: len(expected)]
     assert found == expected, "python -m tests.support.contract.table prints the right one"
+
+
+def test_the_plan_is_what_the_program_prints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The plan in the README is the output of the command above it, with all defaults."""
+    found = re.search(
+        r"`\.venv/bin/fastprovd (plan [^`]*)` prints:\n\n```text\n(.*?)```", README, re.DOTALL
+    )
+    assert found is not None
+    empty = tmp_path / "fastprovd.toml"
+    empty.write_text(f'[state]\ndirectory = "{tmp_path / "state"}"\n')
+    assert main([*shlex.split(found[1]), "--config", str(empty)]) == 0
+    assert found[2] == capsys.readouterr().out
 
 
 def test_the_exit_codes_are_those_of_the_program() -> None:

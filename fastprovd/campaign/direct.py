@@ -42,8 +42,6 @@ log = structlog.get_logger()
 _KNOWN_S: Final = 15.0
 # Sessions with each board before it counts as one that can not be provisioned.
 _SESSIONS_EACH: Final = 3
-# A session that fails after Provisioning Data burns its address.
-_SPARE_ADDRESSES: Final = 8
 # Proxies that stay on the air: a few for a small network, then one for so many nodes.
 _FIRST_PROXIES: Final = 3
 _NODES_PER_PROXY: Final = 12
@@ -99,8 +97,7 @@ class Direct:
         """Take addresses for so many boards; raises RunEnd when there are none."""
         lacking = boards - len(self._addresses)
         if lacking > 0:
-            block = await self._reservations.block(lacking + _SPARE_ADDRESSES, lacking)
-            self._addresses.extend(block)
+            self._addresses.extend(await self._reservations.direct(lacking))
 
     async def provision(self, boards: Iterable[HeardBoard]) -> None:
         """Provision these boards, loudest first; `reserve` addresses for them before."""

@@ -16,8 +16,7 @@ from fastprovd.campaign.direct import Direct
 from fastprovd.campaign.planner import (
     Plan,
     choose_node_addr_cnt,
-    choose_primaries,
-    share_size,
+    primaries_of,
     wants_spare,
 )
 from fastprovd.campaign.ports import Link
@@ -25,7 +24,6 @@ from fastprovd.campaign.primaries import Primaries
 from fastprovd.campaign.primary import Outcome, add_app_key, provision, read_composition
 from fastprovd.campaign.proxy_session import ProxySession, proxy_session
 from fastprovd.campaign.reservations import Reservations
-from fastprovd.campaign.shares import Share
 from fastprovd.campaign.states import WAITS, RunEnd, Trigger
 from fastprovd.campaign.verdict import target
 from fastprovd.errors import AccessError, BearerError
@@ -65,9 +63,7 @@ class Founding:
     async def found(self) -> None:
         """Make the Primaries, give them the AppKey, and start them; raises RunEnd."""
         boards = target(self._settings.expected, len(self._picture.boards))
-        heard = len(self._picture.boards)
-        wanted = self._settings.primaries or choose_primaries(boards, self._settings.links)
-        primaries = max(1, min(wanted, self._settings.links, heard))
+        primaries = min(primaries_of(self._settings, boards), len(self._picture.boards))
         plan = await self._reservations.plan(boards, primaries)
         await self._log.change(primary=plan.plans[0].primary)
         plans = deque(plan.plans)
@@ -91,10 +87,8 @@ class Founding:
     async def reach_out(self, nodes: Sequence[tuple[int, HeardBoard]], boards: int) -> None:
         """Have nodes of ours provision so many boards that we do not hear; raises RunEnd."""
         for address, board in nodes:
-            size = share_size(-(-boards // len(nodes)))
-            share = await self._reservations.block(size, 1, above=address)
-            plan = Plan(address, Share(share[0], share[-1]), choose_node_addr_cnt())
-            self._primaries.add(plan, board)
+            share = await self._reservations.share(-(-boards // len(nodes)), address)
+            self._primaries.add(Plan(address, share, choose_node_addr_cnt()), board)
             await self._log.node(address, role=NodeRole.PRIMARY_PROVISIONER)
         async with AsyncExitStack() as links:
             await self._context.strangers.look_again()

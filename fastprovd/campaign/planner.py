@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from fastprovd.campaign.settings import Method, RunSettings
 from fastprovd.campaign.shares import Share, largest_share, smallest_share
+from fastprovd.campaign.times import direct_time, fast_time
 from fastprovd.errors import LocalProtocolError
 from fastprovd.mesh.addresses import UNICAST_MAX, is_unicast
 from fastprovd.records import AddressRange
@@ -16,6 +18,8 @@ LIST_CAPACITY: Final = 120
 # A NODE_ADDR_STATUS of 50 addresses (9 segments) was always read, one of 56 kills a board with
 # the NimBLE host; the list may grow by a report of four and more while we ask.
 SAFE_LIST_ENTRIES: Final = 40
+# A session of ours that fails after Provisioning Data burns its address.
+_SPARE_ADDRESSES: Final = 8
 # From so many boards on two Primaries are better than one.
 _TWO_PRIMARIES: Final = 20
 
@@ -46,14 +50,11 @@ def choose_primaries(boards: int, links: int) -> int:
 
     One below 20 boards. Two from 20 on: with 20 boards the last one was provisioned after
     17..21 s instead of 25..39 s, and the lists were complete after 33..35 s instead of 32..46 s.
-    More where the list of each would be too long to be read (`SAFE_LIST_ENTRIES`), if the boards
-    were spread evenly. Never more than links, because every Primary is connected at once while
-    addresses are collected, and never more than boards.
+    Three and more were never measured; in the emulator 100 boards in one cell drown in what three
+    trees relay, and with two they are as fast as with one, or faster. Never more than links,
+    because every Primary is connected at once while addresses are collected.
     """
-    if boards < _TWO_PRIMARIES:
-        return 1
-    readable = -(-boards // (SAFE_LIST_ENTRIES + 1))
-    return min(max(2, readable), links, boards)
+    return 1 if boards < _TWO_PRIMARIES else min(2, links)
 
 
 def wants_spare(boards: int, primaries: int, links: int) -> bool:
@@ -64,6 +65,21 @@ def wants_spare(boards: int, primaries: int, links: int) -> bool:
     second is needed as a child.
     """
     return primaries == 1 and boards > 2 and links > primaries
+
+
+def primaries_of(settings: RunSettings, boards: int) -> int:
+    """Return how many Primaries a run over `boards` boards makes: as told where that can be."""
+    if settings.primaries is None:
+        return choose_primaries(boards, settings.links)
+    return min(settings.primaries, settings.links, boards)
+
+
+def is_direct(settings: RunSettings, heard: int) -> bool:
+    """Whether we provision all `heard` boards ourselves; with `auto`: if that is faster."""
+    if settings.method is not Method.AUTO:
+        return settings.method is Method.DIRECT
+    fast = fast_time(heard, primaries_of(settings, heard))
+    return direct_time(heard, settings.links).middle_s < fast.middle_s
 
 
 def choose_node_addr_cnt() -> int:
@@ -86,29 +102,6 @@ def share_size(boards: int) -> int:
     is left: with 100 boards and 3200 addresses the emulated network drowned in it for minutes.
     """
     return max(256, 6 * boards)
-
-
-# From the connect to the end of a board that we provision ourselves; measured behind BlueZ.
-DIRECT_S: Final = 1.75
-
-
-def direct_s(boards: int, links: int) -> float:
-    """Return how long we need for all boards, `links` at a time, in seconds."""
-    return DIRECT_S * -(-boards // links)
-
-
-def fast_s(boards: int) -> float:
-    """Return how long boards need that provision each other below one Primary, in seconds.
-
-    From INFO_SET to the last address: 18..22 s were measured at 7 boards, 21..37 s at 12, 32..46 s
-    at 20, 42..68 s at 24; beyond, only the emulator tells: 85..115 s at 100.
-    """
-    return 12.0 + boards
-
-
-def we_are_faster(boards: int, links: int) -> bool:
-    """Whether we provision all boards ourselves in less time than they do each other."""
-    return direct_s(boards, links) < fast_s(boards)
 
 
 def free_block(
@@ -136,6 +129,17 @@ def free_block(
             f"0x{unicast_max:04x}; widen [mesh] unicast_min and unicast_max"
         )
     return block[0], block[:size][-1]
+
+
+def plan_direct(
+    boards: int, unicast_min: int, unicast_max: int, taken: Iterable[AddressRange]
+) -> tuple[int, int]:
+    """Return first and last of the addresses for `boards` boards that we provision ourselves.
+
+    Raises:
+        LocalProtocolError: the bounds are no unicast addresses, or too few are left in a row.
+    """
+    return free_block(boards + _SPARE_ADDRESSES, boards, unicast_min, unicast_max, taken)
 
 
 def plan_run(

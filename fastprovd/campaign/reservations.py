@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from fastprovd.campaign.context import RunContext
-from fastprovd.campaign.planner import RunPlan, free_block, plan_run
+from fastprovd.campaign.planner import RunPlan, free_block, plan_direct, plan_run, share_size
+from fastprovd.campaign.shares import Share
 from fastprovd.campaign.states import RunEnd, Trigger
 from fastprovd.errors import LocalProtocolError
 from fastprovd.records import AddressRange
@@ -33,13 +34,21 @@ class Reservations:
         await self._take(choose, "fast provisioning")
         return plans[-1]
 
-    async def block(self, size: int, least: int, above: int = 0) -> range:
-        """Take `size` addresses in a row, or at least so many, beyond `above`; raises RunEnd."""
+    async def direct(self, boards: int) -> range:
+        """Take addresses for so many boards that we provision ourselves; raises RunEnd."""
         first, last = await self._take(
-            lambda low, high, taken: free_block(size, least, max(low, above + 1), high, taken),
-            "direct provisioning",
+            lambda low, high, taken: plan_direct(boards, low, high, taken), "direct provisioning"
         )
         return range(first, last + 1)
+
+    async def share(self, boards: int, primary: int) -> Share:
+        """Take what node `primary` hands out to so many boards, above its own; raises RunEnd."""
+        size = share_size(boards)
+        first, last = await self._take(
+            lambda low, high, taken: free_block(size, boards, max(low, primary + 1), high, taken),
+            "fast provisioning",
+        )
+        return Share(first, last)
 
     async def _take(self, choose: Choose, purpose: str) -> tuple[int, int]:
         settings, run = self._settings, self._log.run

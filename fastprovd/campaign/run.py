@@ -16,7 +16,7 @@ from fastprovd.campaign.context import RunContext
 from fastprovd.campaign.direct import EDGE_PROXIES, Direct
 from fastprovd.campaign.founding import Founding
 from fastprovd.campaign.ladder import Rung, Symptom
-from fastprovd.campaign.planner import we_are_faster
+from fastprovd.campaign.planner import is_direct
 from fastprovd.campaign.ports import Audience, Bearer, Store
 from fastprovd.campaign.primaries import Primaries
 from fastprovd.campaign.proxy_session import TopProvisioner
@@ -133,7 +133,7 @@ class Campaign:
     async def _drive(self) -> None:
         await self._hear_boards()
         founding = Founding(self._context, self._primaries, self._direct)
-        if self._is_direct():
+        if is_direct(self._settings, len(self._picture.boards)):
             await self._provision_ourselves(list(self._picture.boards.values()))
             await self._reach_out(founding)
         else:
@@ -142,12 +142,6 @@ class Campaign:
             await self._collect()
         await self._take_what_is_left()
         raise self._verdict()
-
-    def _is_direct(self) -> bool:
-        method = self._settings.method
-        if method is not Method.AUTO:
-            return method is Method.DIRECT
-        return we_are_faster(len(self._picture.boards), self._settings.links)
 
     async def _reach_out(self, founding: Founding) -> None:
         """Have nodes of ours provision the boards that are expected and that we do not hear."""

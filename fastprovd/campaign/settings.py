@@ -25,9 +25,9 @@ class RunSettings:
 
     `match` is the start of the Device UUIDs to provision, 2..16 octets; `group` is what every
     board subscribes to; `unicast_min`..`unicast_max` bound the addresses handed out; `links` is how
-    many GATT links the adapter bears at once, `primaries` how many Primary Provisioners there shall
-    be (`None`: as many as suit). `allow`, `deny` and `allow_strangers` say which
-    boards are ours, see Inventory; `close` how the boards are stopped from taking more.
+    many GATT links the adapter bears at once; `primaries` how many Primaries to make, `None`: as
+    many as suit the boards. `allow`, `deny` and `allow_strangers` say which boards are ours, see
+    Inventory; `close` how the boards are stopped from taking more.
 
     Times in seconds: `scan_s`, how long to look for boards before giving up; `primary_return_s`,
     how long the Primary's proxy may stay off the air (it came back as late as 67 s at 24 boards);

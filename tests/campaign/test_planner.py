@@ -9,13 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastprovd.campaign.planner import (
-    SAFE_LIST_ENTRIES,
     choose_node_addr_cnt,
     choose_primaries,
+    is_direct,
+    plan_direct,
     plan_run,
+    primaries_of,
     share_size,
-    we_are_faster,
 )
+from fastprovd.campaign.settings import Method, RunSettings
 from fastprovd.campaign.shares import Share
 from fastprovd.errors import LocalProtocolError
 from fastprovd.records import AddressRange
@@ -110,19 +112,13 @@ def test_plans_never_touch_what_was_taken(
 
 
 def test_primaries_follow_the_boards() -> None:
-    """One below 20 boards, two from 20 on, more where a list would be too long to be read."""
-    primaries = [choose_primaries(boards, 5) for boards in range(1, 400)]
-    assert primaries[:19] == [1] * 19
-    assert primaries[19:82] == [2] * 63
-    assert primaries == sorted(primaries)
-    for boards, count in enumerate(primaries, start=1):
-        assert count == 5 or -(-(boards - count) // count) <= SAFE_LIST_ENTRIES
+    """One below 20 boards, two from 20 on."""
+    assert [choose_primaries(boards, 5) for boards in (1, 19, 20, 300)] == [1, 1, 2, 2]
 
 
-def test_links_and_boards_bound_the_primaries() -> None:
-    """Every Primary is connected at once, and is a board."""
-    assert [choose_primaries(300, links) for links in (1, 2, 3, 8, 20)] == [1, 2, 3, 8, 8]
-    assert choose_primaries(1, 5) == 1
+def test_links_bound_the_primaries() -> None:
+    """Every Primary is connected at once."""
+    assert [choose_primaries(300, links) for links in (1, 2, 8)] == [1, 2, 2]
 
 
 def test_the_mode_is_not_the_number_of_boards() -> None:
@@ -132,8 +128,35 @@ def test_the_mode_is_not_the_number_of_boards() -> None:
 
 @pytest.mark.parametrize(
     ("boards", "links", "expected"),
-    [(1, 1, True), (15, 1, True), (16, 1, False), (100, 1, False), (300, 5, True), (300, 1, False)],
+    [(1, 1, True), (23, 1, True), (24, 1, False), (100, 1, False), (300, 5, True)],
 )
 def test_who_is_faster(boards: int, links: int, expected: bool) -> None:
-    """With one link we win below 16 boards; with five always."""
-    assert we_are_faster(boards, links) is expected
+    """With one link we win up to 23 boards; with five always."""
+    assert is_direct(RunSettings(method=Method.AUTO, links=links), boards) is expected
+
+
+def test_only_auto_asks_who_is_faster() -> None:
+    """What is told is done; auto leaves boards to the others that it does not hear itself."""
+    assert not is_direct(RunSettings(method=Method.FAST), 5)
+    assert is_direct(RunSettings(method=Method.DIRECT, links=1), 300)
+    assert is_direct(RunSettings(method=Method.AUTO, expected=5), 5)
+    assert is_direct(RunSettings(method=Method.AUTO, expected=6), 5)
+
+
+@pytest.mark.parametrize(
+    ("told", "links", "boards", "primaries"),
+    [(None, 5, 19, 1), (None, 5, 20, 2), (3, 5, 10, 3), (3, 2, 10, 2), (3, 5, 2, 2)],
+)
+def test_primaries_are_those_told(
+    told: int | None, links: int, boards: int, primaries: int
+) -> None:
+    """The operator's number is taken as far as boards and links allow it."""
+    assert primaries_of(RunSettings(primaries=told, links=links), boards) == primaries
+
+
+def test_direct_runs_take_spare_addresses() -> None:
+    """Beside one for each board a few for sessions that fail; without them where few are left."""
+    assert plan_direct(5, 0x0010, 0x7FFF, []) == (0x0010, 0x001C)
+    assert plan_direct(5, 0x0010, 0x0014, []) == (0x0010, 0x0014)
+    with pytest.raises(LocalProtocolError, match="no 6 free addresses"):
+        plan_direct(6, 0x0010, 0x0014, [])

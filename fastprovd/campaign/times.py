@@ -1,0 +1,73 @@
+"""How long a run is expected to take, and how we know; pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+MEASURED: Final = "measured on the unmodified firmware"
+EMULATED: Final = "emulated boards without flaws"
+EXTRAPOLATED: Final = "extrapolated from emulated boards"
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """From INFO_SET, or from the first connect, to the last address: seconds, and their source."""
+
+    low_s: float
+    high_s: float
+    source: str
+
+    @property
+    def middle_s(self) -> float:
+        """What to compare."""
+        return (self.low_s + self.high_s) / 2
+
+
+# Boards, quickest and slowest run, source; between two rows linear, and of the later one's source.
+_Row = tuple[int, float, float, str]
+# node_addr_cnt 1, both Bluetooth hosts.
+_ONE_PRIMARY: Final[tuple[_Row, ...]] = (
+    (1, 3.6, 3.7, MEASURED),
+    (3, 15.8, 16.6, MEASURED),
+    (7, 18.2, 21.6, MEASURED),
+    (12, 20.6, 36.5, MEASURED),
+    (20, 32.4, 46.2, MEASURED),
+    (50, 43.0, 66.0, EMULATED),
+    (100, 84.0, 168.0, EMULATED),
+)
+# Two to five Primaries; two of them were measured, with node_addr_cnt absent and 1.
+_MORE_PRIMARIES: Final[tuple[_Row, ...]] = (
+    (2, 3.6, 3.7, MEASURED),
+    (12, 24.2, 24.2, MEASURED),
+    (20, 33.4, 35.2, MEASURED),
+    (50, 41.0, 87.0, EMULATED),
+    (100, 62.0, 170.0, EMULATED),
+)
+# From the connect to the end of a board that we provision ourselves.
+_DIRECT_S: Final = 1.75
+_DIRECT_SOURCE: Final = "1.75 s for each board, measured behind BlueZ"
+
+
+def direct_time(boards: int, links: int) -> Expected:
+    """Return how long we need for all boards, `links` at a time."""
+    seconds = _DIRECT_S * -(-boards // links)
+    return Expected(seconds, seconds, _DIRECT_SOURCE)
+
+
+def fast_time(boards: int, primaries: int) -> Expected:
+    """Return how long boards need that provision each other below `primaries` Primaries."""
+    rows = _ONE_PRIMARY if primaries == 1 else _MORE_PRIMARIES
+    for lower, upper in pairwise(rows):
+        if boards <= upper[0]:
+            return _between(lower, upper, boards, upper[3])
+    return _between(rows[-2], rows[-1], boards, EXTRAPOLATED)
+
+
+def _between(lower: _Row, upper: _Row, boards: int, source: str) -> Expected:
+    part = max(0.0, (boards - lower[0]) / (upper[0] - lower[0]))
+    low, high = (
+        one + part * (other - one) for one, other in zip(lower[1:3], upper[1:3], strict=True)
+    )
+    return Expected(round(low, 1), round(high, 1), source)

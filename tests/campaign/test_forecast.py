@@ -1,0 +1,262 @@
+"""The forecast, against the emulator's arithmetic, whole emulated runs, and figures by hand.
+
+The walk below knows `ChildRanges` of the emulator and no planner code; planner and emulator share
+no arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastprovd.campaign.forecast import (
+    Branch,
+    PredictedNode,
+    Ranges,
+    Reading,
+    forecast,
+    tree,
+)
+from fastprovd.campaign.planner import Plan
+from fastprovd.campaign.settings import Method, RunSettings
+from fastprovd.campaign.shares import Share
+from fastprovd.emulator import firmware
+from fastprovd.emulator.board import Board
+from fastprovd.emulator.hosts import Flaws
+from fastprovd.emulator.provisioner_role import ChildRanges
+from fastprovd.errors import LocalProtocolError
+from fastprovd.records import AddressRange
+from tests.support.scene import scene
+
+Span = tuple[int, int] | None
+PRIMARY = 0x0002
+OURS = [AddressRange(0x0001, 0x0001, "", "us")]
+
+
+def emulated_children(first: int, last: int) -> list[tuple[int, Span]]:
+    """Return address and range of each child that a provisioner with `first`..`last` can have."""
+    ranges = ChildRanges(first, last, firmware.MAX_NODE_NUM)
+    addresses = []
+    while (address := ranges.take_address()) is not None:
+        addresses.append(address)
+    return [(address, ranges.take_range()) for address in addresses]
+
+
+def emulated_tree(first: int, last: int, boards: int) -> list[tuple[int, int | None, Span]]:
+    """Return address, parent and range of the Primary and those below it, breadth-first."""
+    nodes: list[tuple[int, int | None, Span]] = [(PRIMARY, None, (first, last))]
+    waiting = deque([(PRIMARY, (first, last))])
+    while waiting:
+        parent, span = waiting.popleft()
+        for address, child_span in emulated_children(*span):
+            nodes.append((address, parent, child_span))
+            if len(nodes) >= boards:
+                return nodes[:boards]
+            if child_span is not None:
+                waiting.append((address, child_span))
+    return nodes[:boards]
+
+
+def span(share: Share | None) -> Span:
+    return None if share is None else (share.first, share.last)
+
+
+def predicted_tree(size: int, boards: int) -> list[tuple[int, int | None, Span]]:
+    plan = Plan(PRIMARY, Share(PRIMARY + 1, PRIMARY + size), 1)
+    return [(node.address, node.parent, span(node.share)) for node in tree(plan, boards)]
+
+
+def test_every_range_gives_the_emulators_tree() -> None:
+    """120 boards below a range of 1 to 4096 addresses: children, parents, ranges, lack of them."""
+    for size in range(1, 4097):
+        expected = emulated_tree(PRIMARY + 1, PRIMARY + size, 120)
+        assert predicted_tree(size, 120) == expected, size
+
+
+@given(st.integers(1, 4096), st.integers(1, 120))
+def test_any_number_of_boards_gives_the_emulators_tree(size: int, boards: int) -> None:
+    """Fewer boards fill the same tree less far."""
+    assert predicted_tree(size, boards) == emulated_tree(PRIMARY + 1, PRIMARY + size, boards)
+
+
+@pytest.mark.parametrize("size", [1, 5, 6, 7, 8, 13, 46, 256, 600, 4096])
+def test_every_number_of_boards_gives_the_emulators_tree(size: int) -> None:
+    """1 to 120 boards in ranges around which the arithmetic turns, and in the usual ones."""
+    for boards in range(1, 121):
+        assert predicted_tree(size, boards) == emulated_tree(PRIMARY + 1, PRIMARY + size, boards)
+
+
+@given(st.integers(1, 4096))
+def test_capacity_is_that_of_the_emulated_tree(size: int) -> None:
+    """A share serves as many boards as the whole emulated tree has children."""
+    nodes = emulated_tree(PRIMARY + 1, PRIMARY + size, boards=10_000)
+    assert Share(PRIMARY + 1, PRIMARY + size).capacity == len(nodes) - 1
+
+
+@given(st.integers(1, 120), st.integers(1, 4096))
+def test_figures_are_those_of_the_emulated_tree(boards: int, size: int) -> None:
+    """What a forecast counts of a single Primary is what is in the emulator's tree."""
+    settings = RunSettings(
+        links=1, unicast_min=PRIMARY, unicast_max=PRIMARY + size, expected=boards
+    )
+    try:
+        predicted = forecast(settings, boards, OURS)
+    except LocalProtocolError:
+        serves = len(emulated_tree(PRIMARY + 1, PRIMARY + size, 10_000))
+        assert serves < boards
+        return
+    (branch,) = predicted.branches
+    share = branch.plan.share
+    nodes = emulated_tree(share.first, share.last, boards)
+    assert len(branch.nodes) == len(nodes) == boards
+    assert branch.list_entries == boards - 1
+    assert branch.plain_nodes == sum(child is None for _, _, child in nodes)
+    assert branch.temporary_provisioners == boards - 1 - branch.plain_nodes
+    parents = [parent for _, parent, _ in nodes]
+    reporters = {parent for parent in parents if parent not in (None, PRIMARY)}
+    assert branch.reports == sum(-(-parents.count(parent) // 4) for parent in reporters)
+    assert branch.sources == 1 + len(reporters | {a for a, p, _ in nodes if p == PRIMARY})
+
+
+@pytest.mark.parametrize("boards", [3, 7, 12, 20, 50])
+def test_real_runs_grow_within_the_predicted_tree(
+    run_virtual: Callable[[Coroutine[Any, Any, None]], None], boards: int
+) -> None:
+    """Every board has a predicted address of its provisioner, and a predicted share.
+
+    Children get their shares in the order of their AppKey Status, so shares of siblings may be
+    swapped: of each family the shares that were given are the first predicted ones.
+    """
+
+    async def main() -> None:
+        settings = RunSettings(expected=boards, primaries=1)
+        predicted = forecast(settings, boards, OURS)
+        async with scene(boards, 4, flaws=Flaws.none(), settings=settings) as s:
+            await s.campaign.execute()
+            truth = s.true_nodes()
+        assert len(truth) == boards
+        families = {share: kin for b in predicted.branches for share, kin in all_families(b)}
+        by_device = {board.device_address: board for board in truth.values()}
+        primaries = [board for board in truth.values() if board.is_primary]
+        assert {(b.unicast_address, true_span(b)) for b in primaries} == {
+            (b.plan.primary, span(b.plan.share)) for b in predicted.branches
+        }
+        for board in truth.values():
+            children = [by_device[child] for child in board.children]
+            assert all(child.parent == board.device_address for child in children)
+            family = families.get(true_span(board), [])
+            assert {child.unicast_address for child in children} <= {a for a, _ in family}
+            given_out = {true_span(child) for child in children}
+            assert given_out == {share for _, share in family[: len(children)]}
+
+    run_virtual(main())
+
+
+def true_span(board: Board) -> Span:
+    """Return the range that a board was given."""
+    models = board._models
+    parameters = None if models is None else models.vendor.role._parameters
+    return None if parameters is None else (parameters.unicast_min, parameters.unicast_max)
+
+
+def all_families(branch: Branch) -> list[tuple[Span, list[tuple[int | None, Span]]]]:
+    """Return the predicted children of every share, whether boards are left for them or not."""
+    whole = tree(branch.plan, boards=40_000)
+    children: dict[int, list[PredictedNode]] = {}
+    for node in whole[1:]:
+        children.setdefault(node.parent or 0, []).append(node)
+    return [
+        (span(node.share), [(c.address, span(c.share)) for c in children.get(node.address, [])])
+        for node in whole
+        if node.share is not None
+    ]
+
+
+def test_a_small_range_by_hand() -> None:
+    """Ten boards in 0x0010..0x0020, as the firmware was measured: the last ones get no share."""
+    settings = RunSettings(unicast_min=0x000F, unicast_max=0x0020)
+    predicted = forecast(settings, 11, [])
+    (branch,) = predicted.branches
+    assert predicted.ranges is Ranges.TIGHT
+    assert branch.plan == Plan(0x000F, Share(0x0010, 0x0020), 1)
+    assert branch.depth == 2
+    assert [hex(node.address) for node in branch.nodes if node.share is None] == [
+        "0x15",
+        "0x16",
+        "0x17",
+        "0x18",
+        "0x19",
+    ]
+    assert (branch.reports, branch.sources) == (2, 7)
+
+
+def test_two_primaries_share_the_boards() -> None:
+    """21 boards: 11 and 10 with disjoint shares, each list at most as long as all others."""
+    predicted = forecast(RunSettings(), 21, OURS)
+    assert predicted.method is Method.FAST
+    assert predicted.ranges is Ranges.RESILIENT
+    assert [len(branch.nodes) for branch in predicted.branches] == [11, 10]
+    assert [branch.most_entries for branch in predicted.branches] == [19, 19]
+    assert predicted.reserved == (0x0002, 0x0003 + 2 * 256)
+    addresses = [node.address for branch in predicted.branches for node in branch.nodes]
+    assert len(set(addresses)) == 21
+
+
+@pytest.mark.parametrize(
+    ("boards", "links", "reading"),
+    [
+        (41, 1, Reading.LIST),
+        (42, 1, Reading.PROBING),
+        (42, 2, Reading.LIST),
+        (43, 2, Reading.LIST_IF_SHORT),
+        (82, 2, Reading.LIST_IF_SHORT),
+        (83, 2, Reading.PROBING),
+    ],
+)
+def test_long_lists_are_not_read(boards: int, links: int, reading: Reading) -> None:
+    """Up to 40 entries are read; with more Primaries it depends on who joins whom."""
+    longest = forecast(RunSettings(links=links), boards, OURS).branches[0]
+    assert longest.reading is reading
+
+
+def test_a_share_that_is_small_bounds_the_list() -> None:
+    """However many boards there are, a list has no more entries than its share serves."""
+    predicted = forecast(RunSettings(unicast_max=0x004F), 70, OURS)
+    assert {branch.most_entries for branch in predicted.branches} == {
+        predicted.branches[0].plan.share.capacity
+    }
+    assert {branch.reading for branch in predicted.branches} == {Reading.LIST}
+
+
+def test_direct_runs_have_no_tree() -> None:
+    """Provisioned by ourselves the boards get addresses in a row, and nobody a share."""
+    predicted = forecast(RunSettings(method=Method.DIRECT), 20, OURS)
+    assert predicted.branches == ()
+    assert predicted.ranges is None
+    assert predicted.reserved == (0x0002, 0x0002 + 20 + 8 - 1)
+    assert predicted.expected == predicted.direct
+
+
+def test_used_addresses_are_left_alone() -> None:
+    """A forecast takes what comes after the addresses of earlier runs."""
+    taken = [*OURS, AddressRange(0x0002, 0x0102, "r", "run")]
+    assert forecast(RunSettings(), 5, taken).reserved[0] == 0x0103
+
+
+@given(st.integers(1, 10_000), st.integers(1, 32), st.sampled_from(Method))
+def test_every_forecast_adds_up(boards: int, links: int, method: Method) -> None:
+    """Every board is in exactly one branch, or all are ours, within the reserved addresses."""
+    predicted = forecast(RunSettings(method=method, links=links), boards, OURS)
+    first, last = predicted.reserved
+    assert last - first + 1 >= boards
+    assert predicted.expected.low_s <= predicted.expected.high_s
+    if predicted.method is Method.DIRECT:
+        return
+    addresses = {node.address for branch in predicted.branches for node in branch.nodes}
+    assert len(addresses) == boards
+    assert all(first <= address <= last for address in addresses)

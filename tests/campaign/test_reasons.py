@@ -1,0 +1,57 @@
+"""The reasons say what was chosen, and why."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from fastprovd.campaign.forecast import forecast
+from fastprovd.campaign.reasons import reasons
+from fastprovd.campaign.settings import Method, RunSettings
+
+AUTO = Method.AUTO
+
+
+@pytest.mark.parametrize(
+    ("settings", "heard", "sentence"),
+    [
+        (RunSettings(), 5, "method fast: as told; fast is expected to take .*, direct 2 s with 5"),
+        (RunSettings(method=Method.DIRECT), 5, "method direct: as told"),
+        (RunSettings(method=AUTO), 5, "method direct: 2 s with 5 links, fast would take 17..19 s"),
+        (RunSettings(method=AUTO, links=1), 80, "method fast: .*, direct would take 140 s with 1"),
+        (RunSettings(method=AUTO, expected=6), 5, "method fast: 5 of 6 boards are heard, and only"),
+        (RunSettings(method=Method.DIRECT), 5, "13 addresses are taken"),
+        (RunSettings(method=Method.DIRECT), 5, "no board becomes a provisioner"),
+        (RunSettings(), 19, "1 Primary: two are faster and steadier only from about 20"),
+        (RunSettings(), 20, "2 Primaries: 20 boards were provisioned in 17..21 s by two"),
+        (RunSettings(links=1), 20, "1 Primary: each needs a link .*, and there is one"),
+        (RunSettings(primaries=3), 20, "3 Primaries: as told; 2 would be chosen"),
+        (RunSettings(primaries=7), 20, "5 Primaries: 7 were asked for, for 20 boards and 5 links"),
+        (RunSettings(), 5, "node_addr_cnt 1: "),
+        (RunSettings(), 5, "ranges are resilient: 256 addresses .* serve 256 boards at most"),
+        (RunSettings(unicast_max=0x20), 5, "ranges are tight, because no larger block is free: 30"),
+        (RunSettings(), 12, "a list of 11 entries can be read: up to 40 are safe$"),
+        (RunSettings(), 30, "a list of 14 entries .* so it may have up to 28"),
+        (RunSettings(links=1), 60, "a list of 59 entries is not read, .* predicted addresses$"),
+        (RunSettings(links=1), 130, "a list of 129 entries .* list ends at 120 anyway"),
+        (RunSettings(), 5, "5 of 60 sources"),
+        (RunSettings(links=1), 700, "a Primary would hear 117 sources, .* holds 60: "),
+        (RunSettings(), 12, "2 reports of up to 4 addresses"),
+        (RunSettings(), 12, "every Temporary Provisioner must hear its Primary directly"),
+        (RunSettings(), 12, "every board gets a share, so only the Primaries"),
+        (RunSettings(unicast_max=0x0A), 8, "6 boards get no share: they provision nobody"),
+        (RunSettings(), 20, "expected time 33..35 s: measured on the unmodified firmware"),
+    ],
+)
+def test_each_case_has_its_reason(settings: RunSettings, heard: int, sentence: str) -> None:
+    """Exactly one of the reasons says it."""
+    given = list(reasons(forecast(settings, heard, [])))
+    assert len([reason for reason in given if re.match(sentence, reason)]) == 1, given
+
+
+def test_a_lone_board_needs_few_words() -> None:
+    """Without children there are no reports, and no one who must be heard."""
+    given = " ".join(reasons(forecast(RunSettings(), 1, [])))
+    assert "reports" not in given.partition("ranges")[2]
+    assert "every board gets a share" not in given
