@@ -125,16 +125,15 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
             end="we provision the boards ourselves",
         ),
         "S9": Cause(
-            "the Primary restarts, loses power, or gets out of our reach; its list is gone",
+            "the Primary loses power, and its list is gone",
             "FP 6.7",
-            _RUN + "test_a_primary_that_is_gone_is_named",
+            _RUN + "test_a_primary_without_power_is_named",
             _PARTIAL,
             symptom=_Y.PRIMARY_SILENT,
-            seen_as="it is on the air as an unprovisioned device, or not at all",
+            seen_as="no advertisement of its Node Identity, or of our Network ID from its BD_ADDR",
             wait="[run] proxy_timeout_s",
-            cost="90 s of waiting; nothing when it is heard unprovisioned",
-            end="what can be reached over another proxy is proven; the Primary is named, and what "
-            "to power-cycle",
+            cost="90 s of waiting, then as over its own proxy",
+            end="the others are proven over another proxy; the Primary is named",
         ),
         # Quirks of FP 8
         "Q1": _avoided(
@@ -453,6 +452,26 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
             cost="30 s of listening",
             end="the boards that we hear provision them; those beyond their reach, too, are "
             "counted as missing",
+        ),
+        "H24": Cause(
+            "the Primary restarts, and forgets the network and its list",
+            "FP 6.7",
+            _RUN + "test_a_primary_that_restarts_is_taken_again",
+            symptom=_Y.PRIMARY_SILENT,
+            seen_as="it is on the air as an unprovisioned device",
+            wait="[run] proxy_timeout_s",
+            cost="nothing when it is heard unprovisioned, else 90 s of waiting",
+            end="another board or we provision it again; its former address is named",
+        ),
+        "H25": Cause(
+            "the Primary gets out of our reach, and not out of the others'",
+            "FP 6.7",
+            _RUN + "test_a_primary_out_of_our_reach_is_gone_around",
+            symptom=_Y.PRIMARY_SILENT,
+            seen_as="no advertisement of its Node Identity, or of our Network ID from its BD_ADDR",
+            wait="[run] proxy_timeout_s",
+            cost="90 s of waiting, then as over its own proxy",
+            end="over another proxy it answers like all others",
         ),
     }
 )

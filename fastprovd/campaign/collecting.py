@@ -24,7 +24,7 @@ from fastprovd.campaign.proxy_session import ProxySession, proxy_session
 from fastprovd.campaign.roll_call import RollCall
 from fastprovd.campaign.search import AddressSearch
 from fastprovd.campaign.states import WAITS, Trigger
-from fastprovd.campaign.tasks import background
+from fastprovd.campaign.tasks import background, together
 from fastprovd.campaign.verdict import target
 from fastprovd.errors import AccessError, BearerError, ConnectionLost, ResponseTimeout
 from fastprovd.mesh.addresses import is_unicast
@@ -83,7 +83,9 @@ class Collecting:
         async with AsyncExitStack() as links:
             session = await self._open(device_address, links, overhears=True)
             session.overheard = self._overhear
-            if primary is not None:
+            if primary is None:
+                await self._place(session, device_address)
+            else:
                 await self._primaries.confirm_start(primary, session)
                 self._sessions[primary] = session
             async with background(self._look_for_others(links), "watch"):
@@ -159,16 +161,23 @@ class Collecting:
 
     async def _identify_all(self, begun: float) -> None:
         placed = {node.device_address for node in self._log.nodes.values()}
-        for device_address in self._picture.proxies_since(begun):
-            if device_address in placed or not self._is_anybody_unplaced():
-                continue
-            if self._clock.monotonic() - begun > WAITS["identify"].seconds:
-                log.warning("proxies_left_unidentified", reason=WAITS["identify"].reason)
-                return
-            try:
-                await self._identify(device_address)
-            except (BearerError, TimeoutError) as error:
-                log.info("proxy_not_identified", address=device_address, reason=str(error))
+        unplaced = [a for a in self._picture.proxies_since(begun) if a not in placed]
+        waiting = iter(unplaced)
+
+        async def work() -> None:
+            for device_address in waiting:
+                if not self._is_anybody_unplaced():
+                    return
+                if self._clock.monotonic() - begun > WAITS["identify"].seconds:
+                    log.warning("proxies_left_unidentified", reason=WAITS["identify"].reason)
+                    return
+                try:
+                    await self._identify(device_address)
+                except (BearerError, TimeoutError) as error:
+                    log.info("proxy_not_identified", address=device_address, reason=str(error))
+
+        if unplaced:
+            await together(work, min(self._settings.links, len(unplaced)))
 
     def _is_anybody_unplaced(self) -> bool:
         """Whether a proxy could be a silent node, or one whose address nobody told."""
@@ -215,18 +224,23 @@ class Collecting:
             if way is None or not self._list_is_safe(plan):
                 continue
             try:
-                # One attempt: the next poll is the next attempt.
-                listed = await get_node_list(way, self._app_key, plan.primary, attempts=1)
-            except ResponseTimeout as error:
-                log.info("list_unanswered", reason=str(error))
+                await self._read_list(way, plan.primary)
             except ConnectionLost as error:
                 log.info("primary_link_lost", reason=str(error))
                 del self._sessions[plan.primary]
-            else:
-                await self._take_list(listed)
         session.check()
         await self._take_overheard()
         return len(self._log.nodes) > before
+
+    async def _read_list(self, way: ProxySession, primary: int) -> None:
+        try:
+            # One attempt: the next poll is the next attempt.
+            listed = await get_node_list(way, self._app_key, primary, attempts=1)
+        except ResponseTimeout as error:
+            log.info("list_unanswered", reason=str(error))
+            await way.check_proxy()
+        else:
+            await self._take_list(listed)
 
     def _is_settled(self) -> bool:
         now = self._clock.monotonic()
@@ -245,7 +259,9 @@ class Collecting:
         self._log.publish_nodes()
 
     def _overhear(self, event: PduOverheard) -> None:
-        self._calm.heard()
+        # Reports to a Primary and their acknowledgments are never relayed, and may go on for ever.
+        if self._primaries.nodes.keys().isdisjoint((event.src, event.dst)):
+            self._calm.heard()
         if not self._overheard.full():
             self._overheard.put_nowait(event)
 
@@ -300,8 +316,12 @@ class Collecting:
             self._app_key,
             self._clock,
             answered=self._answered,
-            calm=lambda: self._calm.wait(session),
+            calm=lambda: self._be_calm(session),
         )
+
+    async def _be_calm(self, session: ProxySession) -> None:
+        await session.check_proxy()
+        await self._calm.wait(session)
 
     def _unproven(self) -> list[int]:
         return [node.address for node in self._log.nodes.values() if not node.proven]
@@ -313,18 +333,27 @@ class Collecting:
         await self._log.change(t_proven_s=self._log.since_info_set)
 
     async def _identify(self, device_address: str) -> None:
-        board = self._picture.board_at(device_address)
         async with (
             self._bearer.proxy_link(device_address) as link,
             proxy_session(link, self._top, self._clock) as session,
         ):
-            async with asyncio.timeout(WAITS["configuration"].seconds):
-                address = await session.server_address
-            if address not in self._log.nodes:
-                await self._learn(address, listed=False)
-            await self._log.node(
-                address,
-                device_address=device_address,
-                device_uuid=None if board is None else board.uuid,
-            )
+            address = await self._place(session, device_address)
             await self._roll_call(session).prove([address])
+
+    async def _place(self, session: ProxySession, device_address: str) -> int:
+        """Have the proxy tell its unicast address, and note which board has it.
+
+        Raises:
+            ConnectionLost: the link went away, or the proxy does not tell.
+        """
+        await session.check_proxy()
+        address = await session.server_address
+        board = self._picture.board_at(device_address)
+        if address not in self._log.nodes:
+            await self._learn(address, listed=False)
+        await self._log.node(
+            address,
+            device_address=device_address,
+            device_uuid=None if board is None else board.uuid,
+        )
+        return address

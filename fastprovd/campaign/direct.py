@@ -20,7 +20,7 @@ from fastprovd.campaign.ports import Link
 from fastprovd.campaign.primary import Outcome, add_app_key, provision
 from fastprovd.campaign.proxy_session import ProxySession, proxy_session
 from fastprovd.campaign.reservations import Reservations
-from fastprovd.campaign.states import WAITS
+from fastprovd.campaign.states import WAITS, RunEnd
 from fastprovd.campaign.tasks import together
 from fastprovd.errors import (
     AccessError,
@@ -98,6 +98,15 @@ class Direct:
         lacking = boards - len(self._addresses)
         if lacking > 0:
             self._addresses.extend(await self._reservations.direct(lacking))
+
+    async def can_reserve(self, boards: int) -> bool:
+        """Take addresses for so many boards if there are any, for what a run can do without."""
+        try:
+            await self.reserve(boards)
+        except RunEnd as end:
+            self._log.event("warning", about="addresses", reason=end.reason)
+            return False
+        return True
 
     async def provision(self, boards: Iterable[HeardBoard]) -> None:
         """Provision these boards, loudest first; `reserve` addresses for them before."""
@@ -206,6 +215,10 @@ class Direct:
         if task.is_node or task.address is None:
             return
         task.is_node = True
+        for node in list(self._log.nodes.values()):
+            if node.device_uuid == task.board.uuid and node.address != task.address:
+                # What it answered before its restart was under an address that it forgot.
+                await self._log.node(node.address, proven=False)
         self.failed.pop(task.board.uuid, None)
         await self._log.node(
             task.address,

@@ -76,7 +76,12 @@ class Founding:
                     continue
                 self._log.event("warning", about=board.device_address, reason=self._reason)
                 if outcome is Outcome.DATA_SENT:
-                    plans[0] = await self._another(plans[0])
+                    try:
+                        plans[0] = await self._another(plans[0])
+                    except RunEnd:
+                        if not self._primaries.nodes:
+                            raise
+                        break
             self._check_made(plans)
             if wants_spare(boards, primaries, self._settings.links):
                 await self._make_spare()
@@ -100,8 +105,8 @@ class Founding:
         board = await self._next_board()
         if board is None:
             return
-        await self._direct.reserve(1)
-        await self._direct.provision([board])
+        if await self._direct.can_reserve(1):
+            await self._direct.provision([board])
 
     # One node
 

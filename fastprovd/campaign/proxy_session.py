@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar, cast
 import structlog
 
 from fastprovd.campaign.ports import Link, Store
+from fastprovd.campaign.states import WAITS
 from fastprovd.campaign.tasks import background
 from fastprovd.clock import Clock
 from fastprovd.errors import ConnectionLost, LocalProtocolError, ResponseTimeout
@@ -148,6 +149,8 @@ class ProxySession:
         self.overheard: Callable[[PduOverheard], None] | None = None
         self.observer: Callable[[Event], None] | None = None
         self.server_address: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._filter = SetFilterType(FilterType.ACCEPT_LIST)
+        self._filter_told = asyncio.Event()
 
     async def send(
         self, message: Message, *, dst: int, key: AppKey | DevKey, ttl: int | None = None
@@ -169,6 +172,8 @@ class ProxySession:
     async def configure(self, message: ProxyConfiguration) -> None:
         """Send a proxy configuration message; raises ConnectionLost."""
         await self._top.reserve_seq()
+        if isinstance(message, SetFilterType):
+            self._filter = message
         self._client.configure(message)
         for pdu_type, payload in self._client.configuration_to_send():
             await self._link.send(pdu_type, payload)
@@ -208,6 +213,21 @@ class ProxySession:
             f"{type(message).__name__} to {format_address(dst)} had no answer in {attempts} "
             f"attempts of {timeout_s} s"
         )
+
+    async def check_proxy(self) -> None:
+        """See that the proxy itself still answers; for when nobody behind it does.
+
+        Raises:
+            ConnectionLost: it does not, or the link is gone; a stuck board may keep its link.
+        """
+        self._filter_told.clear()
+        await self.configure(self._filter)
+        try:
+            async with asyncio.timeout(WAITS["configuration"].seconds):
+                await self._filter_told.wait()
+        except TimeoutError:
+            self._lose(ConnectionLost("the proxy does not answer any more"))
+        self.check()
 
     def check(self) -> None:
         """Raise ConnectionLost when the link is gone."""
@@ -267,9 +287,11 @@ class ProxySession:
                     await self._top.reserve_seq()
                 case MessageRejected():
                     log.debug("pdu_rejected", reason=event.reason, src=event.src)
-                case FilterStatusReceived() if not self.server_address.done():
-                    self._top.lead(event.src, self)
-                    self.server_address.set_result(event.src)
+                case FilterStatusReceived():
+                    self._filter_told.set()
+                    if not self.server_address.done():
+                        self._top.lead(event.src, self)
+                        self.server_address.set_result(event.src)
                 case _:
                     pass
 

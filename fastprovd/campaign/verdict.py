@@ -16,13 +16,13 @@ SILENT: Final = (
     "or it is off or out of reach; power-cycle it and run again"
 )
 SURPLUS: Final = (
-    "it answers nothing, though as many boards answer as were heard: a board that restarted had it "
-    "before, or it is of a board that nobody heard; power-cycle that board, or run again with the "
-    "number of boards"
+    "it answers nothing, though as many boards as were heard have other addresses: a board that "
+    "restarted had it before, or it is of a board that nobody heard; run again with the number of "
+    "boards"
 )
 FORMER: Final = (
-    "it answers nothing, and all boards answer under other addresses: a board that restarted had "
-    "it before"
+    "it answers nothing, and every board is accounted for under another address: a board that "
+    "restarted had it before"
 )
 UNASKED: Final = (
     "provisioned, but the run ended before it could be asked, or before it answered; power-cycle "
@@ -67,9 +67,14 @@ def missing_boards(
     total = target(expected, heard) + strangers
     proven = sum(node.proven for node in nodes)
     former = former_addresses(nodes, expected, total)
+    all_placed = sum(map(_is_placed, nodes)) >= total
+
+    def is_surplus(node: Node) -> bool:
+        return all_placed and not _is_placed(node)
+
     missing = [
         MissingBoard(
-            SURPLUS if proven >= total else _unproven(node, is_complete),
+            SURPLUS if is_surplus(node) else _unproven(node, is_complete),
             node.address,
             node.device_uuid,
             node.device_address,
@@ -99,14 +104,20 @@ def missing_boards(
 
 
 def former_addresses(nodes: Collection[Node], expected: int | None, total: int) -> tuple[int, ...]:
-    """Return the addresses that boards had before they restarted, if all `total` boards answer.
+    """Return the addresses that boards had before they restarted, if all `total` have others.
 
     Nobody can tell which board had which: nothing on the air connects it with a Device UUID.
     Unless the operator said how many are `expected`, it might be that of a board we do not hear.
     """
-    if expected is None or sum(node.proven for node in nodes) < total:
+    if expected is None or sum(map(_is_placed, nodes)) < total:
         return ()
-    return tuple(sorted(node.address for node in nodes if not node.proven))
+    return tuple(sorted(node.address for node in nodes if not _is_placed(node)))
+
+
+def _is_placed(node: Node) -> bool:
+    """Whether there is a board at this address: it answered, or its own proxy told the address."""
+    is_primary = node.role is NodeRole.PRIMARY_PROVISIONER
+    return node.proven or (node.device_address is not None and not is_primary)
 
 
 def _unproven(node: Node, is_complete: bool) -> str:

@@ -402,7 +402,7 @@ def test_questions_wait_until_the_mesh_is_calm(run_virtual: RunVirtual[Any]) -> 
         await scene.listener.reached(RunState.PROVING)
         for _ in range(20):
             await asyncio.sleep(0.4)
-            await _overhear(scene, child, PRIMARY, device_key=False)
+            await _overhear(scene, child, CHILDREN[1], device_key=False)
         last = CLOCK.monotonic()
         await collecting
         calm_s = WAITS["calm"].seconds
@@ -422,10 +422,44 @@ def test_a_mesh_that_never_calms_down_is_asked_all_the_same(run_virtual: RunVirt
         begun = CLOCK.monotonic()
         while not collecting.done():
             await asyncio.sleep(0.4)
-            await _overhear(scene, child, PRIMARY, device_key=False)
+            await _overhear(scene, child, CHILDREN[1], device_key=False)
         at_last_s = WAITS["calm_at_last"].seconds
         assert scene.settled_at() == pytest.approx(begun + at_last_s, abs=1.0)
         assert scene.proven() == {PRIMARY, child}
+
+    run_virtual(main())
+
+
+def test_reports_that_go_on_for_ever_delay_no_question(run_virtual: RunVirtual[Any]) -> None:
+    """What nodes and Primaries tell each other is never relayed, so no queue is full of it."""
+
+    async def main() -> None:
+        child = CHILDREN[0]
+        scene = Scene(child, lists=[(child,)])
+        collecting = asyncio.create_task(scene.collect())
+        await scene.listener.reached(RunState.PROVING)
+        begun = CLOCK.monotonic()
+        while not collecting.done():
+            await asyncio.sleep(0.4)
+            await _overhear(scene, child, PRIMARY, device_key=False)
+        assert scene.settled_at() <= begun + WAITS["calm"].seconds + 0.1
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("lists", [[(CHILDREN[0],)], []], ids=("proving", "polling"))
+def test_a_primary_that_is_stuck_is_a_lost_link(
+    run_virtual: RunVirtual[Any], lists: list[tuple[int, ...]]
+) -> None:
+    """Its link stays, and it does not answer the filter either: nobody is called silent for it."""
+
+    async def main() -> None:
+        scene = Scene(CHILDREN[0], lists=lists)
+        for node in scene.mesh.nodes.values():
+            node.answers.pop(OnOffGet, None)
+        scene.mesh.tells_filter = False
+        with pytest.raises(ConnectionLost):
+            await scene.collect()
 
     run_virtual(main())
 
@@ -440,7 +474,14 @@ class Lonely(Scene):
     `proxies`; `meshes` are what a link to each leads to.
     """
 
-    def __init__(self, proxies: Sequence[int], meshes: dict[int, FakeMesh], expected: int) -> None:
+    def __init__(
+        self,
+        proxies: Sequence[int],
+        meshes: dict[int, FakeMesh],
+        expected: int,
+        *,
+        links: int = 1,
+    ) -> None:
         boards = [(0.1 + 0.01 * number, _free(number)) for number in proxies]
         # The first is heard most often.
         reports = [
@@ -449,7 +490,9 @@ class Lonely(Scene):
             for place, number in enumerate(proxies)
             if turn < max(1, 15 - place)
         ]
-        super().__init__(settings=RunSettings(expected=expected), airs=[boards, reports])
+        super().__init__(
+            settings=RunSettings(expected=expected, links=links), airs=[boards, reports]
+        )
         self._meshes = meshes
 
     async def identify(self, *silent: int) -> list[str]:
@@ -553,6 +596,21 @@ def test_a_proxy_that_can_not_be_identified_costs_nothing_else(
         failed = [entry["address"] for entry in logs if entry["event"] == "proxy_not_identified"]
         assert failed == [_at(2), _at(3)]
         assert scene.log.nodes[CHILDREN[2]].device_address == _at(4)
+
+    run_virtual(main())
+
+
+def test_several_proxies_are_asked_at_once(run_virtual: RunVirtual[Any]) -> None:
+    """As many as there are links: ten that are gone cost two times 16 s."""
+
+    async def main() -> None:
+        scene = Lonely(range(2, 12), {}, expected=12, links=5)
+        scene.bearer.refuses = lambda _: (16.0, DeviceNotFound("gone"))
+        begun = CLOCK.monotonic()
+        assert len(await scene.identify(*CHILDREN[:3])) == 10
+        assert CLOCK.monotonic() - begun == pytest.approx(
+            1.0 + WAITS["quiet_air"].seconds + 2 * 16.0, abs=0.5
+        )
 
     run_virtual(main())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fastprovd.campaign.air_picture import HeardBoard
 from fastprovd.campaign.verdict import (
     LAST_HEARD_UNPROVISIONED,
@@ -52,6 +54,9 @@ def test_a_former_address_is_no_missing_board() -> None:
     assert missing_boards(nodes, [], 2, 2) == ()
     assert former_addresses(nodes, 2, 2) == (3,)
     assert done_though((3,)).startswith("every board answered; 0x0003: it answers nothing")
+    # One that answers nothing, and whose own proxy told its address, is a board all the same.
+    lost = replace(_node(5, proven=False), device_address="AA")
+    assert missing_boards([*nodes, lost], [], 3, 3) == (MissingBoard(SILENT, 5, None, "AA"),)
     restarted_primary = Node(2, "r", NodeRole.PRIMARY_PROVISIONER, device_uuid=b"p" * 16)
     assert missing_boards([restarted_primary, _node(4, proven=True)], [], 1, 1) == ()
 
