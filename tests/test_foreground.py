@@ -123,14 +123,15 @@ def test_boards_and_strangers(run_virtual: RunVirtual[Any], tmp_path: Path) -> N
 
 
 def test_proxies(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
-    """A proxy is told with its Node Identity, and later with its Network ID."""
+    """A proxy is told with its Node Identity while it runs, else with its Network ID."""
     stream = io.StringIO()
 
     async def main() -> None:
         scene = world(1)
         await provision(config(tmp_path), 1, JsonLines(io.StringIO()), scene.radio)
+        scene.air.boards[0].set_identity(True)
         await scan(config(tmp_path), 2.0, stream, scene.radio)
-        await asyncio.sleep(60.0)
+        scene.air.boards[0].set_identity(False)
         await scan(config(tmp_path), 2.0, stream, scene.radio)
 
     run_virtual(main())

@@ -292,11 +292,16 @@ class Collecting:
         await self._log.node(address, **changes)
 
     def _t_provisioned(self) -> float | None:
-        """When the last board left 0x1827; asked once all is quiet, later reports may be stale."""
+        """When the last board left 0x1827; asked once all is quiet, later reports may be stale.
+
+        Of boards that we do not hear only their addresses tell that they had left it.
+        """
+        known = self._log.run.t_known_s
+        if (self._settings.expected or 0) > len(self._picture.boards):
+            return known
         primaries = {node.board.uuid for node in self._primaries.nodes.values()}
         last = [b.last_seen_s for b in self._picture.boards.values() if b.uuid not in primaries]
         seen = self._log.since(max(last)) if last else 0.0
-        known = self._log.run.t_known_s
         return seen if seen is None or known is None or self.unaccounted() else min(seen, known)
 
     # Proving

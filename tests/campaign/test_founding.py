@@ -10,6 +10,7 @@ from bleak.exc import BleakDBusError
 
 from fastprovd.bearers.adapter import MAX_LINKS
 from fastprovd.campaign.settings import Method, RunSettings
+from fastprovd.emulator.air import Reach
 from fastprovd.emulator.bluez_adapter import FAILED
 from fastprovd.emulator.hosts import Flaws, Host
 from fastprovd.records import NodeRole, RunState, Window
@@ -104,6 +105,27 @@ def test_nodes_of_ours_provision_who_we_do_not_hear(run_virtual: RunVirtual, hos
             s.check_against_truth(run)
             taken = [r for r in s.store.reserved_addresses() if r.run_id == run.run_id]
             assert len(taken) == 1 + len(primaries_of(s))
+
+    run_virtual(main())
+
+
+def test_cells_behind_cells(run_virtual: RunVirtual) -> None:
+    """Three cells in a row with 20 % loss, of which we hear one: all are known and proven."""
+
+    async def main() -> None:
+        settings = RunSettings(expected=30, method=Method.AUTO, scan_s=5.0)
+        async with scene(30, 1, host=Host.NIMBLE, settings=settings) as s:
+            s.air.set_default_reach(Reach(loss=0.2))
+            for number in range(1, 31):
+                if number > 10:
+                    s.air.set_reach(device_address(number), "hci0", None)
+                for other in range(1, number):
+                    if (number - 1) // 10 - (other - 1) // 10 > 1:
+                        s.air.set_reach(device_address(number), device_address(other), None)
+            run = await s.campaign.execute()
+            s.check_against_truth(run)
+            assert (run.heard, run.proven) == (10, 30)
+            assert run.t_provisioned_s == run.t_known_s
 
     run_virtual(main())
 

@@ -106,7 +106,7 @@ async def run_with(
         (RunState.PROVISIONING_PRIMARY, 0.1),
         (RunState.CONFIGURING_PRIMARY, 0.1),
         (RunState.PROVISIONING, 2.0),
-        (RunState.COLLECTING, 0.5),
+        (RunState.COLLECTING, 0.05),
         (RunState.PROVING, 0.05),
     ],
     ids=lambda value: value.name if isinstance(value, RunState) else "",
@@ -161,7 +161,7 @@ def test_the_adapter_is_off_for_30_s(
     run_paced: RunPaced, private_bus: PrivateBus, state: RunState
 ) -> None:
     """While the boards provision each other, they need no adapter of ours."""
-    end, took_s, logs = run_paced(run_with(private_bus, adapter_off_for_30_s, state, 0.5))
+    end, took_s, logs = run_paced(run_with(private_bus, adapter_off_for_30_s, state, 0.05))
     assert "bluetooth_lost" in logs
     assert end is RunState.DONE
     assert took_s > 30

@@ -192,21 +192,39 @@ def test_a_link_lost_while_closing_is_opened_again(run_virtual: RunVirtual[None]
     run_virtual(main())
 
 
-def test_a_primary_that_is_gone_leaves_the_window_unknown(run_virtual: RunVirtual[None]) -> None:
+async def primary_gone_while_closing(boards: int) -> tuple[Run, Scene]:
+    """Cut the power of the Primary once everybody is proven."""
+    settings = RunSettings(expected=boards, primary_return_s=40.0)
+    async with scene(boards, 1, flaws=PERFECT, settings=settings) as s:
+        run = asyncio.create_task(s.campaign.execute())
+        await s.listener.reached(RunState.CLOSING)
+        await asyncio.sleep(5.0)
+        s.true_nodes()[s.campaign.run.primary or 0].power_off()
+        return await run, s
+
+
+def test_without_any_proxy_the_window_stays_unknown(run_virtual: RunVirtual[None]) -> None:
     """The boards were told, and nobody can show it: partial, in time, and the reason says so."""
 
     async def main() -> None:
-        settings = RunSettings(expected=4, primary_return_s=40.0)
-        async with scene(4, 1, flaws=PERFECT, settings=settings) as s:
-            run = asyncio.create_task(s.campaign.execute())
-            await s.listener.reached(RunState.CLOSING)
-            await asyncio.sleep(5.0)
-            s.true_nodes()[s.campaign.run.primary or 0].power_off()
-            end = await run
-            assert end.state is RunState.PARTIAL
-            assert end.window is Window.UNKNOWN
-            assert end.reason is not None
-            assert end.reason.endswith("boards may still take others that match")
+        end, _ = await primary_gone_while_closing(2)
+        assert end.state is RunState.PARTIAL
+        assert end.window is Window.UNKNOWN
+        assert end.reason is not None
+        assert end.reason.endswith("boards may still take others that match")
+
+    run_virtual(main())
+
+
+def test_through_another_proxy_each_node_confirms(run_virtual: RunVirtual[None]) -> None:
+    """Nobody there can confirm the suspend, so each is told to keep its light, which stops it."""
+
+    async def main() -> None:
+        end, s = await primary_gone_while_closing(5)
+        assert end.window is Window.CLOSED
+        assert end.window_evidence is not None
+        assert "confirmed an OnOff Set to the light it had" in end.window_evidence
+        assert not any(board.is_provisioning for board in s.air.boards if board.is_powered)
 
     run_virtual(main())
 

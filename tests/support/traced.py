@@ -47,6 +47,11 @@ class TracedBearer(BleakBearer):
         async with super().proxy_link(device_address) as link:
             yield cast(GattLink, _TracedLink(link, self))
 
+    @asynccontextmanager
+    async def kept_proxy_link(self, device_address: str) -> AsyncIterator[GattLink]:
+        async with super().kept_proxy_link(device_address) as link:
+            yield cast(GattLink, _TracedLink(link, self))
+
     def pdu_passed(self, how: str, pdu_type: ProxyPduType, payload: bytes) -> None:
         """Tell of one Proxy PDU."""
         if pdu_type is ProxyPduType.PROVISIONING_PDU:
