@@ -181,10 +181,10 @@ class RunConfig:
     """How a run is done, and its limits."""
 
     method: Literal["fast", "direct", "auto"] = setting(
-        "fast",
-        "fast: the boards provision each other. direct: the gateway provisions each board that it "
-        "hears itself, max_links at a time, and no board takes others in. auto: direct where that "
-        "is expected to be faster and no board is out of the gateway's reach.",
+        "auto",
+        "direct: the gateway provisions each board that it hears itself, max_links at a time. "
+        "fast: the boards provision each other. auto: direct where that is expected to be faster; "
+        "boards that only other boards hear are then provisioned by those.",
     )
     expected: int | None = setting(
         None,
@@ -196,8 +196,7 @@ class RunConfig:
     primaries: int | None = setting(
         None,
         "Primary Provisioners of a run, at most max_links: each is connected while addresses are "
-        "collected. Default: 1 below 20 boards, from then on 2, or as many as keep each list short "
-        "enough to be read.",
+        "collected. Default: 1 below 20 boards, from then on 2.",
         sample=2,
         low=1,
         high=MAX_LINKS,

@@ -116,5 +116,5 @@ def test_a_daemon_that_ends_at_once_is_named(tmp_path: Path) -> None:
         pass
     written = (tmp_path / "session" / "daemon-1" / "fastprovd.toml").read_text()
     assert '[gateway]\nid = "hw-desk-1"' in written
-    assert "[run]\nproxy_timeout_s = 45.0" in written
+    assert '[run]\nmethod = "fast"\nproxy_timeout_s = 45.0' in written
     bench.timeline.close()

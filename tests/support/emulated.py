@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.config import Config, GatewayConfig, MqttConfig, RunConfig, StateConfig
@@ -40,13 +40,18 @@ def world(boards: int, seed: int = 1) -> World:
 
 
 def config(
-    directory: Path, *, expected: int | None = None, scan_timeout_s: float = 30.0, **mqtt: Any
+    directory: Path,
+    *,
+    expected: int | None = None,
+    scan_timeout_s: float = 30.0,
+    method: Literal["fast", "direct", "auto"] = "fast",
+    **mqtt: Any,
 ) -> Config:
     """Return a configuration; without MQTT unless `mqtt` says something about it."""
     return Config(
         gateway=GatewayConfig(id="gw1"),
         mqtt=MqttConfig(enabled=bool(mqtt), **mqtt),
-        run=RunConfig(expected=expected, scan_timeout_s=scan_timeout_s),
+        run=RunConfig(method=method, expected=expected, scan_timeout_s=scan_timeout_s),
         state=StateConfig(directory / "state"),
     )
 

@@ -36,6 +36,7 @@ async def provision(
     expected: int,
     mqtt: str = NO_BROKER,
     run: str = QUICK,
+    method: str = "fast",
     disturb: Callable[[str], Awaitable[None]] = no_disturbance,
 ) -> dict[str, Any]:
     """Run `fastprovd provision` as an operator would; return its last word.
@@ -44,7 +45,7 @@ async def provision(
     """
     config = directory / "fastprovd.toml"
     config.write_text(
-        f'[gateway]\nid = "gw1"\n[mqtt]\n{mqtt}\n[run]\n{run}\n'
+        f'[gateway]\nid = "gw1"\n[mqtt]\n{mqtt}\n[run]\nmethod = "{method}"\n{run}\n'
         f'[state]\ndirectory = "{directory / "state"}"\n'
     )
     last: dict[str, Any] = {}
@@ -121,7 +122,7 @@ async def test_five_boards_are_published(door: GuestDoor, tmp_path: Path) -> Non
 async def test_the_gateway_provisions_boards_itself(door: GuestDoor, tmp_path: Path) -> None:
     """Links side by side, each kept for the proxy; all are proven, and none provisions others."""
     boards = door.place_boards(5)
-    told = await provision(tmp_path, 5, run='method = "direct"')
+    told = await provision(tmp_path, 5, method="direct")
     assert told["state"] == "done", told
     assert set(told["addresses"]) == true_addresses(boards)
     assert all(board.has_app_key and not board.is_provisioner for board in boards)
