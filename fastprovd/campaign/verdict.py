@@ -30,7 +30,7 @@ UNASKED: Final = (
 )
 SILENT_PRIMARY: Final = (
     "the Primary Provisioner does not answer: it restarted, or is off or out of reach; "
-    "power-cycle all boards and run again"
+    "power-cycle it and run again"
 )
 UNPROVISIONED: Final = "still unprovisioned: no provisioner took it; run again"
 LAST_HEARD_UNPROVISIONED: Final = (

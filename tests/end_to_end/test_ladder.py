@@ -11,7 +11,7 @@ import pytest
 
 from fastprovd.campaign.causes import CAUSES
 from fastprovd.campaign.primary import Start
-from fastprovd.campaign.settings import RunSettings
+from fastprovd.campaign.settings import Method, RunSettings
 from fastprovd.campaign.verdict import FORMER, SILENT, SILENT_PRIMARY, SURPLUS
 from fastprovd.emulator import firmware
 from fastprovd.emulator.board import Board
@@ -41,7 +41,7 @@ async def ended(
     **settings: Any,
 ) -> AsyncIterator[tuple[Scene, Run]]:
     """Run through what is arranged, see that it happened and the result is true, and look at it."""
-    chosen = RunSettings(**{"expected": boards} | settings)
+    chosen = RunSettings(**{"expected": boards, "method": Method.FAST} | settings)
     async with scene(boards, seed, host=host, flaws=flaws, settings=chosen) as s:
         happened = arrange(s, patch or pytest.MonkeyPatch())
         run = await s.campaign.execute()
