@@ -473,5 +473,16 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
             cost="90 s of waiting, then as over its own proxy",
             end="over another proxy it answers like all others",
         ),
+        "H26": Cause(
+            "boards are out of our reach, and we provision the others ourselves",
+            "FP 7",
+            _RUN + "test_nodes_of_ours_reach_boards_that_we_do_not_hear",
+            symptom=_Y.BOARDS_UNHEARD,
+            seen_as="more boards are expected than were heard",
+            wait="[run] scan_timeout_s",
+            cost="30 s of listening, and then a run of the boards among each other",
+            end="with method auto some of our nodes become Primaries for them; with direct they "
+            "are counted as missing",
+        ),
     }
 )

@@ -69,6 +69,11 @@ def proofs(s: Scene) -> list[str]:
     return [data["proof"] for kind, data in s.listener.events if "proof" in data]
 
 
+def rungs(s: Scene) -> set[str]:
+    """Return the rungs that were tried."""
+    return {data["rung"] for kind, data in s.listener.events if kind == "recovery"}
+
+
 def is_named(run: Run, board: Board, reason: str) -> bool:
     """Tell whether the run names this board as missing for that reason, with both addresses."""
     return any(
@@ -399,8 +404,10 @@ def test_a_status_that_is_not_queued_costs_time(run_virtual: RunVirtual[None], h
     """The board believes that it provisions, and does not; we do."""
 
     async def main() -> None:
-        async with ended(5, stalls.status_not_queued, host=host) as (_, run):
+        async with ended(5, stalls.status_not_queued, host=host) as (s, run):
             assert run.state is CAUSES["S7"].ends
+            assert Start.ALREADY_STARTED.value in proofs(s)
+            assert "provision_directly" in rungs(s)
 
     run_virtual(main())
 
@@ -412,8 +419,9 @@ def test_a_primary_that_begins_with_nobody_costs_time(
     """It counts six devices that are not there; we provision all."""
 
     async def main() -> None:
-        async with ended(5, stalls.starts_leaked, host=host) as (_, run):
+        async with ended(5, stalls.starts_leaked, host=host) as (s, run):
             assert run.state is CAUSES["S8"].ends
+            assert "provision_directly" in rungs(s)
 
     run_virtual(main())
 
@@ -461,8 +469,10 @@ def test_a_primary_out_of_our_reach_is_gone_around(
     """Over another proxy it answers like all others."""
 
     async def main() -> None:
-        async with ended(boards, stalls.primary_out_of_our_reach, host=host) as (_, run):
+        async with ended(boards, stalls.primary_out_of_our_reach, host=host) as (s, run):
             assert run.state is CAUSES["H25"].ends
+            if len(primaries(s)) == 1:
+                assert "another_proxy" in rungs(s)
 
     run_virtual(main())
 
@@ -570,8 +580,12 @@ def test_a_primary_without_a_timer_is_woken(run_virtual: RunVirtual[None], host:
     """A node whose proxy is on tells it NODE_ADDR; 10 s later its proxy is on the air."""
 
     async def main() -> None:
-        async with ended(20, stalls.proxy_timer_fails, host=host) as (_, run):
+        async with ended(5, stalls.proxy_timer_fails, host=host) as (s, run):
             assert run.state is CAUSES["H9"].ends
+            assert "wake_primary" in rungs(s)
+            (primary,) = primaries(s)
+            (begun,) = times(s, Happening.RUN_STARTED, primary)
+            assert times(s, Happening.PROXY_ON, primary)[0] - begun > 90.0
 
     run_virtual(main())
 
@@ -594,8 +608,9 @@ def test_boards_that_nobody_takes_are_provisioned_by_us(
     """A board that hears only us is a node in the end."""
 
     async def main() -> None:
-        async with ended(5, stalls.nobody_takes, host=host) as (_, run):
+        async with ended(5, stalls.nobody_takes, host=host) as (s, run):
             assert run.state is CAUSES["H22"].ends
+            assert "provision_directly" in rungs(s)
 
     run_virtual(main())
 
@@ -607,5 +622,19 @@ def test_boards_that_we_do_not_hear_are_found(run_virtual: RunVirtual[None], hos
     async def main() -> None:
         async with ended(7, stalls.we_hear_half, host=host) as (_, run):
             assert run.state is CAUSES["H23"].ends
+
+    run_virtual(main())
+
+
+@HOSTS
+def test_nodes_of_ours_reach_boards_that_we_do_not_hear(
+    run_virtual: RunVirtual[None], host: Host
+) -> None:
+    """We provision whom we hear, and some of them become Primaries for the others."""
+
+    async def main() -> None:
+        async with ended(7, stalls.we_hear_half, host=host, method=Method.AUTO) as (s, run):
+            assert run.state is CAUSES["H26"].ends
+            assert "further_primary" in rungs(s)
 
     run_virtual(main())
