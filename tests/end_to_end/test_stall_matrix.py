@@ -24,8 +24,9 @@ from tests.support.truth import check_truth
 LOSSES = (0, 10, 20, 30)
 # How many seeds for each host; with 100 boards each cell has one host.
 SEEDS = {1: 1, 5: 2, 20: 1, 100: 1}
-# Every so many cells of a stall one is run with each push.
-STRIDE = 16
+# With each push a stall is met with one of these numbers of boards, in turn, and these many cells.
+SMALL = (5, 1, 5, 20)
+STRIDE = 9
 # To close what is open when the run's own limit strikes.
 MARGIN_S = 30.0
 
@@ -64,8 +65,9 @@ def whole() -> Iterator[Case]:
 def diagonal() -> Iterator[Case]:
     """Yield some cells of every stall, others for each."""
     for row, stall in enumerate(STALLS):
-        small = [case for case in whole() if case.stall is stall and case.boards < 100]
-        yield from small[row * 3 % min(STRIDE, len(small)) :: STRIDE]
+        boards = max(SMALL[row % len(SMALL)], stall.least)
+        cells = [case for case in whole() if case.stall is stall and case.boards == boards]
+        yield from cells[row * 3 % min(STRIDE, len(cells)) :: STRIDE]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
