@@ -18,13 +18,14 @@ import structlog
 from fastprovd.campaign.calm import Calm, pause
 from fastprovd.campaign.context import RunContext
 from fastprovd.campaign.control import get_node_list
+from fastprovd.campaign.identifying import Identifying
 from fastprovd.campaign.planner import SAFE_LIST_ENTRIES, Plan
 from fastprovd.campaign.primaries import Primaries
 from fastprovd.campaign.proxy_session import ProxySession, proxy_session
 from fastprovd.campaign.roll_call import RollCall
 from fastprovd.campaign.search import AddressSearch
 from fastprovd.campaign.states import WAITS, Trigger
-from fastprovd.campaign.tasks import background, together
+from fastprovd.campaign.tasks import background
 from fastprovd.campaign.verdict import target
 from fastprovd.errors import AccessError, BearerError, ConnectionLost, ResponseTimeout
 from fastprovd.mesh.addresses import is_unicast
@@ -59,6 +60,12 @@ class Collecting:
         self._overheard: asyncio.Queue[PduOverheard] = asyncio.Queue(maxsize=1000)
         self._last_news = self._clock.monotonic()
         self._calm = Calm(self._clock)
+        self._identifying = Identifying(
+            context,
+            is_anybody_unplaced=self._is_anybody_unplaced,
+            learn=self._learn_heard,
+            answered=self._answered,
+        )
 
     @property
     def sessions(self) -> Mapping[int, ProxySession]:
@@ -84,7 +91,7 @@ class Collecting:
             session = await self._open(device_address, links, overhears=True)
             session.overheard = self._overhear
             if primary is None:
-                await self._place(session, device_address)
+                await self._identifying.place(session, device_address)
             else:
                 await self._primaries.confirm_start(primary, session)
                 self._sessions[primary] = session
@@ -94,6 +101,9 @@ class Collecting:
                 await self._log.move(Trigger.PROXY_BACK)
                 await self._settle(session)
                 await self._log.move(Trigger.SETTLED, t_provisioned_s=self._t_provisioned())
+                await self._roll_call(session).prove(self._unproven())
+            await self._identifying.identify(self._settings.links - max(1, len(self._sessions)))
+            async with background(self._look_for_others(links), "watch"):
                 await self.prove(session)
                 await then(session)
                 await self._end_identities()
@@ -148,36 +158,10 @@ class Collecting:
                 log.info("node_identity_not_ended", reason=str(error))
 
     async def identify_silent(self) -> float:
-        """Ask proxies that nobody can place for their address, once the nodes are quiet.
-
-        A board that was left without AppKey keeps its proxy on the air, and answers a filter
-        message, which is under the NetKey. Returns since when reports can be trusted.
-        """
+        """Place the proxies that nobody can name; returns since when reports can be trusted."""
         begun = self._clock.monotonic()
-        if self._is_short() and self._is_anybody_unplaced():
-            await self._watch.listen(WAITS["quiet_air"].seconds)
-            await self._identify_all(begun)
+        await self._identifying.identify(self._settings.links)
         return begun
-
-    async def _identify_all(self, begun: float) -> None:
-        placed = {node.device_address for node in self._log.nodes.values()}
-        unplaced = [a for a in self._picture.proxies_since(begun) if a not in placed]
-        waiting = iter(unplaced)
-
-        async def work() -> None:
-            for device_address in waiting:
-                if not self._is_anybody_unplaced():
-                    return
-                if self._clock.monotonic() - begun > WAITS["identify"].seconds:
-                    log.warning("proxies_left_unidentified", reason=WAITS["identify"].reason)
-                    return
-                try:
-                    await self._identify(device_address)
-                except (BearerError, TimeoutError) as error:
-                    log.info("proxy_not_identified", address=device_address, reason=str(error))
-
-        if unplaced:
-            await together(work, min(self._settings.links, len(unplaced)))
 
     def _is_anybody_unplaced(self) -> bool:
         """Whether a proxy could be a silent node, or one whose address nobody told."""
@@ -185,10 +169,6 @@ class Collecting:
         return self.unaccounted() > 0 or any(node.device_address is None for node in silent)
 
     # Collecting
-
-    def _is_short(self) -> bool:
-        proven = sum(node.proven for node in self._log.nodes.values())
-        return proven < max(self._target(), len(self._log.nodes))
 
     def _target(self) -> int:
         ours = target(self._settings.expected, len(self._picture.boards))
@@ -307,6 +287,7 @@ class Collecting:
     # Proving
 
     async def prove(self, session: ProxySession) -> None:
+        """Ask who is not proven, and look for those that nobody listed; raises ConnectionLost."""
         roll_call = self._roll_call(session)
         await roll_call.prove(self._unproven())
         if self.unaccounted():
@@ -329,36 +310,14 @@ class Collecting:
         await self._calm.wait(session)
 
     def _unproven(self) -> list[int]:
-        return [node.address for node in self._log.nodes.values() if not node.proven]
+        keyless = self._identifying.keyless
+        return [a for a, node in self._log.nodes.items() if not node.proven and a not in keyless]
+
+    async def _learn_heard(self, address: int) -> None:
+        if address not in self._log.nodes:
+            await self._learn(address, listed=False)
 
     async def _answered(self, address: int, onoff: bool) -> None:
-        if address not in self._log.nodes:
-            await self._learn(address, listed=False)
+        await self._learn_heard(address)
         await self._log.node(address, proven=True, onoff=onoff)
         await self._log.change(t_proven_s=self._log.since_info_set)
-
-    async def _identify(self, device_address: str) -> None:
-        async with (
-            self._bearer.proxy_link(device_address) as link,
-            proxy_session(link, self._top, self._clock) as session,
-        ):
-            address = await self._place(session, device_address)
-            await self._roll_call(session).prove([address])
-
-    async def _place(self, session: ProxySession, device_address: str) -> int:
-        """Have the proxy tell its unicast address, and note which board has it.
-
-        Raises:
-            ConnectionLost: the link went away, or the proxy does not tell.
-        """
-        await session.check_proxy()
-        address = await session.server_address
-        board = self._picture.board_at(device_address)
-        if address not in self._log.nodes:
-            await self._learn(address, listed=False)
-        await self._log.node(
-            address,
-            device_address=device_address,
-            device_uuid=None if board is None else board.uuid,
-        )
-        return address

@@ -18,10 +18,10 @@ class Rung(Enum):
     ANOTHER_PROXY = "go on through the proxy of another node of ours"
     SPARE_PROXY = "provision a board that is left ourselves, as a node whose proxy we can use"
     WAKE_PRIMARY = "send NODE_ADDR to the Primary Provisioner through it, which starts its timer"
-    ROLL_CALL = "ask the addresses that the plan predicts, one by one"
+    ROLL_CALL = "ask the addresses that are known, then those that the plan predicts, one by one"
     IDENTIFY_PROXIES = "ask each proxy on the air for its address"
     PROVISION_DIRECTLY = "provision the boards that are left ourselves over PB-GATT"
-    FURTHER_PRIMARY = "make another node of ours a Primary Provisioner, with addresses of its own"
+    FURTHER_PRIMARY = "where we provisioned the others: make some of them Primary Provisioners"
     STOP_AGAIN = "tell all nodes to stop again"
     ASK_OPERATOR = "end partial, and say which boards to power-cycle and what happens then"
 
@@ -87,7 +87,7 @@ LADDERS: Final[Mapping[Symptom, Ladder]] = MappingProxyType(
         _S.ADDRESSES_MISSING: Ladder(
             "fewer addresses than boards, and no news",
             "[run] settle_s",
-            (_R.POLL_AGAIN, _R.ROLL_CALL, _R.IDENTIFY_PROXIES),
+            (_R.POLL_AGAIN, _R.IDENTIFY_PROXIES, _R.ROLL_CALL),
             "every address is known, or the board is named as missing",
         ),
         _S.BOARDS_LEFT: Ladder(
@@ -98,14 +98,14 @@ LADDERS: Final[Mapping[Symptom, Ladder]] = MappingProxyType(
         ),
         _S.BOARDS_UNHEARD: Ladder(
             "[run] expected is higher than the number of boards that were heard",
-            "boards_settle",
+            "[run] scan_timeout_s",
             (_R.FURTHER_PRIMARY, _R.ASK_OPERATOR),
             "nodes that we hear provision those that we do not; or so many boards are missing",
         ),
         _S.NODES_SILENT: Ladder(
             "no answer to OnOff Get, asked one by one with back-off",
             "answer",
-            (_R.ROLL_CALL, _R.ASK_OPERATOR),
+            (_R.ROLL_CALL, _R.IDENTIFY_PROXIES, _R.ASK_OPERATOR),
             "proven; or missing, with address and what to power-cycle",
         ),
         _S.WINDOW_OPEN: Ladder(

@@ -479,7 +479,6 @@ class Lonely(Scene):
         proxies: Sequence[int],
         meshes: dict[int, FakeMesh],
         expected: int,
-        *,
         links: int = 1,
     ) -> None:
         boards = [(0.1 + 0.01 * number, _free(number)) for number in proxies]
@@ -600,17 +599,15 @@ def test_a_proxy_that_can_not_be_identified_costs_nothing_else(
     run_virtual(main())
 
 
-def test_several_proxies_are_asked_at_once(run_virtual: RunVirtual[Any]) -> None:
-    """As many as there are links: ten that are gone cost two times 16 s."""
+def test_proxies_are_identified_side_by_side(run_virtual: RunVirtual[Any]) -> None:
+    """As many as the adapter bears links; those that are gone cost their time together."""
 
     async def main() -> None:
-        scene = Lonely(range(2, 12), {}, expected=12, links=5)
+        scene = Lonely(range(2, 10), {}, expected=10, links=4)
         scene.bearer.refuses = lambda _: (16.0, DeviceNotFound("gone"))
-        begun = CLOCK.monotonic()
-        assert len(await scene.identify(*CHILDREN[:3])) == 10
-        assert CLOCK.monotonic() - begun == pytest.approx(
-            1.0 + WAITS["quiet_air"].seconds + 2 * 16.0, abs=0.5
-        )
+        await scene.identify(*range(0x0010, 0x0018))
+        assert len(scene.bearer.connects) == 8
+        assert CLOCK.monotonic() == pytest.approx(1.0 + WAITS["quiet_air"].seconds + 32.0, abs=0.5)
 
     run_virtual(main())
 
