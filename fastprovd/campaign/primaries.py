@@ -12,6 +12,7 @@ from fastprovd.campaign.planner import Plan
 from fastprovd.campaign.primary import Start, start_fast_provisioning
 from fastprovd.campaign.proxy_session import ProxySession
 from fastprovd.errors import AccessError
+from fastprovd.mesh.addresses import format_address
 from fastprovd.mesh.beacons import Advertisement
 
 
@@ -75,7 +76,9 @@ class Primaries:
         node.is_started = start is not Start.HUNG_UP
         if node.is_started:
             self._picture.mark_stale()
-        self._log.event("fast_provisioning_started", proof=start.value)
+        self._log.event(
+            "fast_provisioning_started", addr=format_address(address), proof=start.value
+        )
         return start
 
     async def confirm_start(self, address: int, session: ProxySession) -> None:
