@@ -239,9 +239,7 @@ class Collecting:
         self._log.publish_nodes()
 
     def _overhear(self, event: PduOverheard) -> None:
-        # Reports to a Primary and their acknowledgments are never relayed, and may go on for ever.
-        if self._primaries.nodes.keys().isdisjoint((event.src, event.dst)):
-            self._calm.heard()
+        self._calm.heard()
         if not self._overheard.full():
             self._overheard.put_nowait(event)
 

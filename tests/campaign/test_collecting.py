@@ -402,7 +402,7 @@ def test_questions_wait_until_the_mesh_is_calm(run_virtual: RunVirtual[Any]) -> 
         await scene.listener.reached(RunState.PROVING)
         for _ in range(20):
             await asyncio.sleep(0.4)
-            await _overhear(scene, child, CHILDREN[1], device_key=False)
+            await _overhear(scene, child, PRIMARY, device_key=False)
         last = CLOCK.monotonic()
         await collecting
         calm_s = WAITS["calm"].seconds
@@ -422,27 +422,10 @@ def test_a_mesh_that_never_calms_down_is_asked_all_the_same(run_virtual: RunVirt
         begun = CLOCK.monotonic()
         while not collecting.done():
             await asyncio.sleep(0.4)
-            await _overhear(scene, child, CHILDREN[1], device_key=False)
+            await _overhear(scene, child, PRIMARY, device_key=False)
         at_last_s = WAITS["calm_at_last"].seconds
         assert scene.settled_at() == pytest.approx(begun + at_last_s, abs=1.0)
         assert scene.proven() == {PRIMARY, child}
-
-    run_virtual(main())
-
-
-def test_reports_that_go_on_for_ever_delay_no_question(run_virtual: RunVirtual[Any]) -> None:
-    """What nodes and Primaries tell each other is never relayed, so no queue is full of it."""
-
-    async def main() -> None:
-        child = CHILDREN[0]
-        scene = Scene(child, lists=[(child,)])
-        collecting = asyncio.create_task(scene.collect())
-        await scene.listener.reached(RunState.PROVING)
-        begun = CLOCK.monotonic()
-        while not collecting.done():
-            await asyncio.sleep(0.4)
-            await _overhear(scene, child, PRIMARY, device_key=False)
-        assert scene.settled_at() <= begun + WAITS["calm"].seconds + 0.1
 
     run_virtual(main())
 

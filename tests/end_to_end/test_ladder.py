@@ -167,7 +167,7 @@ def test_a_primary_alone_comes_back(run_virtual: RunVirtual[None]) -> None:
 
 
 def test_reports_that_nobody_acknowledges_delay_nothing(run_virtual: RunVirtual[None]) -> None:
-    """Twenty boards, and the Temporary Provisioners among them hear no acknowledgment."""
+    """Twenty boards, and a third of the Temporary Provisioners hears no acknowledgment."""
 
     async def main() -> None:
         async with ended(20, stalls.acks_unheard, host=Host.NIMBLE) as (_, run):
