@@ -14,7 +14,8 @@ from typing import Final
 from fastprovd.campaign.ladder import Symptom
 from fastprovd.records import RunState
 
-_RUN: Final = "tests/end_to_end/test_ladder.py::"
+_KEPT_AWAY: Final = "tests/end_to_end/test_kept_away.py::"
+_LADDER: Final = "tests/end_to_end/test_ladder.py::"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,28 +53,28 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
             "with a count above 6 the Primary's proxy returns only after a report, and no board "
             "below it finds anybody to report",
             "FP 6.7, OB 8",
-            _RUN + "test_a_primary_without_grandchildren_comes_back",
+            _KEPT_AWAY + "test_a_primary_without_grandchildren_comes_back",
             "node_addr_cnt is always 1: the proxy returns 3 s after INFO_SET, whatever happens",
         ),
         "S2": _avoided(
             "with a count of 0 or 2 to 6 the Primary's proxy returns only after a child, and "
             "there is none",
             "FP 6.7",
-            _RUN + "test_a_primary_alone_comes_back",
+            _KEPT_AWAY + "test_a_primary_alone_comes_back",
             "node_addr_cnt is always 1",
         ),
         "S3": _avoided(
             "a Temporary Provisioner does not hear the acknowledgment of its report, repeats it "
             "every 4 s, and so starts the Primary's 10 s timer again for ever",
             "FP 6.7",
-            _RUN + "test_reports_that_nobody_acknowledges_delay_nothing",
+            _KEPT_AWAY + "test_reports_that_nobody_acknowledges_delay_nothing",
             "node_addr_cnt is always 1: once the proxy is back that timer does nothing",
         ),
         "S4": Cause(
             "Temporary Provisioners are not in direct reach of the Primary, and their reports have "
             "TTL 0",
             "FP 6.7, FP 7",
-            _RUN + "test_boards_that_can_not_report_are_found",
+            _LADDER + "test_boards_that_can_not_report_are_found",
             symptom=_Y.ADDRESSES_MISSING,
             seen_as="the list has fewer addresses than boards were heard or announced",
             wait="[run] settle_s",
@@ -84,13 +85,13 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
         "S5": _avoided(
             "an INFO_SET without a valid group makes every child refuse its own",
             "FP 6.7, FP 5.1",
-            _RUN + "test_every_node_is_in_the_group",
+            _KEPT_AWAY + "test_every_node_is_in_the_group",
             "mesh.group is checked to be 0xC000 to 0xFEFF, and always sent",
         ),
         "S6": Cause(
             "an INFO_SET with an unknown NetKeyIndex leaves the board pending until it is rebooted",
             "FP 6.7, FP 5.2",
-            _RUN + "test_a_pending_board_fails_the_run",
+            _LADDER + "test_a_pending_board_fails_the_run",
             _FAILED,
             prevented="net_idx is never sent, so the board takes the one of its own NetKey",
             symptom=_Y.START_UNCONFIRMED,
@@ -103,7 +104,7 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
             "INFO_STATUS can not be queued: the board counts as active, takes no board, and its "
             "proxy stays on",
             "FP 6.7",
-            _RUN + "test_a_status_that_is_not_queued_costs_time",
+            _LADDER + "test_a_status_that_is_not_queued_costs_time",
             symptom=_Y.BOARDS_LEFT,
             seen_as="INFO_SET is answered 40 00 04 at the second attempt, and nobody takes the "
             "boards that are left",
@@ -116,7 +117,7 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
             "the Primary counts devices that it never began with, and begins with fewer than six, "
             "or with none",
             "FP 6.7",
-            _RUN + "test_a_primary_that_begins_with_nobody_costs_time",
+            _LADDER + "test_a_primary_that_begins_with_nobody_costs_time",
             symptom=_Y.BOARDS_LEFT,
             seen_as="boards stay on the air as unprovisioned devices",
             wait="list_stuck",
@@ -127,7 +128,7 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
         "S9": Cause(
             "the Primary loses power, and its list is gone",
             "FP 6.7",
-            _RUN + "test_a_primary_without_power_is_named",
+            _LADDER + "test_a_primary_without_power_is_named",
             _PARTIAL,
             symptom=_Y.PRIMARY_SILENT,
             seen_as="no advertisement of its Node Identity, or of our Network ID from its BD_ADDR",
@@ -139,25 +140,25 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
         "Q1": _avoided(
             "the board hangs up within milliseconds of INFO_STATUS",
             "FP 8, OB 5",
-            _RUN + "test_an_undisturbed_run_is_done",
+            _KEPT_AWAY + "test_an_undisturbed_run_is_done",
             "a lost link after INFO_SET counts as begun, and INFO_SET is sent again over the next",
         ),
         "Q2": _avoided(
             "INFO_STATUS may be short, or FF FF without octets while another INFO_SET is under way",
             "FP 8, FP 5.2",
-            _RUN + "test_a_busy_board_is_asked_again",
+            _KEPT_AWAY + "test_a_busy_board_is_asked_again",
             "missing octets are tolerated; after FF FF INFO_SET is sent again 0.5 s later",
         ),
         "Q3": _avoided(
             "an active board answers every INFO_SET with 40 00 04",
             "FP 8",
-            _RUN + "test_a_swallowed_status_is_asked_for_again",
+            _KEPT_AWAY + "test_a_swallowed_status_is_asked_for_again",
             "we take it as proof that the run has begun",
         ),
         "Q4": Cause(
             "one board occurs under two addresses: it restarted and another provisioner took it",
             "FP 8",
-            _RUN + "test_a_board_under_two_addresses_is_told",
+            _LADDER + "test_a_board_under_two_addresses_is_told",
             symptom=_Y.NODES_SILENT,
             seen_as="an address is silent, though as many boards answer as were announced",
             wait="answer",
@@ -168,7 +169,7 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
         "Q5": Cause(
             "a listed board has no AppKey or group yet",
             "FP 8",
-            _RUN + "test_an_undisturbed_run_is_done",
+            _KEPT_AWAY + "test_an_undisturbed_run_is_done",
             prevented="the list counts for nothing until the board itself has answered",
             symptom=_Y.NODES_SILENT,
             seen_as="no answer to OnOff Get",
@@ -180,7 +181,7 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
             "nodes are missing in the list: their provisioner is out of reach, the list of 120 or "
             "the Primary's replay list of 60 sources is full",
             "FP 8, FP 6.4",
-            _RUN + "test_full_tables_of_the_primary_hide_nobody",
+            _LADDER + "test_full_tables_of_the_primary_hide_nobody",
             symptom=_Y.ADDRESSES_MISSING,
             seen_as="the list does not grow any more, and has fewer addresses than boards",
             wait="[run] settle_s",
@@ -190,7 +191,7 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
         "Q7": Cause(
             "a provisioner ignores a board that it provisioned before and that restarted",
             "FP 8",
-            _RUN + "test_a_child_that_only_its_parent_hears_is_provisioned_by_us",
+            _LADDER + "test_a_child_that_only_its_parent_hears_is_provisioned_by_us",
             symptom=_Y.BOARDS_LEFT,
             seen_as="a board stays on the air as an unprovisioned device",
             wait="list_stuck",
@@ -200,7 +201,7 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
         "Q8": Cause(
             "Provisioning Complete is lost: the board is a node that its provisioner does not know",
             "FP 8",
-            _RUN + "test_a_lost_complete_is_named",
+            _LADDER + "test_a_lost_complete_is_named",
             _PARTIAL,
             symptom=_Y.ADDRESSES_MISSING,
             seen_as="a board left the air as an unprovisioned device, and no address came of it",
@@ -217,50 +218,51 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
         "Q10": _avoided(
             "the count is a mode, and never compared with the list",
             "FP 8, FP 6.5",
-            _RUN + "test_the_count_is_always_one",
+            _KEPT_AWAY + "test_the_count_is_always_one",
             "node_addr_cnt is always 1; the number of boards is counted by ourselves",
         ),
         "Q11": _avoided(
             "pri_prov_addr of our INFO_SET is checked, and not used",
             "FP 8",
-            _RUN + "test_the_count_is_always_one",
+            _KEPT_AWAY + "test_the_count_is_always_one",
             "it is not sent",
         ),
         "Q12": _avoided(
             "segmented answers are repeated up to four times when nobody acknowledges them",
             "FP 8",
-            _RUN + "test_an_undisturbed_run_is_done",
+            _KEPT_AWAY + "test_an_undisturbed_run_is_done",
             "complete segmented messages are acknowledged",
         ),
         "Q13": _avoided(
             "a node that was never active may send a success unasked when its timer ends",
             "FP 8",
-            _RUN + "test_an_unasked_success_changes_nothing",
+            _KEPT_AWAY + "test_an_unasked_success_changes_nothing",
             "an INFO_STATUS counts only from the node that was asked, while it is asked",
         ),
         "Q14": _avoided(
             "two provisioners chase one board, and one of them loses 4 s",
             "FP 8, OB 3",
-            _RUN + "test_we_provision_only_when_nobody_else_does",
-            "we provision nobody between INFO_SET and the moment when all boards have stopped",
+            _KEPT_AWAY + "test_we_provision_only_when_nobody_else_does",
+            "we provision nobody between INFO_SET and the moment when all boards have stopped, "
+            "unless there is no other way into the network",
         ),
         "Q15": _avoided(
             "a child whose proxy is on the air drops our link when it becomes a provisioner",
             "FP 8",
-            _RUN + "test_only_the_primary_is_connected_to_while_boards_join",
-            "until everybody was asked we connect only to a Primary's own proxy, which we tell by "
+            _KEPT_AWAY + "test_only_the_primary_is_connected_to_while_boards_join",
+            "as long as addresses come we connect only to a Primary's own proxy, which we tell by "
             "its Node Identity or its BD_ADDR",
         ),
         "Q16": _avoided(
             "Service Changed comes right after every connection",
             "FP 8, OB 17",
-            _RUN + "test_an_undisturbed_run_is_done",
+            _KEPT_AWAY + "test_an_undisturbed_run_is_done",
             "services are read again before Data Out is enabled",
         ),
         "Q17": _avoided(
             "PB-GATT is dead after a pause of 6 s, and the link stays",
             "FP 8, FP 3",
-            _RUN + "test_silent_sessions_are_tried_again",
+            _KEPT_AWAY + "test_silent_sessions_are_tried_again",
             "a session without an answer ends by our own deadline, and is begun again over a new "
             "link; there are three boards to try, twice each",
         ),
@@ -290,7 +292,7 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
             "with the NimBLE host, once in 25 starts, one more proxy advertisement that answers no "
             "connection",
             "OB 5",
-            _RUN + "test_a_stray_advertisement_costs_seconds",
+            _KEPT_AWAY + "test_a_stray_advertisement_costs_seconds",
             "the proxy is not believed in the first second, and each attempt to connect has a "
             "deadline",
         ),
@@ -298,21 +300,21 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
         "H5": _avoided(
             "with the Bluedroid host a proxy that is gone is advertised for up to 0.41 s",
             "OB 17",
-            _RUN + "test_a_false_proxy_advertisement_is_not_believed",
+            _KEPT_AWAY + "test_a_false_proxy_advertisement_is_not_believed",
             "the proxy is not believed in the first second, nor a Random heard before it",
         ),
         "H6": _avoided(
             "with the Bluedroid host a board is silent for good when its Node Identity ends after "
             "60 s without a link",
             "OB 17",
-            _RUN + "test_silence_after_node_identity_is_not_met",
+            _KEPT_AWAY + "test_silence_after_node_identity_is_not_met",
             "AppKey and INFO_SET follow at once, and the returned proxy is connected to within its "
             "60 s",
         ),
         "H7": Cause(
             "with the Bluedroid host AppKey Add to a child fails locally and is not repeated",
             "OB 17",
-            _RUN + "test_boards_without_app_key_are_named",
+            _LADDER + "test_boards_without_app_key_are_named",
             _PARTIAL,
             symptom=_Y.NODES_SILENT,
             seen_as="a listed address answers nothing",
@@ -324,7 +326,7 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
             "the Primary is stuck: seen with the Bluedroid host and 20 boards, its proxy was "
             "enabled and never came on the air",
             "OB 17",
-            _RUN + "test_a_primary_that_falls_silent_is_named",
+            _LADDER + "test_a_primary_that_falls_silent_is_named",
             _PARTIAL,
             symptom=_Y.PRIMARY_SILENT,
             seen_as="no advertisement of its Node Identity, or of our Network ID from its BD_ADDR; "
@@ -337,7 +339,7 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
             "no timer is left for the return of the proxy: the Primary works, and stays off the "
             "air as a proxy; assumed, since AppKey Add fails for that reason",
             "OB 17, FP 6.7",
-            _RUN + "test_a_primary_without_a_timer_is_woken",
+            _LADDER + "test_a_primary_without_a_timer_is_woken",
             symptom=_Y.PRIMARY_SILENT,
             seen_as="no advertisement of its Node Identity, or of our Network ID from its BD_ADDR",
             wait="[run] proxy_timeout_s",
@@ -356,14 +358,14 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
         "H11": _avoided(
             "INFO_STATUS is swallowed by the hang-up",
             "OB 5",
-            _RUN + "test_a_swallowed_status_is_asked_for_again",
+            _KEPT_AWAY + "test_a_swallowed_status_is_asked_for_again",
             "a lost link after INFO_SET counts as begun, and INFO_SET is sent again over the next",
         ),
         "H12": Cause(
             "the Primary's only advertising queue is full of other traffic, so its proxy can not "
             "be connected to for up to 37 s",
             "OB 7",
-            _RUN + "test_a_full_queue_is_waited_for",
+            _LADDER + "test_a_full_queue_is_waited_for",
             symptom=_Y.PRIMARY_SILENT,
             seen_as="no connectable advertisement, or a connection that does not come about",
             wait="[run] proxy_timeout_s",
@@ -385,19 +387,19 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
         "H14": _avoided(
             "BlueZ tells an old Node Identity again when the board sends anything else",
             "OB 16",
-            _RUN + "test_a_stale_identity_is_not_connected_to",
+            _KEPT_AWAY + "test_a_stale_identity_is_not_connected_to",
             "a Random that was heard before INFO_STATUS proves nothing",
         ),
         "H15": _avoided(
             "a list may be incomplete when the proxy is back: 3 of 6 was seen",
             "OB 7, OB 15",
-            _RUN + "test_an_undisturbed_run_is_done",
+            _KEPT_AWAY + "test_an_undisturbed_run_is_done",
             "it is read every 2 s until all boards are in it, or nothing changes for 10 s",
         ),
         "H16": _avoided(
             "while provisioners run, a board that is switched on is always theirs: PB-GATT loses",
             "OB 3, OB 8",
-            _RUN + "test_we_provision_only_when_nobody_else_does",
+            _KEPT_AWAY + "test_we_provision_only_when_nobody_else_does",
             "Primaries are made before the first INFO_SET, boards that are left after all have "
             "stopped",
         ),
@@ -411,31 +413,31 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
         "H18": _avoided(
             "INFO_SET may come before the AppKey is bound, and is dropped without a word",
             "OB 5, FP 4.3",
-            _RUN + "test_an_undisturbed_run_is_done",
+            _KEPT_AWAY + "test_an_undisturbed_run_is_done",
             "Composition Data is read in between, and INFO_SET is sent again after 2 s",
         ),
         "H19": _avoided(
             "an address that NODE_ADDR names is added to the list of who gets it",
             "OB 8",
-            _RUN + "test_a_primary_without_a_timer_is_woken",
+            _LADDER + "test_a_primary_without_a_timer_is_woken",
             "it names the proxy that we send it through, which is a node",
         ),
         "H20": _avoided(
             "boards that find no addresses left stay plain nodes, and provision nobody",
             "OB 13, FP 6.3",
-            _RUN + "test_every_node_is_in_the_group",
+            _KEPT_AWAY + "test_every_node_is_in_the_group",
             "a run takes six addresses for each board, 256 at the least",
         ),
         "H21": _avoided(
             "we hear our own message to all nodes again, and answers once over each link",
             "OB 9, OB 10",
-            _RUN + "test_an_undisturbed_run_is_done",
+            _KEPT_AWAY + "test_an_undisturbed_run_is_done",
             "our own address as SRC, and a SEQ that was heard before, are ignored",
         ),
         "H22": Cause(
             "a board is out of every other board's reach",
             "FP 7",
-            _RUN + "test_boards_that_nobody_takes_are_provisioned_by_us",
+            _LADDER + "test_boards_that_nobody_takes_are_provisioned_by_us",
             symptom=_Y.BOARDS_LEFT,
             seen_as="it stays on the air as an unprovisioned device",
             wait="list_stuck",
@@ -445,7 +447,7 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
         "H23": Cause(
             "boards are out of our reach",
             "FP 7",
-            _RUN + "test_boards_that_we_do_not_hear_are_found",
+            _LADDER + "test_boards_that_we_do_not_hear_are_found",
             symptom=_Y.BOARDS_UNHEARD,
             seen_as="more boards are expected than were heard",
             wait="[run] scan_timeout_s",
@@ -456,7 +458,7 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
         "H24": Cause(
             "the Primary restarts, and forgets the network and its list",
             "FP 6.7",
-            _RUN + "test_a_primary_that_restarts_is_taken_again",
+            _LADDER + "test_a_primary_that_restarts_is_taken_again",
             symptom=_Y.PRIMARY_SILENT,
             seen_as="it is on the air as an unprovisioned device",
             wait="[run] proxy_timeout_s",
@@ -466,7 +468,7 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
         "H25": Cause(
             "the Primary gets out of our reach, and not out of the others'",
             "FP 6.7",
-            _RUN + "test_a_primary_out_of_our_reach_is_gone_around",
+            _LADDER + "test_a_primary_out_of_our_reach_is_gone_around",
             symptom=_Y.PRIMARY_SILENT,
             seen_as="no advertisement of its Node Identity, or of our Network ID from its BD_ADDR",
             wait="[run] proxy_timeout_s",
@@ -476,7 +478,7 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
         "H26": Cause(
             "boards are out of our reach, and we provision the others ourselves",
             "FP 7",
-            _RUN + "test_nodes_of_ours_reach_boards_that_we_do_not_hear",
+            _LADDER + "test_nodes_of_ours_reach_boards_that_we_do_not_hear",
             symptom=_Y.BOARDS_UNHEARD,
             seen_as="more boards are expected than were heard",
             wait="[run] scan_timeout_s",
