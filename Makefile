@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-dev
 DEMO_STAMP := $(VENV)/.installed-demo
 
-.PHONY: demo test fault-matrix stall-matrix system-test hw-rehearsal lint bench bench-runs bench-strangers coverage clean
+.PHONY: demo test fault-matrix crash-matrix stall-matrix system-test hw-rehearsal lint bench bench-runs bench-strangers coverage clean
 
 demo: $(DEMO_STAMP)
 	$(BIN)/fastprovd demo
@@ -22,6 +22,11 @@ fault-matrix: $(STAMP)
 stall-matrix: $(STAMP)
 	$(BIN)/python -m pytest -q -n auto --dist worksteal --stall-matrix --stall-table=stall-matrix.txt tests/end_to_end/test_stall_matrix.py
 	cat stall-matrix.txt
+
+# A gateway killed at every step and at 2,000 instants; `make test` runs a part.
+crash-matrix: $(STAMP)
+	$(BIN)/python -m pytest -q -n auto --dist worksteal --crash-matrix --crash-table=crash-matrix.txt tests/end_to_end/test_crashes.py tests/end_to_end/test_sigkill.py
+	cat crash-matrix.txt
 
 # In a virtual machine with real bluetoothd and kernel: SUITE=bookworm (BlueZ 5.66) or trixie (5.82).
 SUITE ?= bookworm
@@ -68,5 +73,5 @@ $(STAMP): pyproject.toml | $(VENV)/bin/python
 	@touch $@ $(DEMO_STAMP)
 
 clean:
-	rm -rf $(VENV) .system-test hw-logs fault-matrix.txt stall-matrix.txt .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov dist build
+	rm -rf $(VENV) .system-test hw-logs fault-matrix.txt crash-matrix.txt stall-matrix.txt .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -22,6 +22,7 @@ from fastprovd.errors import (
     BrokerMismatch,
     BrokerUnavailable,
     ConfigError,
+    CopiedStore,
     CorruptStore,
     GroupsFull,
     NoRun,
@@ -59,7 +60,7 @@ class Exit(IntEnum):
 MEANINGS: Final = {
     Exit.OK: "success; for a run: done, every board is proven",
     Exit.USAGE: "the command line is wrong, or names a node or group that is not known",
-    Exit.DATA: "the state directory is damaged, or was written by a newer fastprovd",
+    Exit.DATA: "the state directory is damaged, is a copy, or was written by a newer fastprovd",
     Exit.UNAVAILABLE: "no adapter, broker or answer of each node; for a run: it failed",
     Exit.INTERNAL: "a fault of fastprovd itself; --debug shows where",
     Exit.CANT_CREATE: "a file or directory can not be made",
@@ -84,6 +85,7 @@ _ERROR_EXITS: Final[tuple[tuple[type[Exception], Exit], ...]] = (
     (StoreInUse, Exit.TRY_AGAIN),
     (SchemaTooNew, Exit.DATA),
     (CorruptStore, Exit.DATA),
+    (CopiedStore, Exit.DATA),
     (StoreError, Exit.IO),
     (BearerError, Exit.UNAVAILABLE),
     (AccessError, Exit.UNAVAILABLE),
@@ -205,6 +207,20 @@ def _groups(options: argparse.Namespace) -> int:
     return Exit.OK
 
 
+def _journal(options: argparse.Namespace) -> int:
+    from fastprovd.foreground import show_journal
+
+    show_journal(_foreground(options), options.run_id, sys.stdout, as_json=options.json)
+    return Exit.OK
+
+
+def _state(options: argparse.Namespace) -> int:
+    from fastprovd.foreground import adopt_state
+
+    adopt_state(_foreground(options), sys.stdout)
+    return Exit.OK
+
+
 def _check_config(options: argparse.Namespace) -> int:
     from fastprovd.daemon import broker_settings
 
@@ -312,6 +328,10 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument(
         "addresses", type=_node_address, nargs="+", metavar="ADDR", help="such as 0x0006"
     )
+    journal = add("journal", _journal, "show what a run did, step by step", configured, json_lines)
+    journal.add_argument("run_id", nargs="?", metavar="RUN_ID", help="default: the newest run")
+    state = add("state", _state, "adopt a state directory that was moved or restored", configured)
+    state.add_argument("what", choices=("adopt",), help="only if no other gateway uses it")
     add("check-config", _check_config, "check the configuration and show it", configured)
     _add_demo_options(add("demo", _demo, "provision virtual boards before your eyes", json_lines))
     return parser

@@ -237,6 +237,16 @@ class RunConfig:
         "all; onoff sets each light to what it is, which each board confirms and takes longer; "
         "leave_open: not at all, so boards that are switched on later are still provisioned.",
     )
+    resume: bool = setting(
+        True,
+        "Whether a run that was cut off by a crash or a power cut goes on at the next start. "
+        "false: it ends as interrupted, with what was won.",
+    )
+    heal: Literal["on_start", "off"] = setting(
+        "on_start",
+        "What happens when boards that were nodes are found unprovisioned at the start, since they "
+        "lost their power: on_start begins a run for them; off only says so.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from fastprovd.audiences import SilentAudience
 from fastprovd.campaign.ports import Audience
 from fastprovd.campaign.verdict import target
 from fastprovd.mesh.addresses import format_address
-from fastprovd.publish.messages import run_to_json
+from fastprovd.publish.messages import run_to_json, timestamp
 from fastprovd.records import (
     Membership,
     Node,
@@ -19,6 +19,7 @@ from fastprovd.records import (
     ParentSource,
     Run,
     RunState,
+    Step,
     Switched,
     Window,
 )
@@ -214,6 +215,34 @@ def node_lines(nodes: Sequence[Node]) -> Iterator[str]:
             f"{format_address(node.address):<9}{ROLES[node.role]:<23}{parent:<16}"
             f"{'yes' if node.proven else 'no':<9}{light:<7}{node.device_address or '?'}"
         )
+
+
+def step_line(step: Step) -> str:
+    """Return a step of a run's journal as a line."""
+    facts = [f"{name} {value}" for name, value in _step_facts(step).items() if value is not None]
+    return f"{timestamp(step.at)}  {step.kind.value:<20}{'  '.join(facts)}".rstrip()
+
+
+def step_to_json(step: Step) -> dict[str, Any]:
+    """Return a step of a run's journal, ready for JSON."""
+    return {
+        "ts": timestamp(step.at),
+        "run_id": step.run_id,
+        "step": step.kind.value,
+        **_step_facts(step),
+    }
+
+
+def _step_facts(step: Step) -> dict[str, Any]:
+    return {
+        "addr": None if step.address is None else format_address(step.address),
+        "uuid": None if step.device_uuid is None else step.device_uuid.hex(),
+        "device_address": step.device_address,
+        "first": None if step.first is None else format_address(step.first),
+        "last": None if step.last is None else format_address(step.last),
+        "node_addr_cnt": step.node_addr_cnt,
+        "detail": step.detail,
+    }
 
 
 def switched_lines(switched: Switched) -> Iterator[str]:

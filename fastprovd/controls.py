@@ -162,10 +162,12 @@ class Controls:
             try:
                 async with self._open_session() as session:
                     await work(session)
+                    session.check_heard()
             except ConnectionLost as error:
                 log.info("link_lost_on_the_way", reason=str(error))
                 async with self._open_session() as session:
                     await work(session)
+                    session.check_heard()
         except BearerError as error:
             if len(waiting) == begun_with:
                 raise

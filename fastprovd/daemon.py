@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 OUTBOX_NAME: Final = "outbox.db"
 # A loop that is this late, or a database that takes this long, does not do its work any more.
 _RESPONSIVE_S: Final = 5.0
+# A command that was called by hand, such as `fastprovd nodes`, may be at it.
+_STATE_IN_USE_S: Final = 15.0
 
 
 async def run_daemon(
@@ -54,7 +56,9 @@ async def run_daemon(
     clock, notifier = clock or SystemClock(), notifier or Notifier()
     stop = asyncio.Event()
     with on_signals(stop.set):
-        async with open_gateway(config, radio=radio, clock=clock) as gateway:
+        async with open_gateway(
+            config, radio=radio, clock=clock, wait_s=_STATE_IN_USE_S
+        ) as gateway:
             runs = Runs(gateway)
             async with publisher_for(gateway, runs, clock) as publisher:
                 gateway.audiences.members.append(_StatusLine(notifier))
@@ -64,6 +68,8 @@ async def run_daemon(
                     if publisher is not None:
                         tasks.append(group.create_task(publisher.run(), name="mqtt_publisher"))
                     runs.begin(group)
+                    if not runs.resume():
+                        tasks.append(group.create_task(_heal(gateway, runs), name="heal"))
                     notifier.ready()
                     log.info("daemon_ready", version=__version__, gateway_id=config.gateway.id)
                     await stop.wait()
@@ -95,9 +101,23 @@ class Runs:
             if current is not None:
                 raise RunInProgress(current.run_id)
             raise RunsRefused("this process starts no run on request")
-        campaign = self._gateway.prepare_run(settings)
+        return self._begin(self._group, self._gateway.prepare_run(settings))
+
+    def resume(self) -> bool:
+        """Go on with the run that an earlier process left unfinished; return whether there is one.
+
+        Raises:
+            StoreError: the state can not be read.
+        """
+        campaign = None if self._group is None else self._gateway.prepare_resumption()
+        if campaign is None or self._group is None:
+            return False
+        self._begin(self._group, campaign)
+        return True
+
+    def _begin(self, group: asyncio.TaskGroup, campaign: Campaign) -> Run:
         run = campaign.run
-        self._task = self._group.create_task(self._execute(campaign), name=f"run[{run.run_id}]")
+        self._task = group.create_task(self._execute(campaign), name=f"run[{run.run_id}]")
         return run
 
     async def end(self) -> None:
@@ -110,6 +130,7 @@ class Runs:
     async def _execute(self, campaign: Campaign) -> None:
         try:
             await self._gateway.execute(campaign)
+            await self._gateway.restore_groups()
         except FastprovdError as error:  # a full disk, for one: the next run may do better
             log.error("run_not_kept", run_id=campaign.run.run_id, reason=str(error))
 
@@ -124,6 +145,16 @@ class _StatusLine(SilentAudience):
         """Show the run as it stands."""
         of = "" if run.expected is None else f" of {run.expected}"
         self._notifier.status(f"{run.run_id}: {run.state}, {run.known}{of} addresses known")
+
+
+async def _heal(gateway: Gateway, runs: Runs) -> None:
+    """Look for boards that lost their power, and begin a run for them if that is the policy."""
+    try:
+        returned = await gateway.look_for_returned()
+        if returned and gateway.config.run.heal == "on_start":
+            runs.start({"expected": returned})
+    except FastprovdError as error:  # somebody else begins a run
+        log.info("not_healed", reason=str(error))
 
 
 async def _feed_watchdog(gateway: Gateway, notifier: Notifier, clock: Clock) -> None:

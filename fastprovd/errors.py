@@ -98,6 +98,10 @@ class ResponseTimeout(AccessError):
     """No Status came in time."""
 
 
+class MessagesDropped(ResponseTimeout):
+    """A proxy greets us and drops what we send: it has heard a higher SEQ from our address."""
+
+
 class BearerError(FastprovdError):
     """The GATT bearer failed."""
 
@@ -132,6 +136,10 @@ class SchemaTooNew(StoreError):
 
 class CorruptStore(StoreError):
     """The database is damaged."""
+
+
+class CopiedStore(StoreError):
+    """The database is a copy, was put back, or somebody else sends with its address."""
 
 
 class StoreInUse(StoreError):

@@ -20,16 +20,18 @@ from fastprovd.console import (
     Reporter,
     membership_lines,
     node_lines,
+    step_line,
+    step_to_json,
     switched_lines,
     write_line,
 )
 from fastprovd.daemon import on_signals, published
-from fastprovd.errors import ConfigError, LocalProtocolError
+from fastprovd.errors import ConfigError, LocalProtocolError, NoRun, StoreError
 from fastprovd.gateway import Gateway, Radio, bluetooth, open_gateway, run_settings
 from fastprovd.mesh.beacons import Advertisement, NetworkIdentity, UnprovisionedDevice
 from fastprovd.plan_text import plan_lines, plan_to_json
 from fastprovd.publish.messages import groups_to_json, node_to_json
-from fastprovd.records import AddressRange, Membership, Node, Run
+from fastprovd.records import AddressRange, Membership, Node, Run, Step
 from fastprovd.store.database import DATABASE_NAME
 from fastprovd.store.state import StateStore
 
@@ -54,10 +56,12 @@ async def one_run(
 ) -> tuple[Run, list[Node]]:
     """Drive one run to its end and return it with its nodes; SIGINT and SIGTERM stop it.
 
+    One that an earlier process left unfinished is done in its place.
+
     Raises:
         StoreError: the state can not be kept.
     """
-    campaign = gateway.prepare_run(settings)
+    campaign = gateway.prepare_resumption() or gateway.prepare_run(settings)
     gateway.audiences.members.append(reporter)
     with on_signals(campaign.stop):
         async with background(_tick(reporter), "tick"):
@@ -146,6 +150,32 @@ def list_nodes(config: Config, stream: TextIO, *, as_json: bool) -> None:
             write_line(stream, line)
     else:
         write_line(stream, f"No node is known in {config.state.directory}.")
+
+
+def show_journal(config: Config, run_id: str | None, stream: TextIO, *, as_json: bool) -> None:
+    """Write the journal of a run, the newest unless told otherwise; raises NoRun, StoreError."""
+    steps: Sequence[Step] = ()
+    if (config.state.directory / DATABASE_NAME).exists():
+        with StateStore(config.state.directory) as store:
+            newest = run_id or next((run.run_id for run in store.runs()), None)
+            steps = () if newest is None else store.steps(newest)
+    if not steps:
+        raise NoRun(f"no journal of {run_id or 'any run'} is kept in {config.state.directory}")
+    for step in steps:
+        write_line(stream, json.dumps(step_to_json(step)) if as_json else step_line(step))
+
+
+def adopt_state(config: Config, stream: TextIO) -> None:
+    """Take a state directory that was moved or restored into use; raises StoreError."""
+    directory = config.state.directory
+    if not (directory / DATABASE_NAME).exists():
+        raise StoreError(f"{directory} holds no {DATABASE_NAME} that could be adopted")
+    with StateStore(directory, adopt=True):
+        write_line(
+            stream,
+            f"{directory} is adopted; SEQ goes on far ahead. If it is older than the network, "
+            "addresses can be handed out twice: then move it away and begin a new network.",
+        )
 
 
 def show_plan(

@@ -11,31 +11,37 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol
 
 import structlog
 
+from fastprovd import unfinished
 from fastprovd.audiences import Audiences
 from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.campaign import control
+from fastprovd.campaign.air_picture import AirPicture
 from fastprovd.campaign.planner import SAFE_LIST_ENTRIES
 from fastprovd.campaign.ports import Bearer
 from fastprovd.campaign.proxy_session import ProxySession, TopProvisioner
+from fastprovd.campaign.resumption import Resumption
 from fastprovd.campaign.run import Campaign
 from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.settings import Method, RunSettings
-from fastprovd.campaign.states import Trigger
-from fastprovd.campaign.verdict import target
+from fastprovd.campaign.states import WAITS, Trigger
+from fastprovd.campaign.verdict import missing_boards, target
+from fastprovd.campaign.watch import Watch
 from fastprovd.clock import Clock, SystemClock
 from fastprovd.config import Config
 from fastprovd.controls import Controls
-from fastprovd.errors import BearerError, NoRun, RunInProgress
+from fastprovd.errors import BearerError, FastprovdError, NoRun, RunInProgress, StoreInUse
 from fastprovd.mesh.addresses import is_unicast
 from fastprovd.mesh.replay import ReplayProtectionList
 from fastprovd.mesh.sequence import SequenceNumbers
 from fastprovd.mesh.stack import Stack
-from fastprovd.records import Network, Node, Run
+from fastprovd.records import Network, Node, Run, RunState
+from fastprovd.returns import Returns
 from fastprovd.store.state import StateStore
 
 log = structlog.get_logger(__name__)
@@ -43,6 +49,13 @@ log = structlog.get_logger(__name__)
 # A restart of bluetoothd takes 0.6 to 2.2 s, and after a crash the adapter may be busy for 10 s
 # with the scan of before; one that is away longer fails the run.
 _ADAPTER_PAUSES_S: Final = (1.0, 2.0, 4.0, 4.0)
+
+
+_IN_USE_PAUSE_S: Final = 1.0
+
+
+Entropy = Callable[[int], bytes]
+"""Return so many random octets."""
 
 
 class Radio(Bearer, Protocol):
@@ -108,7 +121,7 @@ class Gateway:
         *,
         radio: Radio,
         clock: Clock,
-        entropy: Callable[[int], bytes],
+        entropy: Entropy,
     ) -> None:
         self.config = config
         self.network = network
@@ -127,7 +140,9 @@ class Gateway:
         stack.app_keys[network.app_key.index] = network.app_key
         self._top = TopProvisioner(stack, store)
         self._run_ids = {run.run_id for run in store.runs()}
+        self._left = unfinished.load(store)
         self._campaign: Campaign | None = None
+        self._returns = Returns(store, self.audiences)
         self._radio_use = asyncio.Lock()
         self.controls = Controls(
             store,
@@ -165,10 +180,32 @@ class Gateway:
 
         Raises:
             RunInProgress: there is one.
+            CopiedStore: somebody else was heard to send with our address.
         """
+        return self._prepare(self._new_run_id(), settings)
+
+    def prepare_resumption(self) -> Campaign | None:
+        """Make the run that an earlier process left unfinished the current one, if there is one.
+
+        Raises:
+            RunInProgress, CopiedStore: as `prepare_run`.
+        """
+        left, self._left = self._left, None
+        if left is None:
+            return None
+        for address in left.offers:
+            dev_key = self._store.dev_key(address)
+            if dev_key is not None:
+                self._top.stack.dev_keys[address] = dev_key
+        return self._prepare(left.run.run_id, left.settings(self.settings()), left)
+
+    def _prepare(
+        self, run_id: str, settings: RunSettings, left: Resumption | None = None
+    ) -> Campaign:
         self._check_no_run()
+        self._top.check()
         self._campaign = Campaign(
-            self._new_run_id(),
+            run_id,
             settings,
             bearer=self._radio,
             store=self._store,
@@ -177,6 +214,8 @@ class Gateway:
             entropy=self._entropy,
             top=self._top,
             app_key=self.network.app_key,
+            boards_heard=self._returns.run_begins,
+            resumption=left,
         )
         return self._campaign
 
@@ -191,12 +230,15 @@ class Gateway:
                     await self._end(campaign.run, Trigger.INTERRUPT, "the daemon ended before it")
                     raise
                 if problem is not None:
-                    return await self._end(campaign.run, Trigger.NOTHING_HEARD, problem)
+                    is_new = campaign.run.state is RunState.SCANNING
+                    trigger = Trigger.NOTHING_HEARD if is_new else Trigger.INTERRUPT
+                    return await self._end(campaign.run, trigger, problem)
                 async with self._radio:
                     run = await campaign.execute()
                     # The next may be asked for now; it waits until all links are hung up.
                     self._campaign = None
                 await self._save_replay_list()
+                await self._returns.run_ended(run)
                 self.audiences.groups_changed(await self.controls.groups())
                 return run
         finally:
@@ -238,12 +280,49 @@ class Gateway:
         return None
 
     async def _end(self, run: Run, trigger: Trigger, reason: str) -> Run:
-        """End a run that was announced and has not begun."""
-        run_log = RunLog(run, self._store, self.audiences, self._clock)
+        """End a run that was announced and has not begun, or not begun again."""
+        known = await asyncio.to_thread(self._store.nodes)
+        made = [node for node in known if node.run_id == run.run_id]
+        run_log = RunLog(run, self._store, self.audiences, self._clock, made)
         run_log.event("run_started", expected=run.expected)
-        await run_log.move(trigger, reason=reason)
+        missing = missing_boards(made, (), run.expected, run.heard, is_complete=False)
+        await run_log.move(trigger, reason=reason, missing=missing if run.heard else ())
         run_log.event("run_finished", state=run_log.run.state.value, reason=reason)
         return run_log.run
+
+    # Boards that lost their power
+
+    async def look_for_returned(self) -> int:
+        """Listen for boards that were nodes, forget those nodes, and return how many boards.
+
+        Raises:
+            RunInProgress: a run has the radio; it looks by itself.
+            StoreError: the state can not be kept.
+        """
+        self._check_no_run()
+        if not await asyncio.to_thread(self._store.nodes):
+            return 0
+        picture = AirPicture(self.settings().inventory, self.network.net_key)
+        watch = Watch(self._radio, picture, lambda _: None, lambda _: None)
+        async with self._radio_use:
+            try:
+                async with self._radio:
+                    await watch.listen(WAITS["boards_settle"].seconds)
+            except BearerError as error:
+                log.info("returned_not_looked_for", reason=str(error))
+        returned = await self._returns.at_start(picture.boards.values())
+        run, nodes = await self.last_run()
+        if run is not None and returned:
+            self.audiences.nodes_changed(nodes, run)
+        return returned
+
+    async def restore_groups(self) -> None:
+        """Put boards that are nodes again into the groups that they were in, by Device UUID."""
+        for group, addresses in (await self._returns.lost_groups()).items():
+            try:
+                await self.controls.change_group(group, addresses, add=True)
+            except FastprovdError as error:
+                log.warning("group_not_restored", group=group, reason=str(error))
 
     # What is known
 
@@ -343,16 +422,20 @@ async def open_gateway(
     *,
     radio: Radio | None = None,
     clock: Clock | None = None,
-    entropy: Callable[[int], bytes] = secrets.token_bytes,
+    entropy: Entropy = secrets.token_bytes,
+    wait_s: float = 0.0,
+    open_store: Callable[[Path, Entropy], StateStore] = StateStore,
 ) -> AsyncIterator[Gateway]:
     """Open the state directory and join the parts; runs of an earlier process are interrupted.
+
+    Another process is given `wait_s` to free the directory.
 
     Raises:
         StoreError: the state directory can not be used as it is.
     """
     clock = clock or SystemClock()
     mesh = config.mesh
-    store = await asyncio.to_thread(StateStore, config.state.directory, entropy)
+    store = await _when_free(lambda: open_store(config.state.directory, entropy), wait_s)
     try:
         network = await asyncio.to_thread(
             store.network,
@@ -360,8 +443,7 @@ async def open_gateway(
             net_key_index=mesh.net_key_index,
             app_key_index=mesh.app_key_index,
         )
-        for run in await asyncio.to_thread(store.interrupt_runs, clock.utc_now()):
-            log.warning("run_interrupted", run_id=run.run_id)
+        await unfinished.interrupt(store, clock, resume=config.run.resume)
         gateway = Gateway(
             config,
             store,
@@ -376,3 +458,16 @@ async def open_gateway(
             await gateway.close()
     finally:
         store.close()
+
+
+async def _when_free(open_store: Callable[[], StateStore], wait_s: float) -> StateStore:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + wait_s
+    while True:
+        try:
+            return await asyncio.to_thread(open_store)
+        except StoreInUse as error:
+            if loop.time() >= deadline:
+                raise
+            log.info("state_in_use", reason=str(error))
+        await asyncio.sleep(_IN_USE_PAUSE_S)

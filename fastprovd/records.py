@@ -66,7 +66,8 @@ class Node:
 
     `address` is the unicast address of its primary element. `listed`: some NODE_ADDR_STATUS named
     it. `proven`: it answered a message under the AppKey. `device_uuid` has 16 octets,
-    `device_address` is the BD_ADDR as the adapter spells it.
+    `device_address` is the BD_ADDR as the adapter spells it. `forgotten`: its board was on the air
+    as an unprovisioned device since, so nobody has this address any more.
     """
 
     address: int
@@ -80,6 +81,7 @@ class Node:
     provisioned_by: int | None = None
     parent_source: ParentSource | None = None
     onoff: bool | None = None
+    forgotten: bool = False
     first_seen: datetime | None = None
     last_seen: datetime | None = None
 
@@ -181,6 +183,50 @@ class Run:
     missing: tuple[MissingBoard, ...] = ()
     strangers: tuple[Stranger, ...] = ()
     finished: datetime | None = None
+
+
+class StepKind(StrEnum):
+    """What a run journals before it acts, or once it has seen it done."""
+
+    BEGUN = "begun"
+    PLAN = "plan"
+    """`address` is to be a Primary Provisioner with the share `first`..`last`, or without an
+    `address` these are to be provisioned directly."""
+    ADDRESS_OFFERED = "address_offered"
+    """Provisioning Data is about to leave; the board may have the address from now on."""
+    PROVISIONED = "provisioned"
+    APP_KEY_ADD = "app_key_add"
+    INFO_SET = "info_set"
+    """INFO_SET is about to be sent: the board may provision others from now on."""
+    INFO_SET_CONFIRMED = "info_set_confirmed"
+    PROXY_LINK = "proxy_link"
+    LIST_READ = "list_read"
+    PROVING = "proving"
+    STOP_SENT = "stop_sent"
+    """The message to provision no more boards is about to be sent."""
+    CONFIGURED = "configured"
+    """A node that we provisioned directly has AppKey and group, and answered."""
+    RESUMED = "resumed"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One entry in the journal of a run; which fields there are depends on `kind`.
+
+    `at` is wall clock time, `detail` a word or a sentence for people. No keys.
+    """
+
+    run_id: str
+    kind: StepKind
+    at: datetime
+    address: int | None = None
+    device_uuid: bytes | None = None
+    device_address: str | None = None
+    first: int | None = None
+    last: int | None = None
+    node_addr_cnt: int | None = None
+    detail: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

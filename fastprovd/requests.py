@@ -10,6 +10,7 @@ from fastprovd.checking import Problem, check_mapping, setting
 from fastprovd.errors import (
     BearerError,
     BluetoothUnavailable,
+    CopiedStore,
     FastprovdError,
     GroupsFull,
     NoRun,
@@ -53,6 +54,7 @@ _CODES: tuple[tuple[type[FastprovdError], ErrorCode], ...] = (
     (BearerError, ErrorCode.CONNECT_FAILED),
     (ResponseTimeout, ErrorCode.NODE_UNREACHABLE),
     (SeqSpaceExhausted, ErrorCode.SEQ_EXHAUSTED),
+    (CopiedStore, ErrorCode.STATE_REFUSED),
 )
 
 

@@ -15,6 +15,7 @@ from hypothesis import settings
 from fastprovd.emulator import virtual_time
 from fastprovd.emulator.private_bus import PrivateBus
 from tests.support import fault_table, paced, stall_table
+from tests.support.crash_matrix import CrashTable
 from tests.support.outcome_table import OutcomeTable
 
 T = TypeVar("T")
@@ -33,6 +34,8 @@ settings.load_profile("tests")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the matrices be run as a whole."""
     parser.addoption("--fault-matrix", action="store_true", help="run every fault in every phase")
+    parser.addoption("--crash-matrix", action="store_true", help="kill at every step and instant")
+    parser.addoption("--crash-table", metavar="FILE", help="write what came of the deaths")
     parser.addoption("--fault-table", metavar="FILE", help="write the outcome of each cell")
     parser.addoption("--stall-matrix", action="store_true", help="run every stall with every loss")
     parser.addoption("--stall-table", metavar="FILE", help="write the outcomes of the stalls")
@@ -44,6 +47,9 @@ def pytest_configure(config: pytest.Config) -> None:
         path = config.getoption(f"--{matrix}-table")
         if path is not None and not hasattr(config, "workerinput"):
             config.pluginmanager.register(OutcomeTable(Path(path), f"{matrix}s", lines))
+    path = config.getoption("--crash-table")
+    if path is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(CrashTable(Path(path)))
 
 
 # Emulated seconds: no test means to take a day, so a deadlock fails at once instead of hanging.

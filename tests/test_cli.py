@@ -15,6 +15,7 @@ from fastprovd.errors import (
     BluetoothUnavailable,
     BrokerMismatch,
     ConfigError,
+    CopiedStore,
     CorruptStore,
     GroupsFull,
     LocalProtocolError,
@@ -109,6 +110,8 @@ def test_only_done_is_success() -> None:
         ("group", "add", "0x0006", "0x0007"),
         ("group", "add", "0xc010"),
         ("group", "remove", "0xc010", "all"),
+        ("state", "forget"),
+        ("journal", "r-1", "r-2"),
     ],
 )
 def test_usage(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,6 +138,7 @@ def test_brokers() -> None:
         (GroupsFull("no room"), 64),
         (NoRun("none"), 64),
         (CorruptStore("damaged"), 65),
+        (CopiedStore("a copy"), 65),
         (SchemaTooNew("newer"), 65),
         (StoreInUse("taken"), 75),
         (StoreError("full"), 74),

@@ -21,7 +21,7 @@ from fastprovd.daemon import broker_settings, run_daemon
 from fastprovd.emulator.virtual_time import IO_SPEED
 from fastprovd.errors import ConfigError
 from fastprovd.publish.broker import LOOPBACK, local_broker
-from fastprovd.records import RunState
+from fastprovd.records import Run, RunState
 from fastprovd.sd_notify import Notifier
 from fastprovd.store.state import StateStore
 from tests.conftest import RunVirtual
@@ -66,13 +66,21 @@ async def operator(port: int) -> AsyncIterator[Operator]:
 
 @asynccontextmanager
 async def daemon(
-    scene: World, tmp_path: Path, notifier: Notifier | None = None, **mqtt: Any
+    scene: World,
+    tmp_path: Path,
+    notifier: Notifier | None = None,
+    *,
+    resume: bool = True,
+    heal: Any = "off",
+    **mqtt: Any,
 ) -> AsyncIterator[None]:
     """Run the daemon beside the body, then stop it with SIGTERM."""
     mqtt = {"timeout_s": PATIENCE_S, **mqtt} if mqtt else {}
     task = asyncio.create_task(
         run_daemon(
-            config(tmp_path, scan_timeout_s=FOREVER_S, **mqtt), radio=scene.radio, notifier=notifier
+            config(tmp_path, scan_timeout_s=FOREVER_S, resume=resume, heal=heal, **mqtt),
+            radio=scene.radio,
+            notifier=notifier,
         )
     )
     try:
@@ -82,6 +90,14 @@ async def daemon(
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+def unfinished(tmp_path: Path) -> Run:
+    """Make the one run of a store one that was cut off while it collected."""
+    with StateStore(tmp_path / "state") as store:
+        (run,) = store.runs()
+        store.save_run(replace(run, state=RunState.PROVISIONING, finished=None))
+        return run
 
 
 @contextmanager
@@ -169,7 +185,7 @@ def test_sigterm_in_the_middle_of_a_run(run_virtual: RunVirtual[Any], tmp_path: 
 
 @NEEDS_MOSQUITTO
 def test_a_restart_tells_what_was(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
-    """A run that a killed daemon left is published as interrupted, with its nodes."""
+    """A run that a killed daemon left is published as interrupted, if it is not to be resumed."""
 
     async def main() -> None:
         async with local_broker() as broker:
@@ -178,11 +194,70 @@ def test_a_restart_tells_what_was(run_virtual: RunVirtual[Any], tmp_path: Path) 
                 await you.until("run", state="idle")
                 await you.ask("run/start", expected=2)
                 await you.until("run", state="done")
-            with StateStore(tmp_path / "state") as store:
-                (run,) = store.runs()
-                store.save_run(replace(run, state=RunState.PROVISIONING, finished=None))
-            async with operator(broker.port) as you, daemon(world(2), tmp_path, **mqtt):
+            run = unfinished(tmp_path)
+            async with (
+                operator(broker.port) as you,
+                daemon(world(2), tmp_path, resume=False, **mqtt),
+            ):
                 assert (await you.until("run", state="interrupted"))["run_id"] == run.run_id
+
+    run_virtual(main())
+
+
+@NEEDS_MOSQUITTO
+def test_a_restart_resumes_what_was(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """The daemon goes on by itself with the run that was cut off, under the same name."""
+
+    async def main() -> None:
+        async with local_broker() as broker:
+            mqtt = {"port": broker.port, "protocol": broker.protocol}
+            scene = world(2)
+            async with operator(broker.port) as you, daemon(scene, tmp_path, **mqtt):
+                await you.until("run", state="idle")
+                await you.ask("run/start", expected=2)
+                await you.until("run", state="done")
+            run = unfinished(tmp_path)
+            async with operator(broker.port) as you, daemon(scene, tmp_path, **mqtt):
+                assert (await you.until("event", type="run_resumed"))["run_id"] == run.run_id
+                assert (await you.until("run", state="done"))["proven"] == 2
+                assert (await you.ask("node/get", addr="0x0002"))["status"] == "ok"
+
+    run_virtual(main())
+
+
+@NEEDS_MOSQUITTO
+@pytest.mark.parametrize("heal", ["on_start", "off"])
+def test_boards_that_lost_their_power(
+    run_virtual: RunVirtual[Any], tmp_path: Path, heal: str
+) -> None:
+    """They are recognised at the start; by policy a run gives them fresh addresses."""
+
+    async def main() -> None:
+        async with local_broker() as broker:
+            mqtt = {"port": broker.port, "protocol": broker.protocol}
+            scene = world(3)
+            async with operator(broker.port) as you, daemon(scene, tmp_path, **mqtt):
+                await you.until("run", state="idle")
+                await you.ask("run/start", expected=3, method="direct")
+                await you.until("run", state="done")
+                await you.ask("group/add", group="0xc010", members=["0x0002"])
+            for board in scene.air.boards:
+                board.power_off()
+                board.power_on()
+            async with operator(broker.port) as you, daemon(scene, tmp_path, heal=heal, **mqtt):
+                returned = (await you.until("event", type="nodes_returned"))["data"]
+                assert (returned["boards"], returned["unplaced"]) == (3, 0)
+                assert returned["forgotten"] == ["0x0002", "0x0003", "0x0004"]
+                if heal == "off":
+                    assert (await you.ask("node/get", addr="0x0002"))["code"] == "unknown_node"
+                    return
+                healed = await you.until("run", state="done")
+                nodes = await you.until("nodes", run_id=healed["run_id"], complete=True)
+                assert nodes["count"] == 3
+                assert not set(nodes["addresses"]) & set(returned["forgotten"])
+                groups = await you.until("groups")
+                while "0xc010" not in json.dumps(groups):
+                    groups = await you.until("groups")
 
     run_virtual(main())
 

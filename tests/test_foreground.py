@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +16,16 @@ import pytest
 
 from fastprovd.config import MeshConfig
 from fastprovd.console import JsonLines
-from fastprovd.errors import ConfigError
+from fastprovd.errors import ConfigError, CopiedStore, NoRun, StoreError
 from fastprovd.foreground import (
+    adopt_state,
     change_group,
     list_groups,
     list_nodes,
     provision,
     scan,
     set_onoff,
+    show_journal,
     show_plan,
 )
 from fastprovd.mesh.addresses import ALL_NODES
@@ -176,3 +179,63 @@ def test_a_plan_takes_what_it_is_told(tmp_path: Path) -> None:
     assert shown.startswith("12 boards, method fast, addresses 0x0100..")
     assert "10 of 12 boards are heard" in shown
     assert "2 Primaries: as told; 1 would be chosen" in shown
+
+
+def test_the_journal_of_a_run(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """Each step is a line, for people or as JSON; the newest run unless one is named."""
+
+    async def main() -> None:
+        scene = world(1)
+        await provision(config(tmp_path), 1, JsonLines(io.StringIO()), scene.radio)
+
+    with pytest.raises(NoRun, match="no journal of any run"):
+        show_journal(config(tmp_path), None, io.StringIO(), as_json=False)
+    run_virtual(main())
+    plain, as_json = io.StringIO(), io.StringIO()
+    show_journal(config(tmp_path), None, plain, as_json=False)
+    steps = plain.getvalue().splitlines()
+    assert "begun" in steps[0]
+    assert steps[-1].endswith("ended               detail done")
+    offered = next(line for line in steps if "address_offered" in line)
+    assert "addr 0x0002" in offered
+    assert "device_address 24:0A:C4:5E:00:01" in offered
+    run_id = json.loads(_journal(tmp_path, None)[0])["run_id"]
+    show_journal(config(tmp_path), run_id, as_json, as_json=True)
+    assert len(as_json.getvalue().splitlines()) == len(steps)
+    with pytest.raises(NoRun, match="no journal of r-other"):
+        show_journal(config(tmp_path), "r-other", io.StringIO(), as_json=False)
+
+
+def _journal(tmp_path: Path, run_id: str | None) -> list[str]:
+    stream = io.StringIO()
+    show_journal(config(tmp_path), run_id, stream, as_json=True)
+    return stream.getvalue().splitlines()
+
+
+def test_adopting_a_copy(tmp_path: Path) -> None:
+    """A copied state directory is refused until it is adopted; without one there is nothing to."""
+    with pytest.raises(StoreError, match=r"no state\.db"):
+        adopt_state(config(tmp_path), io.StringIO())
+    StateStore(tmp_path / "state").close()
+    shutil.copytree(tmp_path / "state", tmp_path / "copied" / "state")
+    copy = config(tmp_path / "copied")
+    with pytest.raises(CopiedStore):
+        list_nodes(copy, io.StringIO(), as_json=False)
+    said = io.StringIO()
+    adopt_state(copy, said)
+    assert "is adopted" in said.getvalue()
+    list_nodes(copy, io.StringIO(), as_json=False)
+
+
+def test_provision_goes_on_with_a_run(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """One that was cut off is done in place of a new one, under its name."""
+
+    async def main() -> None:
+        scene = world(2)
+        first = await provision(config(tmp_path), 2, JsonLines(io.StringIO()), scene.radio)
+        with StateStore(tmp_path / "state") as store:
+            store.save_run(replace(first, state=RunState.PROVISIONING, finished=None))
+        again = await provision(config(tmp_path), 9, JsonLines(io.StringIO()), scene.radio)
+        assert (again.run_id, again.state, again.proven) == (first.run_id, RunState.DONE, 2)
+
+    run_virtual(main())

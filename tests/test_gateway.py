@@ -16,9 +16,9 @@ from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.campaign.settings import Method
 from fastprovd.clock import SystemClock
 from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
-from fastprovd.errors import BluetoothUnavailable, NoRun, RunInProgress
+from fastprovd.errors import BluetoothUnavailable, NoRun, RunInProgress, StoreInUse
 from fastprovd.gateway import Gateway, open_gateway, run_settings
-from fastprovd.records import Run, RunState
+from fastprovd.records import Run, RunState, Step, StepKind
 from fastprovd.store.state import StateStore
 from tests.conftest import RunVirtual
 from tests.support.emulated import World, config, entropy, world
@@ -178,7 +178,7 @@ def test_a_stopped_run(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
 
 
 def test_an_earlier_process_left_a_run(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
-    """A run without an end is interrupted at the next start."""
+    """A run without an end is interrupted at the next start, if it is not to be resumed."""
 
     async def main() -> None:
         async with open_world(world(1), tmp_path) as gateway:
@@ -186,7 +186,9 @@ def test_an_earlier_process_left_a_run(run_virtual: RunVirtual[Any], tmp_path: P
         with StateStore(tmp_path / "state") as store:
             (run,) = store.runs()
             store.save_run(replace(run, state=RunState.PROVISIONING, finished=None))
-        async with open_world(world(1), tmp_path) as gateway:
+        again = config(tmp_path, resume=False)
+        async with open_gateway(again, radio=world(1).radio, entropy=entropy()) as gateway:
+            assert gateway.prepare_resumption() is None
             last, _ = await gateway.last_run()
             assert last is not None
             assert last.state is RunState.INTERRUPTED
@@ -284,5 +286,89 @@ def test_a_run_that_is_interrupted_before_it_begins_is_kept(
             last, _ = await gateway.last_run()
             assert last is not None
             assert last.state is RunState.INTERRUPTED
+
+    run_virtual(main())
+
+
+def test_a_run_that_was_resumed_too_often_is_interrupted(
+    run_virtual: RunVirtual[Any], tmp_path: Path
+) -> None:
+    """What ends the daemon each time does not do so for ever; who is missing is named."""
+
+    async def main() -> None:
+        scene = world(1)
+        async with open_world(scene, tmp_path) as gateway:
+            run = await run_once(gateway, 1)
+        with StateStore(tmp_path / "state") as store:
+            store.save_run(replace(run, state=RunState.SCANNING, finished=None, expected=3))
+            for _ in range(3):
+                store.save_step(Step(run.run_id, StepKind.RESUMED, run.started))
+        async with open_world(scene, tmp_path) as gateway:
+            assert gateway.prepare_resumption() is None
+            last, _ = await gateway.last_run()
+            assert last is not None
+            assert last.state is RunState.INTERRUPTED
+            assert len(last.missing) == 2
+
+    run_virtual(main())
+
+
+def test_a_run_can_not_be_resumed_without_an_adapter(
+    run_virtual: RunVirtual[Any], tmp_path: Path
+) -> None:
+    """It ends as interrupted with the reason, and keeps what was won."""
+
+    async def main() -> None:
+        scene = world(1)
+        async with open_world(scene, tmp_path) as gateway:
+            run = await run_once(gateway, 1)
+        with StateStore(tmp_path / "state") as store:
+            store.save_run(replace(run, state=RunState.PROVISIONING, finished=None))
+        scene.adapter.power(False)
+        async with open_world(scene, tmp_path) as gateway:
+            campaign = gateway.prepare_resumption()
+            assert campaign is not None
+            ended = await gateway.execute(campaign)
+            assert (ended.state, ended.proven) == (RunState.INTERRUPTED, 1)
+            assert "switch it on" in (ended.reason or "")
+
+    run_virtual(main())
+
+
+def test_other_commands_leave_an_unfinished_run_alone(
+    run_virtual: RunVirtual[Any], tmp_path: Path
+) -> None:
+    """Who only switches a light does not take the run's chance to be resumed."""
+
+    async def main() -> None:
+        scene = world(1)
+        async with open_world(scene, tmp_path) as gateway:
+            run = await run_once(gateway, 1)
+        with StateStore(tmp_path / "state") as store:
+            store.save_run(replace(run, state=RunState.PROVISIONING, finished=None))
+        async with open_world(scene, tmp_path) as gateway:
+            await gateway.controls.set_onoff(0x0002, True)
+        async with open_world(scene, tmp_path) as gateway:
+            assert gateway.prepare_resumption() is not None
+
+    run_virtual(main())
+
+
+def test_a_state_in_use_is_waited_for(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """A command called by hand may be at it; whoever holds it for longer is named."""
+
+    async def main() -> None:
+        holder = StateStore(tmp_path / "state")
+        loop = asyncio.get_running_loop()
+        loop.call_later(3.0, holder.close)
+        radio = world(1).radio
+        async with open_gateway(config(tmp_path), radio=radio, wait_s=15.0) as gateway:
+            assert loop.time() >= 3.0
+            begun = loop.time()
+            with pytest.raises(StoreInUse, match="in use by another fastprovd"):
+                async with open_gateway(config(tmp_path), radio=radio, wait_s=15.0):
+                    pass
+            assert loop.time() - begun == pytest.approx(15.0, abs=1.0)
+            assert gateway.current_run is None
 
     run_virtual(main())

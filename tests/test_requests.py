@@ -10,6 +10,7 @@ import pytest
 
 from fastprovd.errors import (
     BluetoothUnavailable,
+    CopiedStore,
     DeviceNotFound,
     FastprovdError,
     GroupsFull,
@@ -223,6 +224,7 @@ async def test_nodes_get_and_run_stop() -> None:
         ("nodes/get", DeviceNotFound("silent"), ErrorCode.CONNECT_FAILED),
         ("nodes/get", ResponseTimeout("silent"), ErrorCode.NODE_UNREACHABLE),
         ("nodes/get", SeqSpaceExhausted("used"), ErrorCode.SEQ_EXHAUSTED),
+        ("node/set", CopiedStore("a copy"), ErrorCode.STATE_REFUSED),
     ],
 )
 async def test_every_refusal_has_its_code(

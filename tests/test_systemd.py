@@ -32,11 +32,11 @@ def settings() -> dict[str, list[str]]:
 
 
 def test_start_and_stop(settings: dict[str, list[str]]) -> None:
-    """The unit waits for READY=1, restarts failures, and lets a wrong configuration rest."""
+    """The unit waits for READY=1, restarts failures, and lets rest what a start does not heal."""
     assert settings["Service.Type"] == ["notify"]
     assert settings["Service.NotifyAccess"] == ["main"]
     assert settings["Service.Restart"] == ["on-failure"]
-    assert settings["Service.RestartPreventExitStatus"] == ["78"]
+    assert settings["Service.RestartPreventExitStatus"] == ["65 75 78"]
     assert settings["Service.TimeoutStopSec"] == ["20s"]
 
 

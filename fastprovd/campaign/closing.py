@@ -22,7 +22,7 @@ from fastprovd.campaign.states import WAITS, Trigger
 from fastprovd.errors import ConnectionLost, ResponseTimeout
 from fastprovd.mesh.addresses import ALL_NODES, format_address
 from fastprovd.mesh.models.fast_provisioning import Action, InfoSet
-from fastprovd.records import Window
+from fastprovd.records import StepKind, Window
 
 log = structlog.get_logger()
 
@@ -98,6 +98,7 @@ class Closing:
 
     async def _stop(self, session: ProxySession) -> bool:
         """Return whether it was confirmed, by whoever can."""
+        await self._log.step(StepKind.STOP_SENT, detail=self._settings.close)
         if self._is_by_light:
             return await self._set_lights_to_what_they_are(session)
         for _ in range(_REPETITIONS):

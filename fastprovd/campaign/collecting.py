@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -32,7 +32,7 @@ from fastprovd.mesh.addresses import is_unicast
 from fastprovd.mesh.beacons import Advertisement
 from fastprovd.mesh.events import PduOverheard
 from fastprovd.mesh.models.configuration_states import NodeIdentitySet
-from fastprovd.records import ParentSource
+from fastprovd.records import ParentSource, StepKind
 
 log = structlog.get_logger()
 
@@ -89,6 +89,9 @@ class Collecting:
         self._sessions.clear()
         async with AsyncExitStack() as links:
             session = await self._open(device_address, links, overhears=True)
+            await self._log.step(
+                StepKind.PROXY_LINK, address=primary, device_address=device_address
+            )
             session.overheard = self._overhear
             if primary is None:
                 await self._identifying.place(session, device_address)
@@ -101,6 +104,7 @@ class Collecting:
                 await self._log.move(Trigger.PROXY_BACK)
                 await self._settle(session)
                 await self._log.move(Trigger.SETTLED, t_provisioned_s=self._t_provisioned())
+                await self._log.step(StepKind.PROVING)
                 await self._roll_call(session).prove(self._unproven())
             await self._identifying.identify(self._settings.links - max(1, len(self._sessions)))
             async with background(self._look_for_others(links), "watch"):
@@ -231,6 +235,8 @@ class Collecting:
         return not free or quiet_s >= WAITS["list_stuck"].seconds
 
     async def _take_list(self, addresses: tuple[int, ...]) -> None:
+        if not self._log.nodes.keys() >= set(addresses):
+            await self._log.step(StepKind.LIST_READ, detail=f"{len(addresses)} addresses")
         for address in addresses:
             if not is_unicast(address):
                 log.warning("list_entry_ignored", address=address)
@@ -260,7 +266,7 @@ class Collecting:
             for search in self._searches:
                 search.found(address)
             await self._log.change(t_known_s=self._log.since(self._last_news))
-        changes: dict[str, object] = {"listed": True} if listed else {}
+        changes: dict[str, Any] = {"listed": True} if listed else {}
         known = self._log.nodes.get(address)
         if known is None or not known.provisioned_by:
             for plan in self._primaries.plans:

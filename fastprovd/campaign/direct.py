@@ -20,6 +20,7 @@ from fastprovd.campaign.ports import Link
 from fastprovd.campaign.primary import Outcome, add_app_key, provision
 from fastprovd.campaign.proxy_session import ProxySession, proxy_session
 from fastprovd.campaign.reservations import Reservations
+from fastprovd.campaign.resumption import Offer
 from fastprovd.campaign.states import WAITS, RunEnd
 from fastprovd.campaign.tasks import together
 from fastprovd.errors import (
@@ -34,7 +35,7 @@ from fastprovd.mesh.models.configuration_states import GattProxySet, NodeIdentit
 from fastprovd.mesh.models.fast_provisioning import InfoSet
 from fastprovd.mesh.models.generic_onoff import OnOffGet
 from fastprovd.mesh.provisioning.pdus import ProvisioningData
-from fastprovd.records import ParentSource
+from fastprovd.records import ParentSource, StepKind
 
 log = structlog.get_logger()
 
@@ -116,8 +117,19 @@ class Direct:
             stays = rank < _FIRST_PROXIES or rank % _NODES_PER_PROXY == 0 or rank >= edge
             self._tasks.append(_Task(board, stays))
         while self._tasks:
-            await together(self._work, min(self._settings.links, len(boards)))
+            await together(self._work, min(self._settings.links, len(self._tasks)))
             await self._hear_again()
+
+    def go_on(self, offers: Iterable[Offer], unoffered: Iterable[int]) -> None:
+        """Take over from an earlier process the addresses that it reserved and did not offer.
+
+        The boards that it offered others to are finished with the next `provision`.
+        """
+        self._addresses.extend(unoffered)
+        for offer in offers:
+            task = _Task(offer.board, stays=True, address=offer.address)
+            task.is_node = offer.address in self._log.nodes
+            self._tasks.append(task)
 
     def _is_any_unheard(self) -> bool:
         return (self._settings.expected or 0) > len(self._picture.boards)
@@ -147,10 +159,11 @@ class Direct:
             task.sessions += 1
             task.reason = ""
             try:
-                await (self._finish(task) if task.is_node else self._make(task))
+                await (self._make(task) if task.address is None else self._finish(task))
             except OtherService as error:
                 # It forgot what we made of it, or was never told: it waits to be provisioned.
                 task.is_node = False
+                task.address = None
                 task.reason = str(error)
             except (AccessError, BearerError, LocalProtocolError) as error:
                 task.reason = str(error)
@@ -186,7 +199,9 @@ class Direct:
                 ProvisioningData(self._net_key, address, self._top.stack.iv_index),
                 self._entropy,
                 self._clock,
-                lambda dev_key: self._top.keep_dev_key(address, board.uuid, dev_key),
+                lambda dev_key: self._top.keep_dev_key(
+                    address, board.uuid, dev_key, self._log.offer(address, board)
+                ),
             )
             if outcome is Outcome.NOTHING_SENT:
                 self._addresses.append(address)
@@ -222,6 +237,7 @@ class Direct:
         self.failed.pop(task.board.uuid, None)
         await self._log.node(
             task.address,
+            StepKind.PROVISIONED,
             listed=True,
             device_uuid=task.board.uuid,
             device_address=task.board.device_address,
@@ -240,6 +256,7 @@ class Direct:
     async def _configure(self, session: ProxySession, address: int, *, stays: bool) -> None:
         """Give AppKey and group, have it answer, and end the link in the way that suits it."""
         dev_key, limit_s = self._top.stack.dev_keys[address], WAITS["onoff"].seconds
+        await self._log.step(StepKind.APP_KEY_ADD, address=address)
         await add_app_key(session, address, dev_key, self._app_key)
         # Its answer says that an action is missing; the group is subscribed all the same.
         await session.request(
@@ -253,7 +270,7 @@ class Direct:
         status = await session.request(
             OnOffGet(), dst=address, key=self._app_key, ttl=0, timeout_s=limit_s, attempts=3
         )
-        await self._log.node(address, proven=True, onoff=status.present)
+        await self._log.node(address, StepKind.CONFIGURED, proven=True, onoff=status.present)
         await self._log.change(t_proven_s=self._log.since_info_set)
         try:
             # With its proxy off the node hangs up at once, where BlueZ takes 2 s. A board with

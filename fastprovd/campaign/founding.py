@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -24,11 +24,12 @@ from fastprovd.campaign.primaries import Primaries
 from fastprovd.campaign.primary import Outcome, add_app_key, provision, read_composition
 from fastprovd.campaign.proxy_session import ProxySession, proxy_session
 from fastprovd.campaign.reservations import Reservations
+from fastprovd.campaign.resumption import Offer
 from fastprovd.campaign.states import WAITS, RunEnd, Trigger
 from fastprovd.campaign.verdict import target
 from fastprovd.errors import AccessError, BearerError
 from fastprovd.mesh.provisioning.pdus import ProvisioningData
-from fastprovd.records import NodeRole
+from fastprovd.records import NodeRole, StepKind
 
 log = structlog.get_logger()
 
@@ -89,11 +90,29 @@ class Founding:
             await self._start_all(links)
         await self._log.move(Trigger.STARTED, t_provisioned_s=0.0, t_known_s=0.0)
 
+    async def go_on(self, offered: Iterable[tuple[Plan, Offer]]) -> None:
+        """Find the boards to which an earlier process offered addresses; raises nothing.
+
+        Who took one is a Primary to be. What nobody is found to have stays burnt.
+        """
+        for plan, offer in offered:
+            if offer.is_taken or await self._find(plan.primary, offer.board) is not None:
+                await self._note_node(plan, offer.board)
+
+    async def start_made(self) -> None:
+        """Start the Primaries that an earlier process made; raises RunEnd."""
+        async with AsyncExitStack() as links:
+            await self._context.strangers.look_again()
+            await self._start_all(links)
+        await self._log.move(Trigger.STARTED, t_provisioned_s=0.0, t_known_s=0.0)
+
     async def reach_out(self, nodes: Sequence[tuple[int, HeardBoard]], boards: int) -> None:
         """Have nodes of ours provision so many boards that we do not hear; raises RunEnd."""
         for address, board in nodes:
             share = await self._reservations.share(-(-boards // len(nodes)), address)
-            self._primaries.add(Plan(address, share, choose_node_addr_cnt()), board)
+            plan = Plan(address, share, choose_node_addr_cnt())
+            await self._log.plan(plan)
+            self._primaries.add(plan, board)
             await self._log.node(address, role=NodeRole.PRIMARY_PROVISIONER)
         async with AsyncExitStack() as links:
             await self._context.strangers.look_again()
@@ -156,7 +175,9 @@ class Founding:
                 ProvisioningData(self._context.net_key, plan.primary, self._top.stack.iv_index),
                 self._context.entropy,
                 self._clock,
-                lambda dev_key: self._top.keep_dev_key(plan.primary, board.uuid, dev_key),
+                lambda dev_key: self._top.keep_dev_key(
+                    plan.primary, board.uuid, dev_key, self._log.offer(plan.primary, board)
+                ),
             )
             if outcome is Outcome.COMPLETED:
                 await self._note_node(plan, board)
@@ -185,6 +206,7 @@ class Founding:
         self._primaries.add(plan, board)
         await self._log.node(
             plan.primary,
+            StepKind.PROVISIONED,
             role=NodeRole.PRIMARY_PROVISIONER,
             device_uuid=board.uuid,
             device_address=board.device_address,
@@ -205,6 +227,7 @@ class Founding:
         """Give it the AppKey over an open proxy link; raises AccessError or BearerError classes."""
         session = await own.enter_async_context(proxy_session(link, self._top, self._clock))
         dev_key = self._top.stack.dev_keys[address]
+        await self._log.step(StepKind.APP_KEY_ADD, address=address)
         await add_app_key(session, address, dev_key, self._context.app_key)
         composition = await read_composition(session, address, dev_key)
         if composition is not None:

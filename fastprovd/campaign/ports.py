@@ -14,7 +14,7 @@ from fastprovd.mesh.beacons import Advertisement
 from fastprovd.mesh.iv_index import IvIndex
 from fastprovd.mesh.keys import DevKey
 from fastprovd.mesh.proxy import ProxyPduType
-from fastprovd.records import AddressRange, Membership, Node, Run
+from fastprovd.records import AddressRange, Membership, Node, Run, Step
 
 
 class Link(Protocol):
@@ -81,16 +81,26 @@ class Store(Protocol):
         """Return every range ever taken."""
         ...
 
-    def save_dev_key(self, address: int, device_uuid: bytes, dev_key: DevKey) -> None:
-        """Keep the DevKey of a board that we provision, before Provisioning Data leaves."""
+    def note_conflict(self, reason: str) -> None:
+        """Keep why nothing may be sent any more until the operator has looked."""
+        ...
+
+    def save_dev_key(
+        self, address: int, device_uuid: bytes, dev_key: DevKey, step: Step | None = None
+    ) -> None:
+        """Keep the DevKey of a board that we provision, and journal that it is about to leave."""
+        ...
+
+    def save_step(self, step: Step) -> None:
+        """Append to the journal of a run."""
         ...
 
     def save_run(self, run: Run) -> None:
         """Insert or replace a run."""
         ...
 
-    def save_nodes(self, nodes: Sequence[Node]) -> None:
-        """Insert or replace nodes by address."""
+    def save_nodes(self, nodes: Sequence[Node], steps: Sequence[Step] = ()) -> None:
+        """Insert or replace nodes by address, and journal steps with them."""
         ...
 
 

@@ -14,6 +14,7 @@ from fastprovd.campaign.proxy_session import ProxySession
 from fastprovd.errors import AccessError
 from fastprovd.mesh.addresses import format_address
 from fastprovd.mesh.beacons import Advertisement
+from fastprovd.records import StepKind
 
 
 @dataclass(slots=True)
@@ -64,11 +65,13 @@ class Primaries:
             ConnectionLost: the link was gone before anything was sent.
         """
         node = self._nodes[address]
+        await self._log.step(StepKind.INFO_SET, address=address)
         sent_s = self._clock.monotonic()
         self.were_told = True
         start = await start_fast_provisioning(
             session, node.plan, self._app_key, self._settings.group, self._log.run.match
         )
+        await self._log.step(StepKind.INFO_SET_CONFIRMED, address=address, detail=start.value)
         is_first = not any(other.is_started for other in self._nodes.values())
         is_new = start is not Start.ALREADY_STARTED
         if (is_first and is_new) or self._log.since_info_set is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, TypeVar, cast
@@ -13,15 +14,23 @@ from fastprovd.campaign.ports import Link, Store
 from fastprovd.campaign.states import WAITS
 from fastprovd.campaign.tasks import background
 from fastprovd.clock import Clock
-from fastprovd.errors import ConnectionLost, LocalProtocolError, ResponseTimeout
+from fastprovd.errors import (
+    ConnectionLost,
+    CopiedStore,
+    LocalProtocolError,
+    MessagesDropped,
+    ResponseTimeout,
+)
 from fastprovd.mesh.access import AcknowledgedMessage, Message, UnknownMessage, encode_message
 from fastprovd.mesh.addresses import format_address
 from fastprovd.mesh.events import (
+    BeaconReceived,
     Event,
     FilterStatusReceived,
     IvIndexChanged,
     MessageReceived,
     MessageRejected,
+    OwnAddressHeard,
     PduOverheard,
 )
 from fastprovd.mesh.iv_index import IvIndex
@@ -29,6 +38,7 @@ from fastprovd.mesh.keys import AppKey, DevKey
 from fastprovd.mesh.proxy import FilterType, ProxyConfiguration, ProxyPduType, SetFilterType
 from fastprovd.mesh.proxy_client import ProxyClient
 from fastprovd.mesh.stack import Stack
+from fastprovd.records import Step
 
 log = structlog.get_logger()
 
@@ -56,14 +66,19 @@ class TopProvisioner:
         self._iv_index = stack.iv_index
         self._sessions: list[ProxySession] = []
         self._ways: dict[int, ProxySession] = {}
+        self._conflict: str | None = None
         self._pending: dict[tuple[int, int], asyncio.Future[Message]] = {}
 
     async def reserve_seq(self) -> None:
         """See that enough SEQ are reserved, durably, under the IV Index to send with.
 
         A new IV Index is stored first. Send or receive right after it, without another await.
+
+        Raises:
+            CopiedStore: somebody else sends with our address.
         """
         stack = self.stack
+        self.check()
         async with self._reserving:
             # A beacon may move the IV Index at any await, so both are looked at after each.
             while stack.iv_index != self._iv_index or stack.sequence.remaining < SEQ_LOW:
@@ -73,6 +88,25 @@ class TopProvisioner:
                     block = await asyncio.to_thread(self._store.reserve_seq_block, SEQ_BLOCK)
                     stack.sequence.extend(block)
 
+    def check(self) -> None:
+        """Raise CopiedStore once somebody else was heard to send with our address."""
+        if self._conflict is not None:
+            raise CopiedStore(self._conflict)
+
+    async def refuse(self, heard: OwnAddressHeard) -> None:
+        """Send nothing any more, nor after a restart, until the operator has looked."""
+        if self._conflict is not None:
+            return
+        self._conflict = (
+            f"a PDU from our own address {format_address(self.stack.address)} was heard with SEQ "
+            f"{heard.seq} under IV Index {heard.iv_index}, and ours goes on with {heard.next_seq}: "
+            "another gateway uses a copy of the state directory, or ours is older than the network;"
+            " nothing is sent any more. Stop the other one and run 'fastprovd state adopt', or "
+            "begin a new network"
+        )
+        log.error("own_address_heard", seq=heard.seq, next_seq=heard.next_seq)
+        await asyncio.to_thread(self._store.note_conflict, self._conflict)
+
     async def _take_iv_index(self, iv_index: IvIndex) -> None:
         await asyncio.to_thread(self._store.set_iv_index, iv_index)
         block = await asyncio.to_thread(self._store.reserve_seq_block, SEQ_BLOCK)
@@ -80,9 +114,11 @@ class TopProvisioner:
         self._iv_index = iv_index
         log.info("iv_index_changed", iv_index=iv_index.value)
 
-    async def keep_dev_key(self, address: int, device_uuid: bytes, dev_key: DevKey) -> None:
+    async def keep_dev_key(
+        self, address: int, device_uuid: bytes, dev_key: DevKey, step: Step | None = None
+    ) -> None:
         """Store the DevKey of a board that is about to become node `address`, then use it."""
-        await asyncio.to_thread(self._store.save_dev_key, address, device_uuid, dev_key)
+        await asyncio.to_thread(self._store.save_dev_key, address, device_uuid, dev_key, step)
         self.stack.dev_keys[address] = dev_key
 
     @contextmanager
@@ -148,6 +184,9 @@ class ProxySession:
         self.lost = asyncio.Event()
         self.overheard: Callable[[PduOverheard], None] | None = None
         self.observer: Callable[[Event], None] | None = None
+        self._configured_s = math.inf
+        self._was_greeted = False
+        self._was_heard = False
         self.server_address: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._filter = SetFilterType(FilterType.ACCEPT_LIST)
         self._filter_told = asyncio.Event()
@@ -174,6 +213,7 @@ class ProxySession:
         await self._top.reserve_seq()
         if isinstance(message, SetFilterType):
             self._filter = message
+        self._configured_s = self._clock.monotonic()
         self._client.configure(message)
         for pdu_type, payload in self._client.configuration_to_send():
             await self._link.send(pdu_type, payload)
@@ -192,6 +232,7 @@ class ProxySession:
 
         Raises:
             ResponseTimeout: no answer.
+            MessagesDropped: the proxy does not take what we send.
             ConnectionLost: the link went away.
         """
         with self._top.awaiting((dst, message.STATUS.OPCODE)) as answer:
@@ -209,6 +250,7 @@ class ProxySession:
                     self.check()
             finally:
                 lost.cancel()
+        self.check_heard()
         raise ResponseTimeout(
             f"{type(message).__name__} to {format_address(dst)} had no answer in {attempts} "
             f"attempts of {timeout_s} s"
@@ -229,8 +271,25 @@ class ProxySession:
             self._lose(ConnectionLost("the proxy does not answer any more"))
         self.check()
 
+    def check_heard(self) -> None:
+        """Raise MessagesDropped when the proxy most likely drops what we send.
+
+        It told us its beacon, and in time it has neither confirmed its filter, which takes no key
+        but that of the beacon, nor let any message for us through.
+        """
+        quiet_s = self._clock.monotonic() - self._configured_s
+        is_late = quiet_s > WAITS["configuration"].seconds
+        if self._was_greeted and is_late and not self._was_heard:
+            raise MessagesDropped(
+                "the proxy sends us its beacon and drops whatever we send, as a node does that has "
+                "heard higher SEQ from our address: the state directory was most likely restored "
+                "from an old backup; stop, and begin a new network or, if no newer state exists, "
+                "run 'fastprovd state adopt'"
+            )
+
     def check(self) -> None:
-        """Raise ConnectionLost when the link is gone."""
+        """Raise ConnectionLost when the link is gone, CopiedStore when nothing may be sent."""
+        self._top.check()
         if self.lost.is_set():
             raise ConnectionLost("the proxy link is gone")
 
@@ -262,12 +321,12 @@ class ProxySession:
                     self._wait = None
                 await self._handle(events)
                 await self._top.flush()
-        except ConnectionLost as error:
+        except (ConnectionLost, CopiedStore) as error:
             self._lose(error)
         finally:
             self.lost.set()
 
-    def _lose(self, error: ConnectionLost) -> None:
+    def _lose(self, error: ConnectionLost | CopiedStore) -> None:
         if not self.lost.is_set():
             log.debug("proxy_link_lost", reason=str(error))
             self.lost.set()
@@ -278,16 +337,22 @@ class ProxySession:
                 self.observer(event)
             match event:
                 case MessageReceived():
+                    self._was_heard = True
                     self._top.lead(event.src, self, known=False)
                     self._top.answer(event)
                 case PduOverheard():
                     if self.overheard is not None:
                         self.overheard(event)
+                case OwnAddressHeard():
+                    await self._top.refuse(event)
+                case BeaconReceived():
+                    self._was_greeted = True
                 case IvIndexChanged():
                     await self._top.reserve_seq()
                 case MessageRejected():
                     log.debug("pdu_rejected", reason=event.reason, src=event.src)
                 case FilterStatusReceived():
+                    self._was_heard = True
                     self._filter_told.set()
                     if not self.server_address.done():
                         self._top.lead(event.src, self)

@@ -10,7 +10,7 @@ from fastprovd.campaign.planner import RunPlan, free_block, plan_direct, plan_ru
 from fastprovd.campaign.shares import Share
 from fastprovd.campaign.states import RunEnd, Trigger
 from fastprovd.errors import LocalProtocolError
-from fastprovd.records import AddressRange
+from fastprovd.records import AddressRange, StepKind
 
 Choose = Callable[[int, int, Sequence[AddressRange]], tuple[int, int]]
 
@@ -32,6 +32,8 @@ class Reservations:
             return plans[-1].reserved
 
         await self._take(choose, "fast provisioning")
+        for plan in plans[-1].plans:
+            await self._log.plan(plan)
         return plans[-1]
 
     async def direct(self, boards: int) -> range:
@@ -39,6 +41,7 @@ class Reservations:
         first, last = await self._take(
             lambda low, high, taken: plan_direct(boards, low, high, taken), "direct provisioning"
         )
+        await self._log.step(StepKind.PLAN, first=first, last=last)
         return range(first, last + 1)
 
     async def share(self, boards: int, primary: int) -> Share:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import structlog
@@ -21,6 +21,8 @@ from fastprovd.campaign.ports import Audience, Bearer, Store
 from fastprovd.campaign.primaries import Primaries
 from fastprovd.campaign.proxy_session import TopProvisioner
 from fastprovd.campaign.recovery import Recovery
+from fastprovd.campaign.resuming import hear_again
+from fastprovd.campaign.resumption import Resumption, settings_to_json
 from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.settings import Method, RunSettings
 from fastprovd.campaign.states import WAITS, RunEnd, Trigger, next_state
@@ -35,13 +37,16 @@ from fastprovd.campaign.verdict import (
 )
 from fastprovd.campaign.watch import Watch
 from fastprovd.clock import Clock
-from fastprovd.errors import BearerError
+from fastprovd.errors import BearerError, CopiedStore
 from fastprovd.mesh.addresses import format_address
 from fastprovd.mesh.beacons import Advertisement, UnprovisionedDevice
 from fastprovd.mesh.keys import AppKey
-from fastprovd.records import Run, RunState, Window
+from fastprovd.records import Run, RunState, StepKind, Window
 
 log = structlog.get_logger()
+
+BoardsHeard = Callable[[Iterable[HeardBoard], str], Awaitable[None]]
+"""Take the boards that are on the air unprovisioned, and the run that takes them on."""
 
 
 class Campaign:
@@ -59,8 +64,13 @@ class Campaign:
         entropy: Callable[[int], bytes],
         top: TopProvisioner,
         app_key: AppKey,
+        boards_heard: BoardsHeard,
+        resumption: Resumption | None = None,
     ) -> None:
+        """`boards_heard` is told which boards are on the air; an unfinished run is resumed."""
         self._settings = settings
+        self._boards_heard = boards_heard
+        self._resumption = resumption
         self._clock = clock
         run = Run(
             run_id,
@@ -70,7 +80,10 @@ class Campaign:
             group=settings.group,
             match=settings.match,
         )
-        self._log = log = RunLog(run, store, audience, clock)
+        if resumption is not None:
+            run = resumption.run
+        nodes = () if resumption is None else resumption.nodes
+        self._log = log = RunLog(run, store, audience, clock, nodes)
         self._picture = picture = AirPicture(
             settings.inventory, next(iter(top.stack.net_keys.values()))
         )
@@ -108,8 +121,6 @@ class Campaign:
 
     async def execute(self) -> Run:
         """Run to the end and return it; raises CancelledError after noting the interruption."""
-        await self._log.change()
-        self._log.event("run_started", expected=self._settings.expected)
         self._task = asyncio.create_task(self._drive(), name=f"run[{self.run.run_id}]")
         if self._stopping:
             self._task.cancel()
@@ -122,6 +133,8 @@ class Campaign:
             )
         except RunEnd as end:
             await self._finish(end.trigger, end.reason)
+        except CopiedStore as error:
+            await self._finish(Trigger.CONFLICT, str(error))
         except Exception as error:  # noqa: BLE001 - the edge of a run: it ends, the daemon goes on
             self._log.broken(error)
             await self._finish(Trigger.BROKEN, f"internal error: {type(error).__name__}; see log")
@@ -133,6 +146,15 @@ class Campaign:
         return self.run
 
     async def _drive(self) -> None:
+        await self._log.change()
+        if self._resumption is not None:
+            await self._resume(self._resumption)
+            return
+        await self._log.step(StepKind.BEGUN, detail=settings_to_json(self._settings))
+        self._log.event("run_started", expected=self._settings.expected)
+        await self._begin()
+
+    async def _begin(self) -> None:
         await self._hear_boards()
         founding = Founding(self._context, self._primaries, self._direct)
         if is_direct(self._settings, len(self._picture.boards)):
@@ -142,6 +164,43 @@ class Campaign:
             self._strangers.check()
             await founding.found()
             await self._collect()
+        await self._take_what_is_left()
+        raise self._verdict()
+
+    # Going on where an earlier process was killed
+
+    async def _resume(self, left: Resumption) -> None:
+        """Do what is left, and nothing twice: no address is offered, no Primary started again."""
+        await self._log.resume(left.begun)
+        founding = Founding(self._context, self._primaries, self._direct)
+        if left.told:
+            for plan, offer in left.primaries:
+                if offer.is_taken:
+                    self._primaries.add(plan, offer.board)
+            self._primaries.were_told = True
+            await self._log.enter(RunState.PROVISIONING)
+            await self._collect()
+            if left.ours:
+                await hear_again(self._context, self._direct, left)
+                await self._provision_ourselves([])
+        elif left.is_direct:
+            await self._provision_ourselves(await hear_again(self._context, self._direct, left))
+        elif left.offers:
+            await self._log.enter(RunState.PROVISIONING_PRIMARY)
+            await founding.go_on(left.primaries)
+            await hear_again(self._context, self._direct, left)
+            if self._primaries.nodes:
+                if left.ours:
+                    await self._provision_ourselves([])
+                await self._log.enter(RunState.CONFIGURING_PRIMARY)
+                await founding.start_made()
+            else:
+                self._strangers.check()
+                await founding.found()
+            await self._collect()
+        else:
+            await self._log.enter(RunState.SCANNING)
+            await self._begin()
         await self._take_what_is_left()
         raise self._verdict()
 
@@ -254,6 +313,7 @@ class Campaign:
                 f"in {self._settings.scan_s:g} s; {others} others seen: power the boards on, or "
                 "correct [mesh] match",
             )
+        await self._boards_heard(self._picture.boards.values(), self.run.run_id)
         await self._log.move(Trigger.BOARDS_HEARD, heard=len(self._picture.boards))
 
     # Collecting and proving
@@ -332,7 +392,7 @@ class Campaign:
 
     async def _finish(self, trigger: Trigger, reason: str) -> None:
         changes: dict[str, Any] = {
-            "heard": len(self._picture.boards),
+            "heard": max(self.run.heard, len(self._picture.boards)),
             "strangers": self._strangers.named(),
             **self._window_at_last(),
         }

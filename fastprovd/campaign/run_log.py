@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import structlog
 
+from fastprovd.campaign.air_picture import HeardBoard
 from fastprovd.campaign.ladder import Rung, Symptom
+from fastprovd.campaign.planner import Plan
 from fastprovd.campaign.ports import Audience, Store
 from fastprovd.campaign.states import Trigger, next_state
 from fastprovd.clock import Clock
 from fastprovd.mesh.addresses import format_address
-from fastprovd.records import Node, NodeRole, ParentSource, Run
+from fastprovd.records import Node, NodeRole, ParentSource, Run, RunState, Step, StepKind
 
 log = structlog.get_logger()
 
@@ -21,9 +25,17 @@ log = structlog.get_logger()
 class RunLog:
     """Keeps the Run and its Nodes; every change is committed, then published."""
 
-    def __init__(self, run: Run, store: Store, audience: Audience, clock: Clock) -> None:
+    def __init__(
+        self,
+        run: Run,
+        store: Store,
+        audience: Audience,
+        clock: Clock,
+        nodes: Iterable[Node] = (),
+    ) -> None:
+        """`nodes` are what an earlier process made in this run."""
         self.run = run
-        self.nodes: dict[int, Node] = {}
+        self.nodes = {node.address: node for node in nodes}
         self._store = store
         self._audience = audience
         self._clock = clock
@@ -44,6 +56,23 @@ class RunLog:
         """Return loop time `when` in seconds since INFO_SET."""
         return None if self._t0 is None else max(0.0, when - self._t0)
 
+    async def resume(self, begun: datetime | None) -> None:
+        """Go on with a run that an earlier process left; its clocks count from `begun`."""
+        self._begun = self._loop_time(self.run.started)
+        if begun is not None:
+            self.mark_info_set(self._loop_time(begun))
+        await self.step(StepKind.RESUMED, detail=self.run.state.value)
+        self.event("run_resumed", state=self.run.state.value)
+
+    def _loop_time(self, moment: datetime) -> float:
+        """Return when that was, or now if the wall clock went back since."""
+        ago = (self._clock.utc_now() - moment).total_seconds()
+        return self._clock.monotonic() - max(0.0, ago)
+
+    async def enter(self, state: RunState) -> None:
+        """Go on in `state`, whatever the run was at when it was left."""
+        await self.change(state=state)
+
     async def move(self, trigger: Trigger, **changes: Any) -> None:
         """Follow the table of states on `trigger`."""
         state = next_state(self.run.state, trigger)
@@ -52,7 +81,35 @@ class RunLog:
         self._log.info(
             "run_moved", before=self.run.state, after=state, on=trigger.value, **_readable(changes)
         )
+        if state.is_end:
+            await self.step(StepKind.ENDED, detail=state.value)
         await self.change(state=state, **changes)
+
+    async def step(self, kind: StepKind, **facts: Any) -> None:
+        """Journal what is about to be done, durably; see `Step` for the facts."""
+        await asyncio.to_thread(self._store.save_step, self._step(kind, **facts))
+
+    async def plan(self, plan: Plan) -> None:
+        """Journal what is going to be asked of a Primary."""
+        await self.step(
+            StepKind.PLAN,
+            address=plan.primary,
+            first=plan.share.first,
+            last=plan.share.last,
+            node_addr_cnt=plan.node_addr_cnt,
+        )
+
+    def offer(self, address: int, board: HeardBoard) -> Step:
+        """Return the step to be stored with the DevKey, before Provisioning Data leaves."""
+        return self._step(
+            StepKind.ADDRESS_OFFERED,
+            address=address,
+            device_uuid=board.uuid,
+            device_address=board.device_address,
+        )
+
+    def _step(self, kind: StepKind, **facts: Any) -> Step:
+        return Step(self.run.run_id, kind, self._clock.utc_now(), **facts)
 
     async def change(self, **changes: Any) -> None:
         """Update the Run, commit it, tell it."""
@@ -67,8 +124,11 @@ class RunLog:
         await asyncio.to_thread(self._store.save_run, self.run)
         self._audience.run_changed(self.run)
 
-    async def node(self, address: int, **changes: Any) -> Node:
-        """Add or update a node; a call that changes nothing tells nothing."""
+    async def node(self, address: int, step: StepKind | None = None, **changes: Any) -> Node:
+        """Add or update a node; a call that changes nothing tells nothing.
+
+        A `step` is journalled with it.
+        """
         now = self._clock.utc_now()
         before = self.nodes.get(address)
         if before is None:
@@ -77,7 +137,8 @@ class RunLog:
         elif all(getattr(before, name) == value for name, value in changes.items()):
             return before
         node = self.nodes[address] = replace(before, last_seen=now, **changes)
-        await asyncio.to_thread(self._store.save_nodes, [node])
+        steps = [] if step is None else [self._step(step, address=address)]
+        await asyncio.to_thread(self._store.save_nodes, [node], steps)
         self._audience.node_changed(node)
         await self.change()
         return node

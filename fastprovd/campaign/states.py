@@ -37,6 +37,7 @@ class Trigger(Enum):
     DEADLINE = "the run took too long"
     STOP = "the operator stopped the run"
     INTERRUPT = "the daemon ended"
+    CONFLICT = "somebody else sends with our address"
     BROKEN = "something went wrong in the daemon itself"
 
 
@@ -92,6 +93,7 @@ _ANYWHERE: Final = {
         (_T.INTERRUPT, _S.INTERRUPTED),
         (_T.BROKEN, _S.FAILED),
         (_T.DEADLINE, _S.FAILED if state in _FRUITLESS else _S.PARTIAL),
+        (_T.CONFLICT, _S.FAILED if state in _FRUITLESS else _S.PARTIAL),
     )
 }
 

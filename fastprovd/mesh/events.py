@@ -82,6 +82,18 @@ class PduOverheard:
     device_key: bool
 
 
+@dataclass(frozen=True, slots=True)
+class OwnAddressHeard:
+    """A Network PDU came from our own address, with a SEQ that we have not used yet.
+
+    Somebody else sends with our address, or what we know of our SEQ is older than the network.
+    """
+
+    iv_index: int
+    seq: int
+    next_seq: int
+
+
 Event = (
     MessageReceived
     | MessageRejected
@@ -91,4 +103,5 @@ Event = (
     | BeaconReceived
     | FilterStatusReceived
     | PduOverheard
+    | OwnAddressHeard
 )

@@ -13,6 +13,7 @@ from fastprovd.mesh.events import (
     FilterStatusReceived,
     IvIndexChanged,
     MessageRejected,
+    OwnAddressHeard,
     PduOverheard,
 )
 from fastprovd.mesh.network import NetworkPdu, decode_network_pdu, encode_network_pdu
@@ -93,14 +94,19 @@ class ProxyClient:
         pdu = self.stack.decode(payload)
         if pdu is None:
             return []
-        if (
-            pdu.src != self.stack.address
-            and addresses.is_unicast(pdu.dst)
-            and (pdu.dst != self.stack.address)
-        ):
+        if pdu.src == self.stack.address:
+            return self._receive_own(pdu)
+        if addresses.is_unicast(pdu.dst) and pdu.dst != self.stack.address:
             device_key = pdu.ctl == 0 and not pdu.transport_pdu[0] & 0x40
             return [PduOverheard(pdu.src, pdu.dst, device_key)]
         return self.stack.receive(pdu, now)
+
+    def _receive_own(self, pdu: NetworkPdu) -> list[Event]:
+        """Tell our own PDUs, which neighbours relay, from those that we have not sent yet."""
+        now, next_seq = self.stack.iv_index.transmit, self.stack.sequence.next
+        if next_seq is None or (pdu.iv_index, pdu.seq) < (now, next_seq):
+            return []
+        return [OwnAddressHeard(pdu.iv_index, pdu.seq, next_seq)]
 
     def _receive_beacon(self, payload: bytes) -> list[Event]:
         if not payload or payload[0] != SecureNetworkBeacon.TYPE:

@@ -164,6 +164,7 @@ def node_to_json(node: Node) -> dict[str, Any]:
         "parent_source": None if node.parent_source is None else node.parent_source.value,
         "listed": node.listed,
         "proven": node.proven,
+        "forgotten": node.forgotten,
         "state": None if node.onoff is None else ("ON" if node.onoff else "OFF"),
         "first_seen": _moment(node.first_seen),
         "last_seen": _moment(node.last_seen),
@@ -367,6 +368,7 @@ class ErrorCode(StrEnum):
     NODE_UNREACHABLE = "node_unreachable"
     ADDRESS_SPACE_EXHAUSTED = "address_space_exhausted"
     SEQ_EXHAUSTED = "seq_exhausted"
+    STATE_REFUSED = "state_refused"
     BUSY = "busy"
     INTERNAL = "internal"
 

@@ -8,8 +8,11 @@ from typing import Final
 
 from fastprovd.errors import LocalProtocolError, SeqSpaceExhausted, StoreError
 from fastprovd.mesh.iv_index import IvIndex
+from fastprovd.store import home
 
 SEQ_NUMBERS: Final = 1 << 24  # SEQ has 24 bits (Mesh Profile v1.0.1 §3.4.4.5)
+# What a database that is adopted leaves out: months of commands. 255 adoptions fit.
+ADOPTION_GAP: Final = 1 << 16
 
 
 def load_iv_index(connection: sqlite3.Connection) -> IvIndex:
@@ -47,7 +50,9 @@ def reserve_seq(connection: sqlite3.Connection, size: int) -> range:
     if not 1 <= size <= SEQ_NUMBERS:
         raise LocalProtocolError(f"a SEQ block has 1..{SEQ_NUMBERS} numbers, got {size}")
     iv_index = load_iv_index(connection).transmit
-    connection.execute("insert or ignore into seq values (?, 0, null)", (iv_index,))
+    connection.execute(
+        "insert or ignore into seq values (?, ?, null)", (iv_index, home.seq_floor(connection))
+    )
     row = connection.execute("select * from seq where iv_index = ?", (iv_index,)).fetchone()
     start: int = row["reserved"] if row["next_clean"] is None else row["next_clean"]
     block = range(start, start + size)
@@ -62,6 +67,24 @@ def reserve_seq(connection: sqlite3.Connection, size: int) -> range:
         (block.stop, iv_index),
     )
     return block
+
+
+def skip_seq(connection: sqlite3.Connection, count: int) -> None:
+    """Leave out `count` numbers: an unknown part of them may have been used.
+
+    Raises:
+        SeqSpaceExhausted: fewer are left.
+    """
+    iv_index = load_iv_index(connection).transmit
+    row = connection.execute("select * from seq where iv_index = ?", (iv_index,)).fetchone()
+    if row is not None and row["reserved"] + count > SEQ_NUMBERS:
+        raise SeqSpaceExhausted(
+            f"fewer than {count} SEQ numbers are left under IV Index {iv_index}: begin a new "
+            "network with another [state] directory and reset every board"
+        )
+    connection.execute(
+        "update seq set reserved = min(reserved + ?, ?), next_clean = null", (count, SEQ_NUMBERS)
+    )
 
 
 def release_seq(connection: sqlite3.Connection, next_seq: int, iv_index: int) -> None:

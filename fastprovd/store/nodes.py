@@ -16,6 +16,7 @@ _DECODERS: Final[rows.Decoders] = {
     "listed": bool,
     "proven": bool,
     "onoff": bool,
+    "forgotten": bool,
     "parent_source": ParentSource,
     "first_seen": rows.decode_time,
     "last_seen": rows.decode_time,
@@ -23,8 +24,8 @@ _DECODERS: Final[rows.Decoders] = {
 
 
 def load(connection: sqlite3.Connection) -> list[Node]:
-    """Return every node, lowest address first."""
-    found = connection.execute("select * from node order by address")
+    """Return every node that is not forgotten, lowest address first."""
+    found = connection.execute("select * from node where not forgotten order by address")
     return [Node(**rows.read(row, _COLUMNS, _DECODERS)) for row in found]
 
 
@@ -32,6 +33,19 @@ def save(connection: sqlite3.Connection, nodes: Iterable[Node]) -> None:
     """Insert or replace nodes by address."""
     for node in nodes:
         rows.write(connection, "node", {name: getattr(node, name) for name in _COLUMNS})
+
+
+def save_boards(connection: sqlite3.Connection, run_id: str, uuids: Iterable[bytes]) -> None:
+    """Keep which boards a run took on; an earlier run had them no longer."""
+    connection.executemany(
+        "insert or replace into board (device_uuid, run_id) values (?, ?)",
+        [(uuid, run_id) for uuid in uuids],
+    )
+
+
+def load_boards(connection: sqlite3.Connection) -> dict[bytes, str]:
+    """Return the run that took each board on, by Device UUID."""
+    return {row["device_uuid"]: row["run_id"] for row in connection.execute("select * from board")}
 
 
 def save_dev_key(

@@ -50,12 +50,14 @@ def save(connection: sqlite3.Connection, run: Run) -> None:
             rows.write(connection, table, {"run_id": run.run_id, "position": position, **facts})
 
 
-def interrupt(connection: sqlite3.Connection, finished: datetime) -> list[Run]:
-    """End every run that has no end yet as interrupted, and return them as they are now."""
+def interrupt(
+    connection: sqlite3.Connection, finished: datetime, but: str | None = None
+) -> list[Run]:
+    """End every other run than `but` without an end as interrupted; return them as they are now."""
     ended = [
         replace(run, state=RunState.INTERRUPTED, finished=finished, reason=_INTERRUPTED)
         for run in load_all(connection)
-        if not run.state.is_end
+        if not run.state.is_end and run.run_id != but
     ]
     for run in ended:
         save(connection, run)

@@ -9,11 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from fastprovd.errors import LocalProtocolError
+from fastprovd.errors import CopiedStore, LocalProtocolError
 from fastprovd.mesh.iv_index import IvIndex
 from fastprovd.mesh.keys import DevKey
-from fastprovd.records import AddressRange, Membership, Network, Node, Run
-from fastprovd.store import counters, ranges
+from fastprovd.records import AddressRange, Membership, Network, Node, Run, Step
+from fastprovd.store import counters, home, journal, ranges
 from fastprovd.store import memberships as membership_table
 from fastprovd.store import network as network_table
 from fastprovd.store import nodes as node_table
@@ -25,13 +25,24 @@ class StateStore:
     """All durable facts of one state directory; every method returns after its commit.
 
     Safe from any thread, so each call may go through `asyncio.to_thread`. Every method raises
-    StoreError classes; for the constructor see `Database`.
+    StoreError classes; for the constructor see `Database`, which adds CopiedStore: the directory
+    may be a copy, see `home`.
     """
 
     def __init__(
-        self, directory: Path, entropy: Callable[[int], bytes] = secrets.token_bytes
+        self,
+        directory: Path,
+        entropy: Callable[[int], bytes] = secrets.token_bytes,
+        *,
+        adopt: bool = False,
     ) -> None:
+        """`adopt` a directory that was moved or restored: SEQ goes on far ahead."""
         self._database = Database(directory)
+        try:
+            self._come_home(directory, adopt)
+        except BaseException:
+            self._database.close()
+            raise
         self._entropy = entropy
         # (IV Index, first SEQ) reserved by this process: a clean stop can not go below it.
         self._seq_floor: tuple[int, int] | None = None
@@ -46,6 +57,18 @@ class StateStore:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _come_home(self, directory: Path, adopt: bool) -> None:
+        with self._database.transaction() as connection:
+            if adopt:
+                home.adopt(connection, directory, counters.ADOPTION_GAP)
+                counters.skip_seq(connection, counters.ADOPTION_GAP)
+            place = home.find_place(self._database.path)
+            problem = home.problem(connection, place, directory)
+            if problem is not None:
+                raise CopiedStore(_copied(directory, problem))
+            opened = home.settle(connection, place)
+        home.mark(directory, opened)
 
     def close(self) -> None:
         """Close the database and free the state directory; a second call does nothing."""
@@ -111,6 +134,11 @@ class StateStore:
         with self._database.transaction() as connection:
             counters.save_replay(connection, entries)
 
+    def note_conflict(self, reason: str) -> None:
+        """Keep that somebody else sends with our address: from now on it is refused to open."""
+        with self._database.transaction() as connection:
+            home.note_conflict(connection, reason)
+
     # Addresses, nodes, keys
 
     def reserve_addresses(self, addresses: AddressRange) -> None:
@@ -127,25 +155,44 @@ class StateStore:
         with self._database.transaction() as connection:
             return ranges.load(connection)
 
-    def save_dev_key(self, address: int, device_uuid: bytes, dev_key: DevKey) -> None:
-        """Keep the DevKey of a board that we provision, before Provisioning Data leaves."""
+    def save_dev_key(
+        self, address: int, device_uuid: bytes, dev_key: DevKey, step: Step | None = None
+    ) -> None:
+        """Keep the DevKey of a board that we provision, before Provisioning Data leaves.
+
+        With it the step of the journal that says so.
+        """
         with self._database.transaction() as connection:
             node_table.save_dev_key(connection, address, device_uuid, dev_key)
+            if step is not None:
+                journal.append(connection, step)
 
     def dev_key(self, address: int) -> DevKey | None:
         """Return the newest DevKey of `address`, or `None` when we did not provision it."""
         with self._database.transaction() as connection:
             return node_table.load_dev_key(connection, address)
 
-    def save_nodes(self, nodes: Sequence[Node]) -> None:
-        """Insert or replace nodes by address."""
+    def save_nodes(self, nodes: Sequence[Node], steps: Sequence[Step] = ()) -> None:
+        """Insert or replace nodes by address, and journal steps with them."""
         with self._database.transaction() as connection:
             node_table.save(connection, nodes)
+            for step in steps:
+                journal.append(connection, step)
 
     def nodes(self) -> list[Node]:
-        """Return every node, lowest address first."""
+        """Return every node that is not forgotten, lowest address first."""
         with self._database.transaction() as connection:
             return node_table.load(connection)
+
+    def save_boards(self, run_id: str, uuids: Iterable[bytes]) -> None:
+        """Keep which boards a run takes on, by Device UUID."""
+        with self._database.transaction() as connection:
+            node_table.save_boards(connection, run_id, uuids)
+
+    def boards(self) -> dict[bytes, str]:
+        """Return the newest run that took each board on, by Device UUID."""
+        with self._database.transaction() as connection:
+            return node_table.load_boards(connection)
 
     # Groups
 
@@ -176,7 +223,30 @@ class StateStore:
         with self._database.transaction() as connection:
             return run_table.load(connection, run_id)
 
-    def interrupt_runs(self, finished: datetime) -> list[Run]:
-        """End as interrupted every run that an earlier process left unfinished; return them."""
+    def save_step(self, step: Step) -> None:
+        """Append to the journal of a run."""
         with self._database.transaction() as connection:
-            return run_table.interrupt(connection, finished)
+            journal.append(connection, step)
+
+    def steps(self, run_id: str) -> list[Step]:
+        """Return the journal of a run; empty for one that was long ago."""
+        with self._database.transaction() as connection:
+            return journal.load(connection, run_id)
+
+    def interrupt_runs(self, finished: datetime, but: str | None = None) -> list[Run]:
+        """End as interrupted every run that an earlier process left unfinished; return them.
+
+        The run `but` is left as it is.
+        """
+        with self._database.transaction() as connection:
+            return run_table.interrupt(connection, finished, but)
+
+
+def _copied(directory: Path, problem: str) -> str:
+    return (
+        f"{directory} may be a copy, or older than the network: {problem}; see that no other "
+        "gateway uses this network. If the directory was only moved, or is the copy of the last "
+        "stop, run 'fastprovd state adopt'. Never adopt an older copy, because addresses that were "
+        "handed out since would be handed out again: move it away to begin a new network, and "
+        "power-cycle every board"
+    )

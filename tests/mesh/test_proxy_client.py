@@ -18,6 +18,7 @@ from fastprovd.mesh.events import (
     IvIndexChanged,
     MessageReceived,
     MessageRejected,
+    OwnAddressHeard,
     PduOverheard,
     TransferFailed,
 )
@@ -359,3 +360,34 @@ def test_any_authentic_pdu_gives_events_only(
     raw = encode_network_pdu(pdu, NET_KEY, proxy_configuration=configuration)
     pdu_type = ProxyPduType.PROXY_CONFIGURATION if configuration else ProxyPduType.NETWORK_PDU
     assert all(isinstance(event, Event) for event in _client().receive(pdu_type, raw, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("iv_index", "sent_under", "seq", "is_foreign"),
+    [
+        (IvIndex(100), 100, 299, False),
+        (IvIndex(100), 100, 300, True),
+        (IvIndex(100), 100, (1 << 24) - 1, True),
+        (IvIndex(100), 99, 5000, False),
+        (IvIndex(100, True), 99, 299, False),
+        (IvIndex(100, True), 99, 300, True),
+        (IvIndex(100, True), 100, 0, True),
+    ],
+)
+@pytest.mark.parametrize("dst", [0xFFFF, CHILD, TOP])
+def test_who_else_sends_with_our_address(
+    iv_index: IvIndex, sent_under: int, seq: int, is_foreign: bool, dst: int
+) -> None:
+    """Our own PDUs come back relayed; one that we have not sent yet is somebody else's."""
+    client = _client(iv_index=iv_index, seq=range(300, 400))
+    pdu = NetworkPdu(0, 4, seq, TOP, dst, bytes(16), sent_under)
+    raw = encode_network_pdu(pdu, NET_KEY)
+    expected = [OwnAddressHeard(sent_under, seq, 300)] if is_foreign else []
+    assert client.receive(ProxyPduType.NETWORK_PDU, raw, 0.0) == expected
+
+
+def test_without_a_reserved_seq_nobody_is_suspected() -> None:
+    """Before the first block is reserved we do not know what we have sent."""
+    pdu = NetworkPdu(0, 4, 7, TOP, 0xFFFF, bytes(16), IV_INDEX.value)
+    raw = encode_network_pdu(pdu, NET_KEY)
+    assert _client(seq=range(0)).receive(ProxyPduType.NETWORK_PDU, raw, 0.0) == []

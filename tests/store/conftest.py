@@ -12,6 +12,7 @@ import pytest
 
 from fastprovd.store.database import schema_scripts
 from fastprovd.store.state import StateStore
+from tests.support.copies import pass_for_original
 
 
 @pytest.fixture
@@ -37,6 +38,7 @@ def crash_image(directory: Path, tmp_path: Path) -> Callable[[], Path]:
         for name in ("state.db", "state.db-wal"):
             if (directory / name).exists():
                 shutil.copy(directory / name, image / name)
+        pass_for_original(image)
         return image
 
     return copy

@@ -45,13 +45,21 @@ def config(
     expected: int | None = None,
     scan_timeout_s: float = 30.0,
     method: Literal["fast", "direct", "auto"] = "fast",
+    resume: bool = True,
+    heal: Literal["on_start", "off"] = "off",
     **mqtt: Any,
 ) -> Config:
     """Return a configuration; without MQTT unless `mqtt` says something about it."""
     return Config(
         gateway=GatewayConfig(id="gw1"),
         mqtt=MqttConfig(enabled=bool(mqtt), **mqtt),
-        run=RunConfig(method=method, expected=expected, scan_timeout_s=scan_timeout_s),
+        run=RunConfig(
+            method=method,
+            expected=expected,
+            scan_timeout_s=scan_timeout_s,
+            resume=resume,
+            heal=heal,
+        ),
         state=StateConfig(directory / "state"),
     )
 

@@ -23,7 +23,7 @@ from fastprovd.mesh.network import NetworkPdu, decode_network_pdu, encode_networ
 from fastprovd.mesh.proxy import FilterStatus, FilterType, ProxyPduType
 from fastprovd.mesh.sequence import SequenceNumbers
 from fastprovd.mesh.stack import Stack
-from fastprovd.records import AddressRange, Node, Run
+from fastprovd.records import AddressRange, Node, Run, Step
 from tests.support.fake_link import Answer, FakeLink, Fault, Pdu
 
 NET_KEY = NetKey(bytes(range(16)))
@@ -37,13 +37,14 @@ Handler = Callable[[Any], Message | bytes | None]
 
 
 class FakeStore:
-    """Meets the port `Store`; `journal` is everything in the order of its commits.
+    """Meets the port `Store`; `journal` is everything but `steps` in the order of its commits.
 
     While `gate` is not set, reserving SEQ waits for it; `reserving` says that it does.
     """
 
     def __init__(self, journal: list[Any] | None = None) -> None:
         self.journal: list[Any] = [] if journal is None else journal
+        self.steps: list[Step] = []
         self.iv_index = IV_INDEX
         self.gate = threading.Event()
         self.gate.set()
@@ -74,14 +75,25 @@ class FakeStore:
     def reserved_addresses(self) -> Sequence[AddressRange]:
         return [entry[1] for entry in self.journal if entry[0] == "addresses"]
 
-    def save_dev_key(self, address: int, device_uuid: bytes, dev_key: DevKey) -> None:
+    def save_dev_key(
+        self, address: int, device_uuid: bytes, dev_key: DevKey, step: Step | None = None
+    ) -> None:
         self.journal.append(("dev_key", address))
+        if step is not None:
+            self.steps.append(step)
+
+    def save_step(self, step: Step) -> None:
+        self.steps.append(step)
+
+    def note_conflict(self, reason: str) -> None:
+        self.journal.append(("conflict", reason))
 
     def save_run(self, run: Run) -> None:
         self._check("save_run")
         self.journal.append(("run", run))
 
-    def save_nodes(self, nodes: Sequence[Node]) -> None:
+    def save_nodes(self, nodes: Sequence[Node], steps: Sequence[Step] = ()) -> None:
+        self.steps += steps
         self.journal += [("node", node) for node in nodes]
 
     def _check(self, method: str) -> None:

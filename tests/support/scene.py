@@ -6,13 +6,14 @@ import asyncio
 import random
 import tempfile
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fastprovd.bearers.adapter import MAX_LINKS, BleakBearer
+from fastprovd.campaign.air_picture import HeardBoard
 from fastprovd.campaign.proxy_session import TopProvisioner
 from fastprovd.campaign.run import Campaign
 from fastprovd.campaign.settings import RunSettings
@@ -124,6 +125,10 @@ class Scene:
         assert [b.device_address for b in self.air.boards if b.is_provisioning] == []
 
 
+async def _nothing(boards: Iterable[HeardBoard], run_id: str) -> None:
+    """Take the boards that were heard, for nothing."""
+
+
 Door = Callable[[EmulatedAdapter], AbstractAsyncContextManager[BleakBearer]]
 
 
@@ -197,5 +202,6 @@ async def scene(
                     entropy=entropy,
                     top=top,
                     app_key=network.app_key,
+                    boards_heard=_nothing,
                 )
                 yield Scene(air, adapter, bearer, store, top, entropy, listener, campaign)

@@ -1,0 +1,39 @@
+"""Finding out, at the beginning of a resumed run, what became of the boards meanwhile."""
+
+from __future__ import annotations
+
+from fastprovd.campaign.air_picture import HeardBoard
+from fastprovd.campaign.context import RunContext
+from fastprovd.campaign.direct import Direct
+from fastprovd.campaign.resumption import Resumption
+from fastprovd.campaign.states import WAITS
+from fastprovd.mesh.beacons import Advertisement
+from fastprovd.records import RunState
+
+
+async def hear_again(context: RunContext, direct: Direct, left: Resumption) -> list[HeardBoard]:
+    """Return boards on the air that are nobody's; hand `direct` those that may be ours.
+
+    Most boards may be nodes by now, so nobody in particular is expected. Who is unprovisioned did
+    not take the address that it was offered, or forgot it. Who answered and advertises Node
+    Identity is not to do so to its end, since that silences boards.
+    """
+    clock, log, picture = context.clock, context.log, context.picture
+    await log.enter(RunState.CONNECTING)
+    begun = clock.monotonic()
+    fading: set[int] = set()
+
+    def note(heard: Advertisement) -> bool:
+        addresses = (offer.address for offer in left.ours)
+        fading.update(address for address in addresses if picture.is_identity(heard, address))
+        return False
+
+    await context.watch.until(note, WAITS["boards_settle"].seconds)
+    now = clock.monotonic()
+    free = picture.unprovisioned(now, now - begun - WAITS["stale_report"].seconds)
+    uuids = {board.uuid for board in free}
+    ours = [offer for offer in left.unfinished if offer.board.uuid not in uuids]
+    ours += [offer for offer in left.ours if offer.address in fading and offer not in ours]
+    direct.go_on(ours, left.unoffered)
+    nodes = {node.device_uuid for node in log.nodes.values() if node.proven}
+    return [board for board in free if board.uuid not in nodes]

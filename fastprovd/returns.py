@@ -1,0 +1,131 @@
+"""What becomes of nodes whose boards lost their power: they are forgotten, and it is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from fastprovd.audiences import Audiences
+from fastprovd.campaign.air_picture import HeardBoard
+from fastprovd.campaign.returned import find_returned
+from fastprovd.mesh.addresses import format_address
+from fastprovd.records import Membership, Node, Run, RunState
+from fastprovd.store.state import StateStore
+
+log = structlog.get_logger(__name__)
+
+# BlueZ tells old data once more when a scan begins; a board on the air goes on telling.
+_ON_AIR_S: Final = 1.0
+
+
+class Returns:
+    """Compares the boards on the air with the nodes, at a start and with each run.
+
+    All methods raise StoreError.
+    """
+
+    def __init__(self, store: StateStore, audiences: Audiences) -> None:
+        self._store = store
+        self._audiences = audiences
+        self._look: _Look | None = None
+        self._heard: list[HeardBoard] = []
+        self._forgotten: dict[int, Node] = {}
+
+    async def at_start(self, heard: Collection[HeardBoard]) -> int:
+        """Take what is on the air outside of a run; return how many boards were nodes."""
+        look = await asyncio.to_thread(_Look, self._store, self._audiences)
+        await look.take(heard)
+        self._forgotten |= look.forgotten
+        return len(look.uuids)
+
+    async def run_begins(self, heard: Iterable[HeardBoard], run_id: str) -> None:
+        """Take the boards that a run takes on, and keep who they are."""
+        self._heard = list(heard)
+        self._look = await asyncio.to_thread(_Look, self._store, self._audiences)
+        await self._look.take(self._heard, run_id)
+        uuids = [board.uuid for board in self._heard]
+        await asyncio.to_thread(self._store.save_boards, run_id, uuids)
+
+    async def run_ended(self, run: Run) -> None:
+        """Take the boards that the run has provisioned, however short they were heard."""
+        look, self._look = self._look, None
+        if look is None:
+            return
+        nodes = await asyncio.to_thread(self._store.nodes)
+        made = [node.device_uuid for node in nodes if node.run_id == run.run_id]
+        sure = {uuid for uuid in made if uuid is not None}
+        if run.state is RunState.DONE:
+            sure |= {board.uuid for board in self._heard}
+        await look.take(self._heard, run.run_id, sure)
+        self._forgotten |= look.forgotten
+
+    async def lost_groups(self) -> dict[int, list[int]]:
+        """Return the groups to restore, each with its nodes; asked again, there are none."""
+        memberships = await asyncio.to_thread(self._store.memberships)
+        nodes = await asyncio.to_thread(self._store.nodes)
+        forgotten, self._forgotten = self._forgotten, {}
+        return lost_groups(memberships, forgotten.values(), nodes)
+
+
+class _Look:
+    """One comparison, with the nodes as they were when it was made."""
+
+    def __init__(self, store: StateStore, audiences: Audiences) -> None:
+        self._store = store
+        self._audiences = audiences
+        self._nodes = store.nodes()
+        self._boards = store.boards()
+        self.uuids: frozenset[bytes] = frozenset()
+        self.forgotten: dict[int, Node] = {}
+
+    async def take(
+        self,
+        heard: Iterable[HeardBoard],
+        run_id: str | None = None,
+        sure: Collection[bytes] = (),
+    ) -> None:
+        """Forget the nodes whose boards are unprovisioned, and tell so.
+
+        Those whose UUID is `sure` were; the others if they went on telling so.
+        """
+        on_air = {b.uuid for b in heard if b.last_seen_s - b.first_seen_s >= _ON_AIR_S}
+        found = find_returned(on_air.union(sure), self._nodes, self._boards)
+        new = [
+            replace(node, forgotten=True)
+            for node in found.nodes
+            if node.address not in self.forgotten
+        ]
+        if not new and not found.uuids - self.uuids:
+            return
+        self.uuids = found.uuids
+        self.forgotten.update({node.address: node for node in new})
+        await asyncio.to_thread(self._store.save_nodes, new)
+        for node in new:
+            self._audiences.node_changed(node)
+        facts = {
+            "boards": len(found.uuids),
+            "forgotten": [format_address(address) for address in sorted(self.forgotten)],
+            "unplaced": found.unplaced,
+        }
+        log.warning("nodes_returned", **facts)
+        self._audiences.event("nodes_returned", facts, run_id)
+
+
+def lost_groups(
+    memberships: Iterable[Membership], forgotten: Iterable[Node], nodes: Iterable[Node]
+) -> dict[int, list[int]]:
+    """Return who belongs into which group, as far as the boards of `forgotten` are nodes again.
+
+    The group of the run is not among them; boards are told apart by their Device UUID.
+    """
+    now = {node.device_uuid: node.address for node in nodes if node.device_uuid and node.proven}
+    again = {old.address: now[old.device_uuid] for old in forgotten if old.device_uuid in now}
+    groups: dict[int, list[int]] = {}
+    for membership in memberships:
+        if membership.is_member and membership.address in again:
+            groups.setdefault(membership.group, []).append(again[membership.address])
+    return groups

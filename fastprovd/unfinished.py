@@ -1,0 +1,40 @@
+"""Runs that an earlier process left without an end: one may be resumed, the others end."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import structlog
+
+from fastprovd.campaign.resumption import Resumption
+from fastprovd.campaign.verdict import missing_boards
+from fastprovd.clock import Clock
+from fastprovd.records import Run
+from fastprovd.store.state import StateStore
+
+log = structlog.get_logger(__name__)
+
+
+def load(store: StateStore) -> Resumption | None:
+    """Return what the newest run without an end has left, if there is one; raises StoreError."""
+    run = next((run for run in store.runs() if not run.state.is_end), None)
+    if run is None:
+        return None
+    nodes = tuple(node for node in store.nodes() if node.run_id == run.run_id)
+    return Resumption(run, nodes, tuple(store.steps(run.run_id)))
+
+
+async def interrupt(store: StateStore, clock: Clock, *, resume: bool) -> None:
+    """End all of them but the one that can be resumed, if one shall be; raises StoreError."""
+    left = await asyncio.to_thread(load, store)
+    if left is None:
+        return
+    spared = left.run.run_id if resume and not left.is_too_often else None
+    nodes = await asyncio.to_thread(store.nodes)
+    for run in await asyncio.to_thread(store.interrupt_runs, clock.utc_now(), spared):
+        made = [node for node in nodes if node.run_id == run.run_id]
+        missing = missing_boards(made, (), run.expected, run.heard, is_complete=False)
+        ended: Run = replace(run, missing=missing)
+        await asyncio.to_thread(store.save_run, ended)
+        log.warning("run_interrupted", run_id=run.run_id, missing=len(missing))

@@ -1,0 +1,164 @@
+"""A state directory that was copied, put back or written over is refused, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fastprovd.errors import CopiedStore
+from fastprovd.mesh.iv_index import IvIndex
+from fastprovd.store import counters, home
+from fastprovd.store.state import StateStore
+
+
+def use(directory: Path, *, adopt: bool = False) -> range:
+    """Open, reserve SEQ, close."""
+    with StateStore(directory, adopt=adopt) as store:
+        return store.reserve_seq_block(256)
+
+
+def copied(directory: Path) -> Path:
+    copy = directory.with_name("copy")
+    shutil.copytree(directory, copy)
+    return copy
+
+
+def put_back(directory: Path) -> Path:
+    backup = copied(directory)
+    use(directory)
+    shutil.rmtree(directory)
+    shutil.copytree(backup, directory)
+    return directory
+
+
+def written_over(directory: Path) -> Path:
+    """As `cp -a` does, which keeps the file and its inode."""
+    backup = copied(directory)
+    use(directory)
+    for path in backup.iterdir():
+        shutil.copy(path, directory / path.name)
+    return directory
+
+
+def only_the_database_put_back(directory: Path) -> Path:
+    old = (directory / "state.db").read_bytes()
+    use(directory)
+    (directory / "state.db").write_bytes(old)
+    return directory
+
+
+COPIES = pytest.mark.parametrize(
+    "copy", [copied, put_back, written_over, only_the_database_put_back]
+)
+
+
+@COPIES
+def test_a_copy_is_refused_with_what_to_do(directory: Path, copy: Callable[[Path], Path]) -> None:
+    """The reason names the directory, the way out and when not to take it; it stays refused."""
+    use(directory)
+    other = copy(directory)
+    for _ in range(2):
+        with pytest.raises(CopiedStore, match=f"{other} may be a copy.*fastprovd state adopt"):
+            StateStore(other)
+
+
+@COPIES
+def test_an_adopted_copy_leaves_seq_out(directory: Path, copy: Callable[[Path], Path]) -> None:
+    """SEQ goes on beyond all that the original can have used, and later starts are as usual."""
+    first = use(directory)
+    other = copy(directory)
+    adopted = use(other, adopt=True)
+    assert adopted.start >= first.stop + counters.ADOPTION_GAP
+    assert use(other).start == adopted.stop
+
+
+def test_an_adopted_copy_leaves_seq_out_under_a_new_iv_index(directory: Path) -> None:
+    """The network may have had an IV Update since the copy was made."""
+    use(directory)
+    other = copied(directory)
+    with StateStore(other, adopt=True) as store:
+        store.set_iv_index(IvIndex(1))
+        assert store.reserve_seq_block(256).start == counters.ADOPTION_GAP
+
+
+def renamed(directory: Path) -> Path:
+    return directory.rename(directory.with_name("renamed"))
+
+
+def another_mode(directory: Path) -> Path:
+    for path in directory.iterdir():
+        path.chmod(0o644)
+        os.utime(path)
+    return directory
+
+
+def linked(directory: Path) -> Path:
+    link = directory.with_name("link")
+    link.symlink_to(directory)
+    return link
+
+
+def left_alone(directory: Path) -> Path:
+    return directory
+
+
+@pytest.mark.parametrize("change", [renamed, another_mode, linked, left_alone])
+def test_what_is_no_copy_is_not_refused(directory: Path, change: Callable[[Path], Path]) -> None:
+    """Other names, modes and times, at every start again."""
+    use(directory)
+    changed = change(directory)
+    for _ in range(2):
+        use(changed)
+
+
+def test_another_machine_is_refused(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The same file under another machine-id; without one, or in a container, it is used."""
+    machine_id = tmp_path / "machine-id"
+    monkeypatch.setattr(home, "_MACHINE_ID", machine_id)
+    monkeypatch.setattr(home, "_CONTAINER_SIGNS", (tmp_path / "container",))
+    monkeypatch.delenv("container", raising=False)
+    machine_id.write_text("0123456789abcdef0123456789abcdef\n")
+    use(directory)
+    assert b"0123456789abcdef" not in (directory / "state.db").read_bytes()
+    machine_id.write_text("f" * 32)
+    with pytest.raises(CopiedStore, match="another machine"):
+        StateStore(directory)
+    (tmp_path / "container").touch()
+    use(directory)
+    (tmp_path / "container").unlink()
+    machine_id.unlink()
+    use(directory)
+
+
+def test_one_marker_is_kept(directory: Path) -> None:
+    """Each start replaces the marker of the one before."""
+    for _ in range(3):
+        use(directory)
+    assert [path.name for path in directory.glob("opened.*")] == ["opened.3"]
+
+
+def test_a_crash_before_the_marker_is_no_copy(directory: Path) -> None:
+    """The database counts first: a marker that is missing, or of the start before, says nothing."""
+    use(directory)
+    use(directory)
+    (directory / "opened.2").rename(directory / "opened.1")
+    use(directory)
+    (directory / "opened.3").unlink()
+    use(directory)
+
+
+def test_a_conflict_on_the_air_is_kept(directory: Path) -> None:
+    """Every later start is refused with its reason until the directory is adopted."""
+    with StateStore(directory) as store:
+        store.note_conflict("somebody else sends")
+    for _ in range(2):
+        with pytest.raises(CopiedStore, match="somebody else sends"):
+            StateStore(directory)
+    use(directory, adopt=True)
+    use(directory)

@@ -1,0 +1,128 @@
+"""Boards that lost their power: their old addresses are forgotten, at a start and with a run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastprovd.errors import UnknownNode
+from fastprovd.gateway import Gateway, open_gateway
+from fastprovd.mesh.addresses import ALL_NODES
+from fastprovd.records import Membership, Node, RunState
+from fastprovd.returns import lost_groups
+from tests.conftest import RunVirtual
+from tests.support.emulated import World, config, entropy, world
+from tests.support.scene import Listener
+
+# 0x1827 of all boards is on the air, and BlueZ has forgotten what they were.
+BOOTED_S = 40.0
+
+
+def cycle_power(here: World, *boards: int) -> None:
+    for number in boards:
+        here.air.boards[number].power_off()
+        here.air.boards[number].power_on()
+
+
+async def run_once(gateway: Gateway, expected: int, method: str) -> set[int]:
+    settings = gateway.settings(expected=expected, method=method)
+    run = await gateway.execute(gateway.prepare_run(settings))
+    assert run.state is RunState.DONE
+    _, nodes = await gateway.last_run()
+    return {node.address for node in nodes}
+
+
+def told(listener: Listener) -> list[Mapping[str, Any]]:
+    return [data for kind, data in listener.events if kind == "nodes_returned"]
+
+
+@pytest.mark.parametrize("method", ["fast", "direct"])
+def test_a_blackout_is_recognised_at_the_start(
+    run_virtual: RunVirtual[Any], tmp_path: Path, method: str
+) -> None:
+    """All boards are back, so all addresses are nobody's: nothing is sent there any more."""
+
+    async def main() -> None:
+        here = world(3)
+        async with open_gateway(config(tmp_path), radio=here.radio, entropy=entropy()) as gateway:
+            addresses = await run_once(gateway, 3, method)
+            assert await gateway.look_for_returned() == 0
+        cycle_power(here, 0, 1, 2)
+        await asyncio.sleep(BOOTED_S)
+        async with open_gateway(config(tmp_path), radio=here.radio, entropy=entropy(2)) as gateway:
+            listener = Listener()
+            gateway.audiences.members.append(listener)
+            assert await gateway.look_for_returned() == 3
+            assert {a for a, node in listener.nodes.items() if node.forgotten} == addresses
+            assert [data["boards"] for data in told(listener)] == [3]
+            assert listener.address_list == []
+            with pytest.raises(UnknownNode):
+                await gateway.controls.get_onoff(min(addresses))
+            assert await gateway.look_for_returned() == 0, "told once"
+
+    run_virtual(main())
+
+
+def test_a_run_forgets_what_its_boards_were(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """Fresh addresses, and all means the new ones only."""
+
+    async def main() -> None:
+        here = world(3)
+        async with open_gateway(config(tmp_path), radio=here.radio, entropy=entropy()) as gateway:
+            listener = Listener()
+            gateway.audiences.members.append(listener)
+            old = await run_once(gateway, 3, "direct")
+            cycle_power(here, 0, 1, 2)
+            await asyncio.sleep(BOOTED_S)
+            new = await run_once(gateway, 3, "direct")
+            assert not old & new
+            assert told(listener)
+            switched = await gateway.controls.set_onoff(ALL_NODES, True)
+            assert set(switched.confirmed) | set(switched.unconfirmed) <= new | old
+            assert set(switched.confirmed) == new
+
+    run_virtual(main())
+
+
+def test_one_of_the_boards_that_others_provisioned(
+    run_virtual: RunVirtual[Any], tmp_path: Path
+) -> None:
+    """Its address is not known, so it is counted, and no address is forgotten."""
+
+    async def main() -> None:
+        here = world(4)
+        async with open_gateway(config(tmp_path), radio=here.radio, entropy=entropy()) as gateway:
+            await run_once(gateway, 4, "fast")
+            children = [
+                n for n, board in enumerate(here.air.boards) if board.parent not in (None, "")
+            ]
+            cycle_power(here, children[0])
+            await asyncio.sleep(BOOTED_S)
+            listener = Listener()
+            gateway.audiences.members.append(listener)
+            assert await gateway.look_for_returned() == 1
+            assert told(listener) == [{"boards": 1, "forgotten": [], "unplaced": 1}]
+
+    run_virtual(main())
+
+
+def test_groups_of_boards_that_are_nodes_again() -> None:
+    """By Device UUID; left groups, silent nodes and boards that are still away are not restored."""
+    a, b, c = (bytes([number]) * 16 for number in range(1, 4))
+    forgotten = [Node(2, "r-1", device_uuid=a), Node(3, "r-1", device_uuid=b), Node(4, "r-1")]
+    nodes = [
+        Node(12, "r-2", device_uuid=a, proven=True),
+        Node(13, "r-2", device_uuid=b),
+        Node(14, "r-2", device_uuid=c, proven=True),
+    ]
+    memberships = [
+        Membership(0xC010, 2, is_member=True),
+        Membership(0xC010, 3, is_member=True),
+        Membership(0xC010, 4, is_member=True),
+        Membership(0xC011, 2, is_member=False),
+    ]
+    assert lost_groups(memberships, forgotten, nodes) == {0xC010: [12]}
