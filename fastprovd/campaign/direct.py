@@ -16,12 +16,13 @@ import structlog
 
 from fastprovd.campaign.air_picture import HeardBoard
 from fastprovd.campaign.context import RunContext
+from fastprovd.campaign.planner import EDGE_PROXIES
 from fastprovd.campaign.ports import Link
 from fastprovd.campaign.primary import Outcome, add_app_key, provision
 from fastprovd.campaign.proxy_session import ProxySession, proxy_session
 from fastprovd.campaign.reservations import Reservations
 from fastprovd.campaign.resumption import Offer
-from fastprovd.campaign.states import WAITS
+from fastprovd.campaign.states import WAITS, RunEnd
 from fastprovd.campaign.tasks import together
 from fastprovd.errors import (
     AccessError,
@@ -46,8 +47,6 @@ _SESSIONS_EACH: Final = 3
 # Proxies that stay on the air: a few for a small network, then one for so many nodes.
 _FIRST_PROXIES: Final = 3
 _NODES_PER_PROXY: Final = 12
-# The quietest boards stand nearest to those that we do not hear; one of them may have to start.
-EDGE_PROXIES: Final = 3
 
 
 @dataclass(slots=True)
@@ -99,6 +98,15 @@ class Direct:
         lacking = boards - len(self._addresses)
         if lacking > 0:
             self._addresses.extend(await self._reservations.direct(lacking))
+
+    async def try_reserve(self, boards: int) -> bool:
+        """The same for boards that the run can do without; returns whether there are addresses."""
+        try:
+            await self.reserve(boards)
+        except RunEnd as end:
+            self._log.event("warning", about="unicast addresses", reason=end.reason)
+            return False
+        return True
 
     async def provision(self, boards: Iterable[HeardBoard]) -> None:
         """Provision these boards, loudest first; `reserve` addresses for them before."""
@@ -225,7 +233,6 @@ class Direct:
         await self._log.node(
             task.address,
             StepKind.PROVISIONED,
-            listed=True,
             device_uuid=task.board.uuid,
             device_address=task.board.device_address,
             provisioned_by=self._top.stack.address,
