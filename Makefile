@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-dev
 DEMO_STAMP := $(VENV)/.installed-demo
 
-.PHONY: demo test fault-matrix crash-matrix system-test hw-rehearsal lint bench bench-runs bench-strangers coverage clean
+.PHONY: demo test fault-matrix crash-matrix stall-matrix system-test hw-rehearsal lint bench bench-runs bench-strangers coverage clean
 
 demo: $(DEMO_STAMP)
 	$(BIN)/fastprovd demo
@@ -17,6 +17,11 @@ test: $(STAMP)
 fault-matrix: $(STAMP)
 	$(BIN)/python -m pytest -q -n auto --dist worksteal --fault-matrix --fault-table=fault-matrix.txt tests/end_to_end/test_fault_matrix.py
 	cat fault-matrix.txt
+
+# Every stall with every loss, size and host; `make test` runs a diagonal of it without 100 boards.
+stall-matrix: $(STAMP)
+	$(BIN)/python -m pytest -q -n auto --dist worksteal --stall-matrix --stall-table=stall-matrix.txt tests/end_to_end/test_stall_matrix.py
+	cat stall-matrix.txt
 
 # A gateway killed at every step and at 2,000 instants; `make test` runs a part.
 crash-matrix: $(STAMP)
@@ -69,5 +74,5 @@ $(STAMP): pyproject.toml | $(VENV)/bin/python
 	@touch $@ $(DEMO_STAMP)
 
 clean:
-	rm -rf $(VENV) .system-test hw-logs fault-matrix.txt crash-matrix.txt .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov dist build
+	rm -rf $(VENV) .system-test hw-logs fault-matrix.txt crash-matrix.txt stall-matrix.txt .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -68,8 +68,8 @@ async def run_daemon(
                     if publisher is not None:
                         tasks.append(group.create_task(publisher.run(), name="mqtt_publisher"))
                     runs.begin(group)
-                    if not runs.resume():
-                        tasks.append(group.create_task(_heal(gateway, runs), name="heal"))
+                    runs.resume()
+                    tasks.append(group.create_task(_heal(gateway, runs), name="heal"))
                     notifier.ready()
                     log.info("daemon_ready", version=__version__, gateway_id=config.gateway.id)
                     await stop.wait()
@@ -103,17 +103,20 @@ class Runs:
             raise RunsRefused("this process starts no run on request")
         return self._begin(self._group, self._gateway.prepare_run(settings))
 
-    def resume(self) -> bool:
-        """Go on with the run that an earlier process left unfinished; return whether there is one.
+    def resume(self) -> None:
+        """Go on with the run that an earlier process left unfinished, if there is one.
 
         Raises:
             StoreError: the state can not be read.
         """
         campaign = None if self._group is None else self._gateway.prepare_resumption()
-        if campaign is None or self._group is None:
-            return False
-        self._begin(self._group, campaign)
-        return True
+        if campaign is not None and self._group is not None:
+            self._begin(self._group, campaign)
+
+    async def idle(self) -> None:
+        """Wait until the run that is going on has ended."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
 
     def _begin(self, group: asyncio.TaskGroup, campaign: Campaign) -> Run:
         run = campaign.run
@@ -148,7 +151,11 @@ class _StatusLine(SilentAudience):
 
 
 async def _heal(gateway: Gateway, runs: Runs) -> None:
-    """Look for boards that lost their power, and begin a run for them if that is the policy."""
+    """Look for boards that lost their power, and begin a run for them if that is the policy.
+
+    They may have lost it together with us, in the middle of a run that is resumed first.
+    """
+    await runs.idle()
     try:
         returned = await gateway.look_for_returned()
         if returned and gateway.config.run.heal == "on_start":

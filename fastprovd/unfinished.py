@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import structlog
 
+from fastprovd.campaign.closing import NOT_TOLD
 from fastprovd.campaign.resumption import Resumption
 from fastprovd.campaign.verdict import missing_boards
 from fastprovd.clock import Clock
-from fastprovd.records import Run
+from fastprovd.records import StepKind, Window
 from fastprovd.store.state import StateStore
 
 log = structlog.get_logger(__name__)
@@ -35,6 +36,9 @@ async def interrupt(store: StateStore, clock: Clock, *, resume: bool) -> None:
     for run in await asyncio.to_thread(store.interrupt_runs, clock.utc_now(), spared):
         made = [node for node in nodes if node.run_id == run.run_id]
         missing = missing_boards(made, (), run.expected, run.heard, is_complete=False)
-        ended: Run = replace(run, missing=missing)
+        ended = replace(run, missing=missing)
+        steps = await asyncio.to_thread(store.steps, run.run_id)
+        if run.window is None and any(step.kind is StepKind.INFO_SET for step in steps):
+            ended = replace(ended, window=Window.OPEN, window_evidence=NOT_TOLD)
         await asyncio.to_thread(store.save_run, ended)
         log.warning("run_interrupted", run_id=run.run_id, missing=len(missing))

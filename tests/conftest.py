@@ -14,9 +14,9 @@ from hypothesis import settings
 
 from fastprovd.emulator import virtual_time
 from fastprovd.emulator.private_bus import PrivateBus
-from tests.support import paced
+from tests.support import fault_table, paced, stall_table
 from tests.support.crash_matrix import CrashTable
-from tests.support.fault_table import FaultTable
+from tests.support.outcome_table import OutcomeTable
 
 T = TypeVar("T")
 RunVirtual = Callable[[Coroutine[Any, Any, T]], T]
@@ -32,18 +32,21 @@ settings.load_profile("tests")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the fault matrix be run as a whole."""
+    """Let the matrices be run as a whole."""
     parser.addoption("--fault-matrix", action="store_true", help="run every fault in every phase")
     parser.addoption("--crash-matrix", action="store_true", help="kill at every step and instant")
     parser.addoption("--crash-table", metavar="FILE", help="write what came of the deaths")
     parser.addoption("--fault-table", metavar="FILE", help="write the outcome of each cell")
+    parser.addoption("--stall-matrix", action="store_true", help="run every stall with every loss")
+    parser.addoption("--stall-table", metavar="FILE", help="write the outcomes of the stalls")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Collect the outcomes of the fault matrix where all reports arrive."""
-    path = config.getoption("--fault-table")
-    if path is not None and not hasattr(config, "workerinput"):
-        config.pluginmanager.register(FaultTable(Path(path)))
+    """Collect the outcomes of the matrices where all reports arrive."""
+    for matrix, lines in (("fault", fault_table.lines), ("stall", stall_table.lines)):
+        path = config.getoption(f"--{matrix}-table")
+        if path is not None and not hasattr(config, "workerinput"):
+            config.pluginmanager.register(OutcomeTable(Path(path), f"{matrix}s", lines))
     path = config.getoption("--crash-table")
     if path is not None and not hasattr(config, "workerinput"):
         config.pluginmanager.register(CrashTable(Path(path)))

@@ -18,7 +18,7 @@ from fastprovd.clock import SystemClock
 from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
 from fastprovd.errors import BluetoothUnavailable, NoRun, RunInProgress, StoreInUse
 from fastprovd.gateway import Gateway, open_gateway, run_settings
-from fastprovd.records import Run, RunState, Step, StepKind
+from fastprovd.records import Run, RunState, Step, StepKind, Window
 from fastprovd.store.state import StateStore
 from tests.conftest import RunVirtual
 from tests.support.emulated import World, config, entropy, world
@@ -185,13 +185,14 @@ def test_an_earlier_process_left_a_run(run_virtual: RunVirtual[Any], tmp_path: P
             await run_once(gateway, 1)
         with StateStore(tmp_path / "state") as store:
             (run,) = store.runs()
-            store.save_run(replace(run, state=RunState.PROVISIONING, finished=None))
+            cut_off = replace(run, state=RunState.PROVISIONING, finished=None, window=None)
+            store.save_run(cut_off)
         again = config(tmp_path, resume=False)
         async with open_gateway(again, radio=world(1).radio, entropy=entropy()) as gateway:
             assert gateway.prepare_resumption() is None
             last, _ = await gateway.last_run()
             assert last is not None
-            assert last.state is RunState.INTERRUPTED
+            assert (last.state, last.window) == (RunState.INTERRUPTED, Window.OPEN)
 
     run_virtual(main())
 

@@ -6,13 +6,15 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
+from fastprovd.campaign.air_picture import HeardBoard
+from fastprovd.campaign.verdict import FORMER, missing_boards
 from fastprovd.checking import field_types, format_value, optional
 from fastprovd.cli import MEANINGS, main
 from fastprovd.config import Config
@@ -31,7 +33,7 @@ from fastprovd.publish.messages import (
     run_message,
     state_message,
 )
-from fastprovd.records import Membership, Node, Proof, Run, RunState
+from fastprovd.records import Membership, Node, NodeRole, Proof, Run, RunState
 from tests.support.contract.table import DOORS, table
 
 ROOT = Path(__file__).parents[1]
@@ -169,6 +171,26 @@ def test_the_configuration_table_is_complete() -> None:
     expected = list(configuration_rows(Config()))
     found = rows_after("| Key | Default | Allowed | Meaning |")
     assert found == expected, "the table should be:\n" + "\n".join(expected)
+
+
+def test_every_reason_why_a_board_is_missing_is_explained() -> None:
+    """Each sentence that a run can say of a missing board stands in the README, verbatim."""
+    node = Node(2, "r", listed=True)
+    primary = replace(node, role=NodeRole.PRIMARY_PROVISIONER)
+    left = [HeardBoard(b"x" * 16, "AA", -50, 0.0)]
+    missing = [
+        missing_boards([node], [], None, 1),
+        missing_boards([primary], [], None, 1),
+        missing_boards([replace(node, proven=True), replace(node, address=3)], [], None, 1),
+        missing_boards([node], left, None, 2, is_complete=False),
+        missing_boards([], left, None, 1),
+        missing_boards([], left, None, 1, failed={b"x" * 16: "..."}),
+        missing_boards([], [], 20, 19),
+        missing_boards([], [], 20, 20),
+    ]
+    reasons = {board.reason for boards in missing for board in boards} | {FORMER}
+    assert len(reasons) == 10
+    assert [reason for reason in sorted(reasons) if f"| `{reason}` |" not in README] == []
 
 
 def test_the_table_of_the_doors_is_that_of_the_tests() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from fastprovd.gateway import Gateway, open_gateway
 from fastprovd.mesh.addresses import ALL_NODES
 from fastprovd.records import Membership, Node, RunState
 from fastprovd.returns import lost_groups
+from fastprovd.store.state import StateStore
 from tests.conftest import RunVirtual
 from tests.support.emulated import World, config, entropy, world
 from tests.support.scene import Listener
@@ -106,6 +108,33 @@ def test_one_of_the_boards_that_others_provisioned(
             gateway.audiences.members.append(listener)
             assert await gateway.look_for_returned() == 1
             assert told(listener) == [{"boards": 1, "forgotten": [], "unplaced": 1}]
+
+    run_virtual(main())
+
+
+def test_a_power_cut_of_all_in_the_middle_of_a_run(
+    run_virtual: RunVirtual[Any], tmp_path: Path
+) -> None:
+    """Gateway and boards alike: the resumed run provisions anew what was proven before."""
+
+    async def main() -> None:
+        here = world(3)
+        async with open_gateway(config(tmp_path), radio=here.radio, entropy=entropy()) as gateway:
+            old = await run_once(gateway, 3, "direct")
+        with StateStore(tmp_path / "state") as store:
+            (run,) = store.runs()
+            store.save_run(replace(run, state=RunState.PROVISIONING, finished=None))
+        cycle_power(here, 0, 1, 2)
+        await asyncio.sleep(BOOTED_S)
+        async with open_gateway(config(tmp_path), radio=here.radio, entropy=entropy(2)) as gateway:
+            campaign = gateway.prepare_resumption()
+            assert campaign is not None
+            run = await gateway.execute(campaign)
+            assert (run.state, run.proven) == (RunState.DONE, 3)
+            _, nodes = await gateway.last_run()
+            new = {node.address for node in nodes}
+            assert new == {board.unicast_address for board in here.air.boards}
+            assert not new & old
 
     run_virtual(main())
 

@@ -93,7 +93,9 @@ class Collecting:
                 StepKind.PROXY_LINK, address=primary, device_address=device_address
             )
             session.overheard = self._overhear
-            if primary is not None:
+            if primary is None:
+                await self._identifying.place(session, device_address)
+            else:
                 await self._primaries.confirm_start(primary, session)
                 self._sessions[primary] = session
             async with background(self._look_for_others(links), "watch"):
@@ -206,18 +208,23 @@ class Collecting:
             if way is None or not self._list_is_safe(plan):
                 continue
             try:
-                # One attempt: the next poll is the next attempt.
-                listed = await get_node_list(way, self._app_key, plan.primary, attempts=1)
-            except ResponseTimeout as error:
-                log.info("list_unanswered", reason=str(error))
+                await self._read_list(way, plan.primary)
             except ConnectionLost as error:
                 log.info("primary_link_lost", reason=str(error))
                 del self._sessions[plan.primary]
-            else:
-                await self._take_list(listed)
         session.check()
         await self._take_overheard()
         return len(self._log.nodes) > before
+
+    async def _read_list(self, way: ProxySession, primary: int) -> None:
+        try:
+            # One attempt: the next poll is the next attempt.
+            listed = await get_node_list(way, self._app_key, primary, attempts=1)
+        except ResponseTimeout as error:
+            log.info("list_unanswered", reason=str(error))
+            await way.check_proxy()
+        else:
+            await self._take_list(listed)
 
     def _is_settled(self) -> bool:
         now = self._clock.monotonic()
@@ -299,8 +306,12 @@ class Collecting:
             self._app_key,
             self._clock,
             answered=self._answered,
-            calm=lambda: self._calm.wait(session),
+            calm=lambda: self._be_calm(session),
         )
+
+    async def _be_calm(self, session: ProxySession) -> None:
+        await session.check_proxy()
+        await self._calm.wait(session)
 
     def _unproven(self) -> list[int]:
         keyless = self._identifying.keyless

@@ -229,6 +229,10 @@ class Direct:
         if task.is_node or task.address is None:
             return
         task.is_node = True
+        for node in list(self._log.nodes.values()):
+            if node.device_uuid == task.board.uuid and node.address != task.address:
+                # What it answered before its restart was under an address that it forgot.
+                await self._log.node(node.address, proven=False)
         self.failed.pop(task.board.uuid, None)
         await self._log.node(
             task.address,

@@ -77,7 +77,12 @@ class Founding:
                     continue
                 self._log.event("warning", about=board.device_address, reason=self._reason)
                 if outcome is Outcome.DATA_SENT:
-                    plans[0] = await self._another(plans[0])
+                    try:
+                        plans[0] = await self._another(plans[0])
+                    except RunEnd:
+                        if not self._primaries.nodes:
+                            raise
+                        break
             self._check_made(plans)
             if wants_spare(boards, primaries, self._settings.links):
                 await self._make_spare()

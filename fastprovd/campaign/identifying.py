@@ -6,7 +6,6 @@ which is under the NetKey.
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -71,25 +70,34 @@ class Identifying:
             device_address = proxies.popleft()
             try:
                 await self._identify(device_address)
-            except (BearerError, TimeoutError) as error:
+            except BearerError as error:
                 log.info("proxy_not_identified", address=device_address, reason=str(error))
 
     async def _identify(self, device_address: str) -> None:
-        board = self._picture.board_at(device_address)
         async with (
             self._bearer.proxy_link(device_address) as link,
             proxy_session(link, self._top, self._clock) as session,
         ):
-            async with asyncio.timeout(WAITS["configuration"].seconds):
-                address = await session.server_address
-            await self._learn(address)
-            await self._log.node(
-                address,
-                device_address=device_address,
-                device_uuid=None if board is None else board.uuid,
-            )
+            address = await self.place(session, device_address)
             if not self._log.nodes[address].proven:
                 await self._ask(session, address)
+
+    async def place(self, session: ProxySession, device_address: str) -> int:
+        """Have a proxy tell its unicast address, and note which board has it.
+
+        Raises:
+            ConnectionLost: the link went away, or the proxy does not tell.
+        """
+        await session.check_proxy()
+        address = await session.server_address
+        board = self._picture.board_at(device_address)
+        await self._learn(address)
+        await self._log.node(
+            address,
+            device_address=device_address,
+            device_uuid=None if board is None else board.uuid,
+        )
+        return address
 
     async def _ask(self, session: ProxySession, address: int) -> None:
         try:

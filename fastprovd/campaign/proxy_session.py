@@ -188,6 +188,8 @@ class ProxySession:
         self._was_greeted = False
         self._was_heard = False
         self.server_address: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._filter = SetFilterType(FilterType.ACCEPT_LIST)
+        self._filter_told = asyncio.Event()
 
     async def send(
         self, message: Message, *, dst: int, key: AppKey | DevKey, ttl: int | None = None
@@ -209,6 +211,8 @@ class ProxySession:
     async def configure(self, message: ProxyConfiguration) -> None:
         """Send a proxy configuration message; raises ConnectionLost."""
         await self._top.reserve_seq()
+        if isinstance(message, SetFilterType):
+            self._filter = message
         self._configured_s = self._clock.monotonic()
         self._client.configure(message)
         for pdu_type, payload in self._client.configuration_to_send():
@@ -251,6 +255,21 @@ class ProxySession:
             f"{type(message).__name__} to {format_address(dst)} had no answer in {attempts} "
             f"attempts of {timeout_s} s"
         )
+
+    async def check_proxy(self) -> None:
+        """See that the proxy itself still answers; for when nobody behind it does.
+
+        Raises:
+            ConnectionLost: it does not, or the link is gone; a stuck board may keep its link.
+        """
+        self._filter_told.clear()
+        await self.configure(self._filter)
+        try:
+            async with asyncio.timeout(WAITS["configuration"].seconds):
+                await self._filter_told.wait()
+        except TimeoutError:
+            self._lose(ConnectionLost("the proxy does not answer any more"))
+        self.check()
 
     def check_heard(self) -> None:
         """Raise MessagesDropped when the proxy most likely drops what we send.
@@ -332,10 +351,12 @@ class ProxySession:
                     await self._top.reserve_seq()
                 case MessageRejected():
                     log.debug("pdu_rejected", reason=event.reason, src=event.src)
-                case FilterStatusReceived() if not self.server_address.done():
+                case FilterStatusReceived():
                     self._was_heard = True
-                    self._top.lead(event.src, self)
-                    self.server_address.set_result(event.src)
+                    self._filter_told.set()
+                    if not self.server_address.done():
+                        self._top.lead(event.src, self)
+                        self.server_address.set_result(event.src)
                 case _:
                     pass
 

@@ -15,8 +15,8 @@ async def hear_again(context: RunContext, direct: Direct, left: Resumption) -> l
     """Return boards on the air that are nobody's; hand `direct` those that may be ours.
 
     Most boards may be nodes by now, so nobody in particular is expected. Who is unprovisioned did
-    not take the address that it was offered, or forgot it. Who answered and advertises Node
-    Identity is not to do so to its end, since that silences boards.
+    not take the address that it was offered, or lost its power and forgot it. Who answered and
+    advertises Node Identity is not to do so to its end, since that silences boards.
     """
     clock, log, picture = context.clock, context.log, context.picture
     await log.enter(RunState.CONNECTING)
@@ -35,5 +35,7 @@ async def hear_again(context: RunContext, direct: Direct, left: Resumption) -> l
     ours = [offer for offer in left.unfinished if offer.board.uuid not in uuids]
     ours += [offer for offer in left.ours if offer.address in fading and offer not in ours]
     direct.go_on(ours, left.unoffered)
-    nodes = {node.device_uuid for node in log.nodes.values() if node.proven}
-    return [board for board in free if board.uuid not in nodes]
+    for node in list(log.nodes.values()):
+        if node.device_uuid in uuids:
+            await log.forget(node.address)
+    return free

@@ -27,10 +27,18 @@ from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.settings import Method, RunSettings
 from fastprovd.campaign.states import WAITS, RunEnd, Trigger, next_state
 from fastprovd.campaign.strangers import Strangers
-from fastprovd.campaign.verdict import missing_boards, summary, target
+from fastprovd.campaign.verdict import (
+    FORMER,
+    done_though,
+    former_addresses,
+    missing_boards,
+    summary,
+    target,
+)
 from fastprovd.campaign.watch import Watch
 from fastprovd.clock import Clock
 from fastprovd.errors import BearerError, CopiedStore
+from fastprovd.mesh.addresses import format_address
 from fastprovd.mesh.beacons import Advertisement, UnprovisionedDevice
 from fastprovd.mesh.keys import AppKey
 from fastprovd.records import Run, RunState, StepKind, Window
@@ -217,11 +225,6 @@ class Campaign:
         proven = sum(node.proven for node in self._log.nodes.values())
         return proven < target(self._settings.expected, len(self._picture.boards))
 
-    def _unaccounted(self) -> int:
-        """For how many of the boards that are expected or heard there is no address."""
-        boards = target(self._settings.expected, len(self._picture.boards))
-        return boards + len(self._strangers.taken()) - len(self._log.nodes)
-
     async def _provision_ourselves(self, boards: Sequence[HeardBoard]) -> None:
         await self._direct.reserve(len(boards))
         await self._log.move(Trigger.BY_OURSELVES)
@@ -246,18 +249,20 @@ class Campaign:
             await self._provision_ourselves(left)
 
     def _left_since(self, begun: float, tried: set[bytes]) -> list[HeardBoard]:
-        """Return boards that are on the air, and for which there is no address.
+        """Return boards that are on the air, at most as many as do not answer.
 
-        BlueZ tells old data once more when a scan begins; a board on the air is heard again.
+        One that restarted may have an address that answers nothing any more. BlueZ tells old data
+        once more when a scan begins; a board on the air is heard again.
         """
         now = self._clock.monotonic()
         free = self._picture.unprovisioned(now, now - begun - WAITS["stale_report"].seconds)
         nodes = self._log.nodes.values()
-        passed_over = tried | {node.device_uuid for node in nodes if node.proven}
-        left = [board for board in free if board.uuid not in passed_over]
-        # A board that forgot its address has one that is nobody's now.
+        left = [board for board in free if board.uuid not in tried]
         uuids = {board.uuid for board in left}
-        lacking = self._unaccounted() + sum(node.device_uuid in uuids for node in nodes)
+        # A board that answered and restarted since does not any more.
+        proven = sum(node.proven and node.device_uuid not in uuids for node in nodes)
+        boards = target(self._settings.expected, len(self._picture.boards))
+        lacking = boards + len(self._strangers.taken()) - proven
         return sorted(left, key=lambda board: -board.last_seen_s)[: max(0, lacking)]
 
     # Hearing the boards
@@ -334,7 +339,7 @@ class Campaign:
     def _verdict(self) -> RunEnd:
         missing = self._missing()
         if not missing and not self._is_perhaps_open():
-            return RunEnd(Trigger.ALL_PROVEN, "")
+            return RunEnd(Trigger.ALL_PROVEN, done_though(self._former()))
         if not missing:
             return RunEnd(Trigger.WINDOW_OPEN, "every board answered")
         total = target(self._settings.expected, len(self._picture.boards))
@@ -356,6 +361,14 @@ class Campaign:
             strangers=len(self._strangers.taken()),
             is_complete=self._quiet_since is not None or self._is_only_direct(),
             failed=failed,
+        )
+
+    def _former(self) -> tuple[int, ...]:
+        total = target(self._settings.expected, len(self._picture.boards))
+        return former_addresses(
+            self._log.nodes.values(),
+            self._settings.expected,
+            total + len(self._strangers.taken()),
         )
 
     def _is_perhaps_open(self) -> bool:
@@ -388,6 +401,8 @@ class Campaign:
         changes["reason"] = reason or None
         if trigger is not Trigger.ALL_PROVEN and self.run.unicast_min is not None:
             changes["missing"] = self._missing()
+        for address in self._former():
+            self._log.event("warning", about=format_address(address), reason=FORMER)
         await self._log.move(trigger, **changes)
         self._log.publish_nodes()
         self._log.event("run_finished", state=self.run.state.value, reason=reason or None)

@@ -152,6 +152,13 @@ class RunLog:
         await self.change()
         return node
 
+    async def forget(self, address: int) -> None:
+        """Drop a node whose board is an unprovisioned device again."""
+        node = replace(self.nodes.pop(address), forgotten=True)
+        await asyncio.to_thread(self._store.save_nodes, [node])
+        self._audience.node_changed(node)
+        await self.change()
+
     async def observed_parent(self, child: int, parent: int) -> None:
         """Note that `parent` was seen to configure `child`."""
         await self.node(

@@ -8,11 +8,21 @@ from typing import Final
 
 from fastprovd.campaign.air_picture import HeardBoard
 from fastprovd.campaign.planner import LIST_CAPACITY
+from fastprovd.mesh.addresses import format_address
 from fastprovd.records import MissingBoard, Node, NodeRole
 
 SILENT: Final = (
-    "provisioned, but it answers nothing: its provisioner left it without AppKey, or it is off or "
-    "out of reach; power-cycle it and run again"
+    "provisioned, but it answers nothing: its provisioner left it without AppKey, or it restarted, "
+    "or it is off or out of reach; power-cycle it and run again"
+)
+SURPLUS: Final = (
+    "it answers nothing, though as many boards as were heard have other addresses: a board that "
+    "restarted had it before, or it is of a board that nobody heard; run again with the number of "
+    "boards"
+)
+FORMER: Final = (
+    "it answers nothing, and every board is accounted for under another address: a board that "
+    "restarted had it before"
 )
 UNASKED: Final = (
     "provisioned, but the run ended before it could be asked, or before it answered; power-cycle "
@@ -20,7 +30,7 @@ UNASKED: Final = (
 )
 SILENT_PRIMARY: Final = (
     "the Primary Provisioner does not answer: it restarted, or is off or out of reach; "
-    "power-cycle all boards and run again"
+    "power-cycle it and run again"
 )
 UNPROVISIONED: Final = "still unprovisioned: no provisioner took it; run again"
 LAST_HEARD_UNPROVISIONED: Final = (
@@ -54,18 +64,25 @@ def missing_boards(
     """
     nodes = list(nodes)
     answering = {node.device_uuid for node in nodes if node.proven and node.device_uuid}
+    total = target(expected, heard) + strangers
+    proven = sum(node.proven for node in nodes)
+    former = former_addresses(nodes, expected, total)
+    all_placed = sum(map(_is_placed, nodes)) >= total
+
+    def is_surplus(node: Node) -> bool:
+        return all_placed and not _is_placed(node)
+
     missing = [
         MissingBoard(
-            _unproven(node, is_complete),
+            SURPLUS if is_surplus(node) else _unproven(node, is_complete),
             node.address,
             node.device_uuid,
             node.device_address,
         )
         for node in sorted(nodes, key=lambda node: node.address)
-        if not node.proven and node.device_uuid not in answering
+        if not node.proven and node.device_uuid not in answering and node.address not in former
     ]
-    proven = sum(node.proven for node in nodes)
-    unaccounted = target(expected, heard) + strangers - proven - len(missing)
+    unaccounted = total - proven - len(missing)
     if unaccounted > 0:
         known = {node.device_uuid for node in nodes}
         left = [board for board in unprovisioned if board.uuid not in known]
@@ -84,6 +101,23 @@ def missing_boards(
     if unaccounted > 0:
         missing += [MissingBoard(_unaccounted(expected, heard))] * unaccounted
     return tuple(missing)
+
+
+def former_addresses(nodes: Collection[Node], expected: int | None, total: int) -> tuple[int, ...]:
+    """Return the addresses that boards had before they restarted, if all `total` have others.
+
+    Nobody can tell which board had which: nothing on the air connects it with a Device UUID.
+    Unless the operator said how many are `expected`, it might be that of a board we do not hear.
+    """
+    if expected is None or sum(map(_is_placed, nodes)) < total:
+        return ()
+    return tuple(sorted(node.address for node in nodes if not _is_placed(node)))
+
+
+def _is_placed(node: Node) -> bool:
+    """Whether there is a board at this address: it answered, or its own proxy told the address."""
+    is_primary = node.role is NodeRole.PRIMARY_PROVISIONER
+    return node.proven or (node.device_address is not None and not is_primary)
 
 
 def _unproven(node: Node, is_complete: bool) -> str:
@@ -110,8 +144,15 @@ def _unaccounted(expected: int | None, heard: int) -> str:
     )
 
 
+def done_though(former: Collection[int]) -> str:
+    """Return what a run that is done says of former addresses; nothing if there are none."""
+    if not former:
+        return ""
+    return f"every board answered; {', '.join(map(format_address, former))}: {FORMER}"
+
+
 def summary(missing: Collection[MissingBoard], total: int) -> str:
     """Return one sentence for `reason` of a partial run."""
-    named = [f"0x{board.address:04x}" for board in missing if board.address is not None]
+    named = [format_address(board.address) for board in missing if board.address is not None]
     sentence = f"{len(missing)} of {total} boards can not be proven"
     return f"{sentence}: {', '.join(named)}" if named else sentence

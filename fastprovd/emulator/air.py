@@ -84,8 +84,12 @@ class Air:
 
     def set_reach(self, one: str, other: str, reach: Reach | None) -> None:
         """Set how `one` and `other` (BD_ADDR or adapter name) hear each other; `None`: not."""
-        self._reach[one, other] = reach
-        self._reach[other, one] = reach
+        self.set_one_way(one, other, reach)
+        self.set_one_way(other, one, reach)
+
+    def set_one_way(self, sender: str, receiver: str, reach: Reach | None) -> None:
+        """Set how `receiver` hears `sender`, and not the reverse."""
+        self._reach[sender, receiver] = reach
 
     def set_default_reach(self, reach: Reach | None) -> None:
         """Set how everybody else hears each other."""

@@ -16,6 +16,7 @@ from fastprovd.emulator.node import MeshNode
 from fastprovd.emulator.pb_adv import DeviceLink, GenericPdu, Kind, ProvisionerLink
 from fastprovd.emulator.pb_gatt import PbGatt
 from fastprovd.emulator.peripheral import Central, Service
+from fastprovd.emulator.stalls import Stalls
 from fastprovd.emulator.timeline import Happening
 from fastprovd.emulator.vendor_server import State
 from fastprovd.errors import LocalProtocolError
@@ -45,6 +46,7 @@ class Board:
         self.bit = bit
         self.host = host
         self.flaws = flaws
+        self.stalls = Stalls()
         self.uuid = host.device_uuid(device_address)
         self.random = air.random_for(device_address)
         self.queue = AdvertisingQueue(
@@ -345,6 +347,9 @@ class Board:
             return  # a second CCC write does not open a dead link again
         if self._pb_gatt_is_open:
             link.hang_up(0.0)
+            return
+        if self.stalls.silent_sessions:
+            self.stalls.silent_sessions -= 1
             return
         link.pb_gatt = PbGatt(
             self,

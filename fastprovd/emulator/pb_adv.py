@@ -338,7 +338,8 @@ class DeviceLink:
             self._transport.send_message(pdu.message)
         elif pdu.message is PduType.DATA and pdu.payload is not None:
             self._is_node = True
-            self._transport.send_message(PduType.COMPLETE, last=True)
+            if not self._board.stalls.complete_lost:
+                self._transport.send_message(PduType.COMPLETE, last=True)
             self._restart_protocol_timer()
             self._board.provisioned_over_pb_adv(self.link, pdu.payload)
 

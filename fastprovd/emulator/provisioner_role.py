@@ -125,6 +125,7 @@ class ProvisionerRole:
     def start(self) -> None:
         """Listen to beacons from now on."""
         self.is_provisioning = True
+        self._started_count += self._board.stalls.leaked_starts
         self._board.listen_to_beacons(True)
 
     def suspend(self) -> None:

@@ -1,8 +1,7 @@
 """Fast Prov Server: what INFO_SET starts, the Primary's list, and when the proxy comes back.
 
 Names in comments are those of FP 6.1: F_DIS, F_GPE, F_RPD. Not modelled, because no recording
-shows them: the answer that dies when a second INFO_SET comes within milliseconds (row 1 says it
-may), and the spurious INFO_STATUS of an idle node after its disable timer (Q13).
+shows it: the answer that dies when a second INFO_SET comes within milliseconds (row 1 says it may).
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ class VendorServer:
     def __init__(self, board: Board, node: MeshNode) -> None:
         self._board = board
         self._node = node
-        self.state = State.IDLE
+        self.state = State.PENDING if board.stalls.pending else State.IDLE
         self.role = ProvisionerRole(board, node, self)
         self.listed: list[int] = []
         self.is_primary = False
@@ -79,6 +78,7 @@ class VendorServer:
         self._proxy_was_disabled = False  # F_RPD
         self._cancel_disable: Callable[[], None] | None = None
         self._cancel_proxy_enable: Callable[[], None] | None = None
+        self._last_info_set: MessageReceived | None = None
 
     def receive(self, event: MessageReceived) -> None:
         """Take a message under a bound AppKey or under a child's DevKey."""
@@ -108,6 +108,7 @@ class VendorServer:
     # INFO_SET
 
     def _info_set(self, event: MessageReceived, message: InfoSet) -> None:
+        self._last_info_set = event
         refusal = self._check(message)
         if refusal is not None:
             self._reply(event, refusal)
@@ -117,6 +118,9 @@ class VendorServer:
 
     def _check(self, message: InfoSet) -> InfoStatus | None:
         """Return what refuses the message, rows 1 to 10 of FP 5.2, in their order."""
+        if self._board.stalls.busy:
+            self._board.stalls.busy -= 1
+            return BUSY
         if self._processing:
             return BUSY
         if self.state is State.PENDING:
@@ -202,6 +206,8 @@ class VendorServer:
         self.state = State.ACTIVE
         self._processing = False
         self._board.record(Happening.RUN_STARTED, "primary" if self.is_primary else "temporary")
+        if self._board.stalls.status_not_queued:
+            return
         self._reply(event, SUCCEEDED)
         # "Send complete" means handed to the transport, not acknowledged.
         if not self._proxy_was_disabled:
@@ -247,6 +253,9 @@ class VendorServer:
         if self._cancel_proxy_enable is not None:
             self._cancel_proxy_enable()
         self._proxy_enable_started = True
+        if self._board.stalls.proxy_timer_fails:
+            self._board.stalls.proxy_timer_fails -= 1
+            return
         self._cancel_proxy_enable = self._board.later(delay_s, self._enable_proxy)
 
     def _enable_proxy(self) -> None:
@@ -265,7 +274,13 @@ class VendorServer:
     def _restart_disable_timer(self) -> None:
         if self._cancel_disable is not None:
             self._cancel_disable()
-        self._cancel_disable = self._board.later(firmware.DISABLE_S, self.role.suspend)
+        self._cancel_disable = self._board.later(firmware.DISABLE_S, self._disable)
+
+    def _disable(self) -> None:
+        self.role.suspend()
+        asked = self._last_info_set
+        if self._board.stalls.spurious_status and self.state is State.IDLE and asked is not None:
+            self._reply(asked, SUCCEEDED)
 
     def _reply(
         self,

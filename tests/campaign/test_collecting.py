@@ -430,6 +430,23 @@ def test_a_mesh_that_never_calms_down_is_asked_all_the_same(run_virtual: RunVirt
     run_virtual(main())
 
 
+@pytest.mark.parametrize("lists", [[(CHILDREN[0],)], []], ids=("proving", "polling"))
+def test_a_primary_that_is_stuck_is_a_lost_link(
+    run_virtual: RunVirtual[Any], lists: list[tuple[int, ...]]
+) -> None:
+    """Its link stays, and it does not answer the filter either: nobody is called silent for it."""
+
+    async def main() -> None:
+        scene = Scene(CHILDREN[0], lists=lists)
+        for node in scene.mesh.nodes.values():
+            node.answers.pop(OnOffGet, None)
+        scene.mesh.tells_filter = False
+        with pytest.raises(ConnectionLost):
+            await scene.collect()
+
+    run_virtual(main())
+
+
 # Who can not be placed
 
 

@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from fastprovd.campaign.proxy_session import SEQ_LOW
+from fastprovd.campaign.states import WAITS
 from fastprovd.clock import SystemClock
 from fastprovd.errors import ConnectionLost, LocalProtocolError, ResponseTimeout, StoreError
 from fastprovd.mesh.events import PduOverheard
@@ -66,6 +67,24 @@ def test_a_second_filter_status_is_ignored(run_virtual: RunVirtual[Any]) -> None
                 t.link.say(*t.mesh.filter_status())
             assert await t.session.server_address == PRIMARY
             assert (await _ask(t, PRIMARY)).present is True
+
+    run_virtual(main())
+
+
+def test_a_proxy_is_asked_whether_it_is_there(run_virtual: RunVirtual[Any]) -> None:
+    """It answers its filter message again; one that does not is a lost link, after 2 s."""
+
+    async def main() -> None:
+        async with talk() as t:
+            await t.session.server_address
+            await t.session.check_proxy()
+            assert t.mesh.filter_types == [b"\x00\x01"] * 2
+            t.mesh.tells_filter = False
+            begun = CLOCK.monotonic()
+            with pytest.raises(ConnectionLost, match="link is gone"):
+                await t.session.check_proxy()
+            assert CLOCK.monotonic() - begun == WAITS["configuration"].seconds
+            assert t.session.lost.is_set()
 
     run_virtual(main())
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fastprovd.campaign.air_picture import HeardBoard
 from fastprovd.campaign.verdict import (
     LAST_HEARD_UNPROVISIONED,
     SILENT,
     SILENT_PRIMARY,
+    SURPLUS,
     UNASKED,
     UNPROVISIONED,
+    done_though,
+    former_addresses,
     missing_boards,
     summary,
     target,
@@ -38,9 +43,32 @@ def test_stale_advertisement_of_a_proven_board_is_no_missing_board() -> None:
 def test_silent_nodes_are_named_by_address() -> None:
     """A node that is listed and silent keeps the run from being done, whatever the count."""
     nodes = [PRIMARY, _node(3, proven=True), _node(4, proven=False)]
-    assert missing_boards(nodes, [], None, 2) == (MissingBoard(SILENT, 4),)
+    assert missing_boards(nodes, [], None, 3) == (MissingBoard(SILENT, 4),)
     silent_primary = Node(2, "r", NodeRole.PRIMARY_PROVISIONER)
     assert missing_boards([silent_primary], [], None, 1)[0].reason == SILENT_PRIMARY
+
+
+def test_a_former_address_is_no_missing_board() -> None:
+    """With all announced boards answering, a silent address is one that a board had before."""
+    nodes = [PRIMARY, _node(3, proven=False), _node(4, proven=True)]
+    assert missing_boards(nodes, [], 2, 2) == ()
+    assert former_addresses(nodes, 2, 2) == (3,)
+    assert done_though((3,)).startswith("every board answered; 0x0003: it answers nothing")
+    # One that answers nothing, and whose own proxy told its address, is a board all the same.
+    lost = replace(_node(5, proven=False), device_address="AA")
+    assert missing_boards([*nodes, lost], [], 3, 3) == (MissingBoard(SILENT, 5, None, "AA"),)
+    restarted_primary = Node(2, "r", NodeRole.PRIMARY_PROVISIONER, device_uuid=b"p" * 16)
+    assert missing_boards([restarted_primary, _node(4, proven=True)], [], 1, 1) == ()
+
+
+def test_a_silent_address_is_only_called_former_when_the_boards_are_counted() -> None:
+    """Unannounced, it may be of a board that nobody heard; with one short, it may be that one."""
+    nodes = [PRIMARY, _node(3, proven=False), _node(4, proven=True)]
+    assert missing_boards(nodes, [], None, 2) == (MissingBoard(SURPLUS, 3),)
+    assert missing_boards(nodes, [], 3, 2) == (MissingBoard(SILENT, 3),)
+    assert former_addresses(nodes, None, 2) == former_addresses(nodes, 3, 3) == ()
+    assert done_though(()) == ""
+    assert missing_boards(nodes, [], 2, 2, strangers=1) == (MissingBoard(SILENT, 3),)
 
 
 def test_boards_left_on_the_air_are_named_by_uuid() -> None:

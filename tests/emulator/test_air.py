@@ -50,6 +50,19 @@ def test_an_adapter_hears_only_what_is_in_reach(run_virtual: RunVirtual[None]) -
     assert run_virtual(main(Reach(loss=0.5))) == pytest.approx(whole / 2, rel=0.25)
 
 
+def test_reach_may_differ_by_direction(run_virtual: RunVirtual[None]) -> None:
+    """Who is not heard may still hear, until both directions are set again."""
+
+    async def main() -> None:
+        air = Air()
+        air.set_one_way("one", "other", None)
+        assert (air.hears("one", "other"), air.hears("other", "one")) == (False, True)
+        air.set_reach("one", "other", Reach())
+        assert (air.hears("one", "other"), air.hears("other", "one")) == (True, True)
+
+    run_virtual(main())
+
+
 def test_loss_is_per_transmission(run_virtual: RunVirtual[None]) -> None:
     """With 90 % loss a Network PDU of four transmissions is heard about every third time."""
 

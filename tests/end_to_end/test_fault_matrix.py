@@ -61,7 +61,7 @@ def test_run_survives_or_says_why(
 ) -> None:
     """Done, or an end whose reason is true; keys, addresses and SEQ are kept, no link is left."""
 
-    record_property("cell", [fault.name, phase.name, host.name])
+    record_property("cell", ["faults", fault.name, phase.name, host.name])
 
     async def main() -> None:
         async with world(private_bus, host, phase, seed=1) as w:

@@ -25,8 +25,8 @@ METHODS: Final = ("fast", "direct")
 BOARDS: Final = range(3, 8)
 # systemd starts the daemon again after 5 s; an operator may be quicker, a gateway boots slower.
 _RESTART_S: Final = (0.2, 30.0)
-# A run of seven boards takes so long, with all that may go wrong with it.
-_LONGEST_S: Final = {"fast": 75.0, "direct": 12.0}
+# How long the quickest run takes: so much, and so much more for each board.
+_RUN_S: Final = {"fast": (28.0, 3.0), "direct": (2.0, 0.3)}
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,16 @@ def random_case(number: int) -> Case:
     """Return the n-th of the random instants."""
     random = Random(f"instant {number}")
     method = random.choice(METHODS)
-    longest_s = _LONGEST_S[method]
+    boards = random.choice(BOARDS)
+    base_s, board_s = _RUN_S[method]
+    run_s = base_s + board_s * boards
     return Case(
         method,
         random.choice(list(HOSTS)),
-        random.choice(BOARDS),
+        boards,
         number,
-        dies_after_s=random.uniform(0.0, longest_s),
-        dies_again_s=random.uniform(0.0, longest_s) if random.random() < 0.3 else None,
+        dies_after_s=random.uniform(0.0, run_s),
+        dies_again_s=random.uniform(0.0, 2 * run_s) if random.random() < 0.3 else None,
         death=random.choice(list(Death)),
         flaws=random.random() < 0.5,
         resume=random.random() < 0.9,

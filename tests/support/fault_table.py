@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from pathlib import Path
-
-import pytest
 
 from fastprovd.records import Run, RunState
 from tests.support.faults import FAULTS, PHASES
+from tests.support.outcome_table import Cell
 
 LEGEND = (
     "D done; d all but the boards that the firmware itself left without AppKey; P partial, "
@@ -30,27 +28,7 @@ def outcome_of(run: Run, without_app_key: set[int]) -> str:
     return f"{run.state.value[0].upper()} {run.reason}" + (f" [{said}]" if said else "")
 
 
-class FaultTable:
-    """A plugin of pytest that writes the table at the end of the session."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._outcomes: dict[tuple[str, str, str], str] = {}
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take the outcome of a cell."""
-        told = dict(report.user_properties)
-        if report.when == "call" and "cell" in told:
-            fault, phase, host = told["cell"]
-            passed = told["outcome"] if report.passed else "X"
-            self._outcomes[fault, phase, host] = str(passed)
-
-    def pytest_sessionfinish(self) -> None:
-        """Write what there is."""
-        self._path.write_text("\n".join(lines(self._outcomes)) + "\n")
-
-
-def lines(outcomes: Mapping[tuple[str, str, str], str]) -> list[str]:
+def lines(outcomes: Mapping[Cell, str]) -> list[str]:
     """Return the table: a letter for each host in each cell, then every end that is not done."""
     phases = [phase.name for phase in PHASES]
     hosts = sorted({host for _, _, host in outcomes})

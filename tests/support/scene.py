@@ -38,12 +38,13 @@ def device_address(number: int) -> str:
 
 @dataclass
 class Listener:
-    """An audience that remembers."""
+    """An audience that remembers; `watchers` are told each state that the run comes to, once."""
 
     runs: list[Run] = field(default_factory=list)
     nodes: dict[int, Node] = field(default_factory=dict)
     address_list: list[Node] = field(default_factory=list)
     events: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
+    watchers: list[Callable[[Run], None]] = field(default_factory=list)
     _reached: defaultdict[RunState, asyncio.Event] = field(
         default_factory=lambda: defaultdict(asyncio.Event)
     )
@@ -55,7 +56,10 @@ class Listener:
     def run_changed(self, run: Run) -> None:
         """The run moved on."""
         self.runs.append(run)
-        self._reached[run.state].set()
+        if not self._reached[run.state].is_set():
+            self._reached[run.state].set()
+            for watcher in self.watchers:
+                watcher(run)
 
     def node_changed(self, node: Node) -> None:
         """A node became known."""
