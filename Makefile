@@ -46,8 +46,9 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench
 
+# A quarter of an hour on two processors; BENCH_OPTIONS="--quick", or numbers of boards.
 bench-runs: $(STAMP)
-	$(BIN)/python -m tests.bench.runs
+	$(BIN)/python -m tests.bench.runs $(BENCH_OPTIONS)
 
 bench-strangers: $(STAMP)
 	$(BIN)/python -m tests.bench.strangers

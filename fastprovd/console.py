@@ -207,13 +207,13 @@ def summary_lines(run: Run, nodes: Sequence[Node]) -> Iterator[str]:
 
 def node_lines(nodes: Sequence[Node]) -> Iterator[str]:
     """Yield a table of nodes, with its head."""
-    yield f"{'address':<9}{'role':<23}{'provisioned by':<16}{'answers':<9}{'light':<7}device"
+    yield f"{'address':<9}{'role':<23}{'provisioned by':<16}{'known as':<9}{'light':<7}device"
     for node in sorted(nodes, key=lambda node: node.address):
         parent = "?" if node.provisioned_by is None else format_address(node.provisioned_by)
         light = "?" if node.onoff is None else ("on" if node.onoff else "off")
         yield (
             f"{format_address(node.address):<9}{ROLES[node.role]:<23}{parent:<16}"
-            f"{'yes' if node.proven else 'no':<9}{light:<7}{node.device_address or '?'}"
+            f"{node.knowledge:<9}{light:<7}{node.device_address or '?'}"
         )
 
 

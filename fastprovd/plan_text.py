@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, Final
 
-from fastprovd.campaign.forecast import Branch, Forecast, PredictedNode
-from fastprovd.campaign.reasons import reasons, shown
+from fastprovd.campaign.forecast import Branch, Forecast, Own, PredictedNode
+from fastprovd.campaign.reasons import reasons
 from fastprovd.campaign.shares import Share
-from fastprovd.campaign.times import Expected
+from fastprovd.campaign.times import Expected, shown
 from fastprovd.mesh.addresses import format_address
 
 _COLUMNS: Final = (
@@ -35,10 +35,12 @@ _Shape = tuple[bool, tuple[Any, ...]]
 def plan_lines(forecast: Forecast) -> Iterator[str]:
     """Yield the plan: a table of Primaries, their trees, and the reasons."""
     first, last = forecast.reserved
+    heard = f", {forecast.heard} heard" if forecast.unheard else ""
     yield (
-        f"{_number(forecast.boards, 'board')}, method {forecast.method}, addresses "
+        f"{_number(forecast.boards, 'board')}{heard}, method {forecast.method}, addresses "
         f"{_span(first, last)}, expected to take {shown(forecast.expected)}"
     )
+    yield from _own_lines(forecast)
     if forecast.branches:
         yield ""
         yield from _table([_COLUMNS, *(_row(forecast, branch) for branch in forecast.branches)])
@@ -51,6 +53,27 @@ def plan_lines(forecast: Forecast) -> Iterator[str]:
         yield f"- {reason}"
 
 
+def _own_lines(forecast: Forecast) -> Iterator[str]:
+    """Yield which boards we provision ourselves, and who becomes a Primary afterwards."""
+    own = forecast.own
+    if own is None:
+        return
+    span = _span(own.addresses[0], own.addresses[-1])
+    yield ""
+    if forecast.spare is not None:
+        yield f"First the gateway provisions a spare plain node: {span}"
+        return
+    yield f"The gateway itself provisions {_number(own.boards, 'board')}: {span}"
+    if forecast.branches:
+        primaries = _span(forecast.branches[0].plan.primary, forecast.branches[-1].plan.primary)
+        count = len(forecast.branches)
+        are = "is then made a Primary" if count == 1 else "are then made Primaries"
+        yield (
+            f"{count} of them, such as {primaries}, {are} for the "
+            f"{_number(forecast.unheard, 'board')} that only they may hear:"
+        )
+
+
 def plan_to_json(forecast: Forecast) -> dict[str, Any]:
     """Return the same as data, ready for JSON."""
     first, last = forecast.reserved
@@ -60,12 +83,23 @@ def plan_to_json(forecast: Forecast) -> dict[str, Any]:
         "method": forecast.method.value,
         "unicast_min": format_address(first),
         "unicast_max": format_address(last),
+        "own": None if forecast.own is None else _own_to_json(forecast.own),
+        "spare": None if forecast.spare is None else format_address(forecast.spare),
+        "left_out": forecast.left_out,
         "ranges": None if forecast.ranges is None else forecast.ranges.value,
         "expected": _time_to_json(forecast.expected),
         "fast": _time_to_json(forecast.fast),
         "direct": _time_to_json(forecast.direct),
         "primaries": [_branch_to_json(branch) for branch in forecast.branches],
         "reasons": list(reasons(forecast)),
+    }
+
+
+def _own_to_json(own: Own) -> dict[str, Any]:
+    return {
+        "unicast_min": format_address(own.first),
+        "unicast_max": format_address(own.last),
+        "addresses": [format_address(address) for address in own.addresses],
     }
 
 

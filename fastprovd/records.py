@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -60,14 +61,27 @@ class ParentSource(StrEnum):
     INFERRED = "inferred"
 
 
+class Knowledge(StrEnum):
+    """How we know of a node, the strongest that holds."""
+
+    PROVEN = "proven"
+    """It answered a message under the AppKey."""
+    LISTED = "listed"
+    """The Primary reported it, or it was overheard being configured; it is silent."""
+    HEARD = "heard"
+    """It told its address itself, over its own proxy or when we provisioned it; nobody listed it,
+    and under the AppKey it is silent."""
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """One node of the network; unknown is `None`.
 
     `address` is the unicast address of its primary element. `listed`: some NODE_ADDR_STATUS named
-    it. `proven`: it answered a message under the AppKey. `device_uuid` has 16 octets,
-    `device_address` is the BD_ADDR as the adapter spells it. `forgotten`: its board was on the air
-    as an unprovisioned device since, so nobody has this address any more.
+    it, or it was overheard answering its provisioner. `proven`: it answered a message under the
+    AppKey. `device_uuid` has 16 octets, `device_address` is the BD_ADDR as the adapter spells it.
+    `forgotten`: its board was on the air as an unprovisioned device since, so nobody has this
+    address any more.
     """
 
     address: int
@@ -84,6 +98,18 @@ class Node:
     forgotten: bool = False
     first_seen: datetime | None = None
     last_seen: datetime | None = None
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """How we know of it."""
+        if self.proven:
+            return Knowledge.PROVEN
+        return Knowledge.LISTED if self.listed else Knowledge.HEARD
+
+
+def distinct_boards(nodes: Iterable[Node]) -> int:
+    """Return how many boards these addresses belong to, as far as Device UUIDs tell."""
+    return len({node.device_uuid or node.address for node in nodes})
 
 
 class Proof(StrEnum):
@@ -154,10 +180,11 @@ class Run:
     """One fast-provisioning run; times `*_s` are seconds since INFO_SET was sent.
 
     `expected` counts all boards, the Primary Provisioner too: what the operator said, or else
-    what was heard. `match` is what was sent to the boards, once it was. `t_provisioned_s` is when
-    the last board was seen to leave 0x1827, `t_known_s` when the last address became known,
-    `t_closed_s` when the join window was shown to be closed; `window` is `None` before anything
-    can join, `window_evidence` says how we know.
+    what was heard. `known` counts the boards whose address we know, however we know it, `proven`
+    those of them that answered under the AppKey. `match` is what was sent to the boards, once it
+    was. `t_provisioned_s` is when the last board was seen to leave 0x1827, `t_known_s` when the
+    last address became known, `t_closed_s` when the join window was shown to be closed; `window`
+    is `None` before anything can join, `window_evidence` says how we know.
     """
 
     run_id: str

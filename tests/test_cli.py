@@ -193,9 +193,9 @@ def test_check_config(config_file: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_plan(config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A plan is printed for people or as one line of JSON; too few addresses are exit code 78."""
-    told = ["plan", "--boards", "7", "--config", str(config_file)]
+    told = ["plan", "--boards", "7", "--method", "fast", "--config", str(config_file)]
     assert main(told) == Exit.OK
-    assert capsys.readouterr().out.startswith("7 boards, method fast, addresses 0x0002..0x0102")
+    assert capsys.readouterr().out.startswith("7 boards, method fast, addresses 0x0002..0x010b")
     assert main([*told, "--json", "--method", "direct", "--links", "2"]) == Exit.OK
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["method"] == "direct"

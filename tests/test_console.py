@@ -200,8 +200,8 @@ def test_the_table() -> None:
     """Every node has a row, with question marks for what is not known."""
     head, *rows = node_lines(NODES)
     assert [row.split()[0] for row in rows] == ["0x0002", "0x0003", "0x0009", "0x0020"]
-    assert rows[0].split()[3:] == ["0x0001", "yes", "off", "24:0A:C4:5E:00:01"]
-    assert rows[3].split()[1:] == ["node", "?", "yes", "?", "?"]
+    assert rows[0].split()[3:] == ["0x0001", "proven", "off", "24:0A:C4:5E:00:01"]
+    assert rows[3].split()[1:] == ["node", "?", "proven", "?", "?"]
     assert rows[0].index("24:0A") == head.index("device")
     assert rows[0].index("0x0001") == head.index("provisioned by")
 

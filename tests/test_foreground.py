@@ -176,9 +176,11 @@ def test_a_plan_takes_what_it_is_told(tmp_path: Path) -> None:
     more = {"expected": 12, "method": "auto", "primaries": 2, "links": 3, "unicast_min": 0x0100}
     show_plan(config(tmp_path), 10, stream, as_json=False, **more)
     shown = stream.getvalue()
-    assert shown.startswith("12 boards, method fast, addresses 0x0100..")
-    assert "10 of 12 boards are heard" in shown
-    assert "2 Primaries: as told; 1 would be chosen" in shown
+    assert shown.startswith("12 boards, 10 heard, method direct, addresses 0x0100..")
+    assert "with 3 links" in shown
+    stream = io.StringIO()
+    show_plan(config(tmp_path), 10, stream, as_json=False, **(more | {"method": "fast"}))
+    assert "2 Primaries: as told; 1 would be chosen" in stream.getvalue()
 
 
 def test_the_journal_of_a_run(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:

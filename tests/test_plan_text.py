@@ -43,9 +43,34 @@ def test_a_small_plan() -> None:
     assert all(line.startswith("- ") for line in why[1:])
 
 
+def test_a_spare_is_told_before_the_tree() -> None:
+    """It hangs below no Primary."""
+    _, own, _, tree, _ = sections(forecast(RunSettings(), 5, []))
+    assert own == ["First the gateway provisions a spare plain node: 0x0103"]
+    assert not any("0x0103" in line for line in tree)
+
+
+def test_a_plan_for_boards_that_are_not_heard() -> None:
+    """Who is provisioned by us, then the Primaries among them and their trees."""
+    settings = RunSettings(method=Method.AUTO, expected=12)
+    head, own, table, tree, _ = sections(forecast(settings, 5, []))
+    assert head == [
+        "12 boards, 5 heard, method direct, addresses 0x0002..0x030e, expected to take 24..26 s"
+    ]
+    assert own == [
+        "The gateway itself provisions 5 boards: 0x0002..0x0006",
+        "3 of them, such as 0x0004..0x0006, are then made Primaries for the 7 boards that only "
+        "they may hear:",
+    ]
+    assert [row.split()[0] for row in table] == ["primary", "0x0004", "0x0005", "0x0006"]
+    assert tree[1] == "0x0004 Primary Provisioner, share 0x000f..0x010e"
+    assert tree[-1] == "0x0006 like 0x0005, share 0x020f..0x030e"
+
+
 def test_a_direct_plan_has_no_tree() -> None:
     """There is nothing to show of who provisions whom."""
-    head, why = sections(forecast(RunSettings(method=Method.DIRECT), 1, []))
+    head, own, why = sections(forecast(RunSettings(method=Method.DIRECT), 1, []))
+    assert own == ["The gateway itself provisions 1 board: 0x0002"]
     assert head == ["1 board, method direct, addresses 0x0002..0x000a, expected to take 2 s"]
     assert why[0] == "Why:"
 
@@ -54,7 +79,7 @@ def test_a_direct_plan_has_no_tree() -> None:
 def test_the_tree_has_every_board_once(boards: int) -> None:
     """Of the lines with the boards that are like others, each board is in exactly one."""
     predicted = forecast(RunSettings(), boards, [])
-    _, _, (_, *tree), _ = sections(predicted)
+    (_, *tree) = sections(predicted)[-2]
     assert len(tree) < 100
     sizes: dict[int, int] = {}  # boards in the subtree of the address that heads it
     heads: list[tuple[int, int]] = []
@@ -73,7 +98,7 @@ def test_the_tree_has_every_board_once(boards: int) -> None:
             heads.append((depth, first))
             sizes[first] = 1
         total += size
-    assert total == boards
+    assert total == boards - (predicted.spare is not None)
 
 
 def test_data_say_the_same() -> None:
@@ -82,8 +107,9 @@ def test_data_say_the_same() -> None:
     data = json.loads(json.dumps(plan_to_json(predicted)))
     assert (data["boards"], data["heard"], data["method"]) == (22, 21, "fast")
     assert (data["unicast_min"], data["unicast_max"]) == ("0x0002", "0x0203")
+    assert (data["own"], data["spare"], data["left_out"]) == (None, None, 0)
     assert data["ranges"] == "resilient"
-    assert data["expected"] == data["fast"] != data["direct"]
+    assert data["expected"] != data["fast"] != data["direct"]
     first, second = data["primaries"]
     assert first["primary"] == "0x0002"
     assert second["share"] == ["0x0104", "0x0203"]
@@ -106,3 +132,11 @@ def test_data_of_a_direct_plan() -> None:
     """What there is not is empty or null."""
     data = plan_to_json(forecast(RunSettings(method=Method.DIRECT), 3, []))
     assert (data["method"], data["ranges"], data["primaries"]) == ("direct", None, [])
+    assert data["own"] == {
+        "unicast_min": "0x0002",
+        "unicast_max": "0x000c",
+        "addresses": ["0x0002", "0x0003", "0x0004"],
+    }
+    spare = plan_to_json(forecast(RunSettings(), 5, []))
+    assert spare["spare"] == "0x0103"
+    assert spare["own"]["addresses"] == ["0x0103"]

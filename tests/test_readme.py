@@ -204,15 +204,16 @@ def test_the_table_of_the_doors_is_that_of_the_tests() -> None:
 def test_the_plan_is_what_the_program_prints(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The plan in the README is the output of the command above it, with all defaults."""
-    found = re.search(
+    """The plans in the README are the output of the commands above them, with all defaults."""
+    found = re.findall(
         r"`\.venv/bin/fastprovd (plan [^`]*)` prints:\n\n```text\n(.*?)```", README, re.DOTALL
     )
-    assert found is not None
+    assert len(found) == 2
     empty = tmp_path / "fastprovd.toml"
     empty.write_text(f'[state]\ndirectory = "{tmp_path / "state"}"\n')
-    assert main([*shlex.split(found[1]), "--config", str(empty)]) == 0
-    assert found[2] == capsys.readouterr().out
+    for command, printed in found:
+        assert main([*shlex.split(command), "--config", str(empty)]) == 0
+        assert printed == capsys.readouterr().out
 
 
 def test_the_exit_codes_are_those_of_the_program() -> None:

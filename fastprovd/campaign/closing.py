@@ -193,12 +193,13 @@ class Closing:
             return (
                 f"each of {len(self._confirmed)} nodes confirmed an OnOff Set to the light it had"
             )
-        primaries = self._collecting.sessions
-        who = " and ".join(format_address(primary) for primary in primaries)
+        primaries = sorted(self._collecting.sessions)
+        title = "Primary Provisioner" if len(primaries) == 1 else "Primary Provisioners"
+        who = " and ".join(map(format_address, primaries))
         confirmed = "confirmed" if self._confirmed.issuperset(primaries) else "did not confirm"
         return (
-            f"INFO_SET suspend went to all nodes {self._rounds} times, and the Primary Provisioner "
-            f"{who} {confirmed} it"
+            f"INFO_SET suspend went to all nodes {self._rounds} times, and the {title} {who} "
+            f"{confirmed} it"
         )
 
     def _proof(self, left: int) -> str:

@@ -16,6 +16,7 @@ import structlog
 
 from fastprovd.campaign.air_picture import HeardBoard
 from fastprovd.campaign.context import RunContext
+from fastprovd.campaign.planner import EDGE_PROXIES
 from fastprovd.campaign.ports import Link
 from fastprovd.campaign.primary import Outcome, add_app_key, provision
 from fastprovd.campaign.proxy_session import ProxySession, proxy_session
@@ -46,8 +47,6 @@ _SESSIONS_EACH: Final = 3
 # Proxies that stay on the air: a few for a small network, then one for so many nodes.
 _FIRST_PROXIES: Final = 3
 _NODES_PER_PROXY: Final = 12
-# The quietest boards stand nearest to those that we do not hear; one of them may have to start.
-EDGE_PROXIES: Final = 3
 
 
 @dataclass(slots=True)
@@ -100,12 +99,12 @@ class Direct:
         if lacking > 0:
             self._addresses.extend(await self._reservations.direct(lacking))
 
-    async def can_reserve(self, boards: int) -> bool:
-        """Take addresses for so many boards if there are any, for what a run can do without."""
+    async def try_reserve(self, boards: int) -> bool:
+        """The same for boards that the run can do without; returns whether there are addresses."""
         try:
             await self.reserve(boards)
         except RunEnd as end:
-            self._log.event("warning", about="addresses", reason=end.reason)
+            self._log.event("warning", about="unicast addresses", reason=end.reason)
             return False
         return True
 
@@ -238,7 +237,6 @@ class Direct:
         await self._log.node(
             task.address,
             StepKind.PROVISIONED,
-            listed=True,
             device_uuid=task.board.uuid,
             device_address=task.board.device_address,
             provisioned_by=self._top.stack.address,

@@ -108,8 +108,9 @@ class Founding:
 
     async def reach_out(self, nodes: Sequence[tuple[int, HeardBoard]], boards: int) -> None:
         """Have nodes of ours provision so many boards that we do not hear; raises RunEnd."""
-        for address, board in nodes:
-            share = await self._reservations.share(-(-boards // len(nodes)), address)
+        part = -(-boards // len(nodes))
+        shares = [await self._reservations.share(part, address) for address, _ in nodes]
+        for (address, board), share in zip(nodes, shares, strict=True):
             plan = Plan(address, share, choose_node_addr_cnt())
             await self._log.plan(plan)
             self._primaries.add(plan, board)
@@ -122,9 +123,7 @@ class Founding:
     async def _make_spare(self) -> None:
         """Provision a board as a plain node: a way in that does not hang on one Primary."""
         board = await self._next_board()
-        if board is None:
-            return
-        if await self._direct.can_reserve(1):
+        if board is not None and await self._direct.try_reserve(1):
             await self._direct.provision([board])
 
     # One node

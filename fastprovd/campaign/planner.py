@@ -22,6 +22,8 @@ SAFE_LIST_ENTRIES: Final = 40
 _SPARE_ADDRESSES: Final = 8
 # From so many boards on two Primaries are better than one.
 _TWO_PRIMARIES: Final = 20
+# The quietest boards stand nearest to those that we do not hear; one of them may have to start.
+EDGE_PROXIES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,11 @@ def primaries_of(settings: RunSettings, boards: int) -> int:
     if settings.primaries is None:
         return choose_primaries(boards, settings.links)
     return min(settings.primaries, settings.links, boards)
+
+
+def edge_primaries(settings: RunSettings, heard: int) -> int:
+    """Return how many nodes of ours provision the boards beyond the `heard` that we made nodes."""
+    return min(EDGE_PROXIES, settings.links, heard)
 
 
 def is_direct(settings: RunSettings, heard: int) -> bool:
@@ -140,6 +147,23 @@ def plan_direct(
         LocalProtocolError: the bounds are no unicast addresses, or too few are left in a row.
     """
     return free_block(boards + _SPARE_ADDRESSES, boards, unicast_min, unicast_max, taken)
+
+
+def plan_share(
+    boards: int, primary: int, unicast_min: int, unicast_max: int, taken: Iterable[AddressRange]
+) -> Share:
+    """Return what node `primary` hands out to `boards` boards, above its own address.
+
+    Raises:
+        LocalProtocolError: the bounds are no unicast addresses, or too few are left in a row.
+    """
+    wanted = share_size(boards)
+    low = max(unicast_min, primary + 1)
+    first, last = free_block(wanted, smallest_share(boards), low, unicast_max, taken)
+    size = last - first + 1
+    if size < wanted:
+        size = largest_share(size, boards)
+    return Share(first, first + size - 1)
 
 
 def plan_run(

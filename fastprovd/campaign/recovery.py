@@ -117,7 +117,7 @@ class Recovery:
         now = self._clock.monotonic()
         free = self._picture.unprovisioned(now, WAITS["board_gone"].seconds)
         spare = max(free, key=lambda board: board.rssi_dbm, default=None)
-        if spare is None or not await self._direct.can_reserve(1):
+        if spare is None or not await self._direct.try_reserve(1):
             return None
         await self._direct.provision([spare])
         if spare.uuid in self._direct.failed:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from fastprovd.campaign.context import RunContext
-from fastprovd.campaign.planner import RunPlan, free_block, plan_direct, plan_run, share_size
+from fastprovd.campaign.planner import RunPlan, plan_direct, plan_run, plan_share
 from fastprovd.campaign.shares import Share
 from fastprovd.campaign.states import RunEnd, Trigger
 from fastprovd.errors import LocalProtocolError
@@ -46,12 +46,14 @@ class Reservations:
 
     async def share(self, boards: int, primary: int) -> Share:
         """Take what node `primary` hands out to so many boards, above its own; raises RunEnd."""
-        size = share_size(boards)
-        first, last = await self._take(
-            lambda low, high, taken: free_block(size, boards, max(low, primary + 1), high, taken),
-            "fast provisioning",
-        )
-        return Share(first, last)
+        shares: list[Share] = []
+
+        def choose(low: int, high: int, taken: Sequence[AddressRange]) -> tuple[int, int]:
+            shares.append(plan_share(boards, primary, low, high, taken))
+            return shares[-1].first, shares[-1].last
+
+        await self._take(choose, "fast provisioning")
+        return shares[-1]
 
     async def _take(self, choose: Choose, purpose: str) -> tuple[int, int]:
         settings, run = self._settings, self._log.run

@@ -13,10 +13,10 @@ from fastprovd.campaign.air_picture import AirPicture, HeardBoard
 from fastprovd.campaign.closing import LEFT_OPEN, NO_PROVISIONER, NOT_TOLD, Closing
 from fastprovd.campaign.collecting import Collecting
 from fastprovd.campaign.context import RunContext
-from fastprovd.campaign.direct import EDGE_PROXIES, Direct
+from fastprovd.campaign.direct import Direct
 from fastprovd.campaign.founding import Founding
 from fastprovd.campaign.ladder import Rung, Symptom
-from fastprovd.campaign.planner import is_direct
+from fastprovd.campaign.planner import edge_primaries, is_direct
 from fastprovd.campaign.ports import Audience, Bearer, Store
 from fastprovd.campaign.primaries import Primaries
 from fastprovd.campaign.proxy_session import TopProvisioner
@@ -207,7 +207,9 @@ class Campaign:
     async def _reach_out(self, founding: Founding) -> None:
         """Have nodes of ours provision the boards that are expected and that we do not hear."""
         unheard = (self._settings.expected or 0) - len(self._picture.boards)
-        nodes = self._direct.proxies[-min(EDGE_PROXIES, self._settings.links) :]
+        proxies = sorted(self._direct.proxies, key=lambda proxy: proxy[1].rssi_dbm)
+        count = edge_primaries(self._settings, len(proxies))
+        nodes = sorted(proxies[:count], key=lambda proxy: proxy[0])
         if self._settings.method is Method.DIRECT or unheard <= 0 or not nodes:
             return
         self._log.recovery(Symptom.BOARDS_UNHEARD, Rung.FURTHER_PRIMARY)
@@ -240,10 +242,10 @@ class Campaign:
             begun = self._clock.monotonic()
             await self._watch.listen(WAITS["boards_settle"].seconds)
             left = self._left_since(begun, tried)
-            if not left:
+            if not left or not await self._direct.try_reserve(len(left)):
                 return
             tried.update(board.uuid for board in left)
-            if not await self._direct.can_reserve(len(left)):
+            if not await self._direct.try_reserve(len(left)):
                 return
             self._log.recovery(Symptom.BOARDS_LEFT, Rung.PROVISION_DIRECTLY)
             await self._provision_ourselves(left)

@@ -17,7 +17,16 @@ from fastprovd.campaign.ports import Audience, Store
 from fastprovd.campaign.states import Trigger, next_state
 from fastprovd.clock import Clock
 from fastprovd.mesh.addresses import format_address
-from fastprovd.records import Node, NodeRole, ParentSource, Run, RunState, Step, StepKind
+from fastprovd.records import (
+    Node,
+    NodeRole,
+    ParentSource,
+    Run,
+    RunState,
+    Step,
+    StepKind,
+    distinct_boards,
+)
 
 log = structlog.get_logger()
 
@@ -113,11 +122,11 @@ class RunLog:
 
     async def change(self, **changes: Any) -> None:
         """Update the Run, commit it, tell it."""
-        known = [node for node in self.nodes.values() if node.listed or node.proven]
+        nodes = self.nodes.values()
         self.run = replace(
             self.run,
-            known=len(known),
-            proven=sum(node.proven for node in known),
+            known=distinct_boards(nodes),
+            proven=distinct_boards(node for node in nodes if node.proven),
             elapsed_s=round(self._clock.monotonic() - self._begun, 3),
             **changes,
         )

@@ -13,7 +13,10 @@ EXTRAPOLATED: Final = "extrapolated from emulated boards"
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """From INFO_SET, or from the first connect, to the last address: seconds, and their source."""
+    """From INFO_SET, or from the first connect, to the last address: seconds, and their source.
+
+    The first connect counts where we provision all boards that are heard ourselves.
+    """
 
     low_s: float
     high_s: float
@@ -48,6 +51,9 @@ _MORE_PRIMARIES: Final[tuple[_Row, ...]] = (
 # From the connect to the end of a board that we provision ourselves.
 _DIRECT_S: Final = 1.75
 _DIRECT_SOURCE: Final = "1.75 s for each board, measured behind BlueZ"
+# From the end of the last of them to INFO_SET, when nodes of ours provision further boards: each
+# is heard and linked again.
+_LINKED_AGAIN_S: Final = (2.4, 4.4)
 
 
 def direct_time(boards: int, links: int) -> Expected:
@@ -63,6 +69,24 @@ def fast_time(boards: int, primaries: int) -> Expected:
         if boards <= upper[0]:
             return _between(lower, upper, boards, upper[3])
     return _between(rows[-2], rows[-1], boards, EXTRAPOLATED)
+
+
+def reach_out_time(heard: int, unheard: int, primaries: int, links: int) -> Expected:
+    """Return how long we need for `heard` boards, and then `primaries` of them for the others."""
+    own, others = direct_time(heard, links), fast_time(primaries + unheard, primaries)
+    low_s, high_s = _LINKED_AGAIN_S
+    return Expected(
+        round(own.low_s + low_s + others.low_s, 1),
+        round(own.high_s + high_s + others.high_s, 1),
+        f"{shown(own)} for those that are heard ({own.source}), {low_s:.0f}..{high_s:.0f} s until "
+        f"INFO_SET ({EMULATED}), {shown(others)} for the others ({others.source})",
+    )
+
+
+def shown(expected: Expected) -> str:
+    """Return the time as people write it."""
+    low, high = round(expected.low_s), round(expected.high_s)
+    return f"{low} s" if low == high else f"{low}..{high} s"
 
 
 def _between(lower: _Row, upper: _Row, boards: int, source: str) -> Expected:

@@ -162,6 +162,7 @@ def node_to_json(node: Node) -> dict[str, Any]:
         "elements": node.elements,
         "provisioned_by": _address(node.provisioned_by),
         "parent_source": None if node.parent_source is None else node.parent_source.value,
+        "knowledge": node.knowledge.value,
         "listed": node.listed,
         "proven": node.proven,
         "forgotten": node.forgotten,
@@ -233,7 +234,7 @@ def stranger_to_json(board: Stranger) -> dict[str, Any]:
 def run_to_json(run: Run) -> dict[str, Any]:
     """Return the JSON shape of a run, as in `bridge/run` and `--json`.
 
-    `provisioned` counts the addresses known, `percent` is its share of `expected`.
+    `provisioned` counts the boards whose address is known, `percent` is its share of `expected`.
     """
     return {
         "run_id": run.run_id,

@@ -18,10 +18,10 @@ def is_final(nodes: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
         return False
     if run["state"] not in (DONE, PARTIAL):
         return True
-    # The Primary is in the list from the start, but counts only when it has answered.
-    known = sum(node["listed"] or node["proven"] for node in nodes["nodes"])
-    proven = sum(node["proven"] for node in nodes["nodes"])
-    return (known, proven) == (run["provisioned"], run["proven"])
+    # A board that restarted may be there with two addresses.
+    known = {node["uuid"] or node["addr"] for node in nodes["nodes"]}
+    proven = {node["uuid"] or node["addr"] for node in nodes["nodes"] if node["proven"]}
+    return (len(known), len(proven)) == (run["provisioned"], run["proven"])
 
 
 def problems(

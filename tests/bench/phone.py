@@ -8,6 +8,8 @@ which is more than the app does by itself.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
@@ -15,7 +17,7 @@ import structlog
 from fastprovd.campaign.primary import Outcome, add_app_key, provision, read_composition
 from fastprovd.campaign.proxy_session import ProxySession, proxy_session
 from fastprovd.clock import SystemClock
-from fastprovd.errors import AccessError, BearerError
+from fastprovd.errors import AccessError, BearerError, ConnectionLost
 from fastprovd.mesh.beacons import Advertisement, NodeIdentity, UnprovisionedDevice
 from fastprovd.mesh.keys import DevKey, NetKey
 from fastprovd.mesh.models.fast_provisioning import ENTER_AS_PRIMARY, InfoSet, NodeAddrGet
@@ -32,11 +34,27 @@ log = structlog.get_logger()
 PATIENCE_S: Final = 5.0
 
 
-async def phone(s: Scene, boards: int) -> None:
-    """Provision `boards` boards; returns when the app shows all addresses, else never."""
+@dataclass(frozen=True)
+class Moments:
+    """Loop times of one session with the app; `known_s`: when it knew all addresses."""
+
+    info_set_s: float
+    known_s: float
+
+
+async def phone(s: Scene, boards: int) -> Moments:
+    """Provision `boards` boards; returns when the app knows all addresses, else never.
+
+    That of the Primary it knows once it is provisioned.
+
+    Raises:
+        AccessError, BearerError: it gave up before that, and would have to be started again.
+    """
     first = await _heard(s, lambda heard: isinstance(heard.data, UnprovisionedDevice))
     net_key = next(iter(s.top.stack.net_keys.values()))
-    await _found(s, first.device_address, net_key)
+    made = await _found(s, first.device_address, net_key)
+    if boards == 1:
+        return made
     while True:
         found = await _heard(
             s,
@@ -50,10 +68,14 @@ async def phone(s: Scene, boards: int) -> None:
                 proxy_session(link, s.top, SystemClock(), overhears=False) as session,
             ):
                 if await _listed(s, session) >= boards - 1:
-                    return
+                    return replace(made, known_s=_now())
         except (AccessError, BearerError) as error:
             log.info("button_in_vain", reason=str(error))
         await asyncio.sleep(PATIENCE_S)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 async def _heard(s: Scene, wanted: object) -> Advertisement:
@@ -64,7 +86,7 @@ async def _heard(s: Scene, wanted: object) -> Advertisement:
     raise AssertionError("a scan without an end has ended")
 
 
-async def _found(s: Scene, device_address: str, net_key: NetKey) -> None:
+async def _found(s: Scene, device_address: str, net_key: NetKey) -> Moments:
     keys = s.top.stack.dev_keys
 
     async def keep(dev_key: DevKey) -> None:
@@ -74,14 +96,18 @@ async def _found(s: Scene, device_address: str, net_key: NetKey) -> None:
     async with s.bearer.provisioning_link(device_address) as link:
         data = ProvisioningData(net_key, PRIMARY, s.top.stack.iv_index)
         outcome, reason = await provision(link, data, s.entropy, SystemClock(), keep)
-        assert outcome is Outcome.COMPLETED, reason
+        if outcome is not Outcome.COMPLETED:
+            raise ConnectionLost(reason)
+        known_s = _now()
         async with (
             s.bearer.kept_proxy_link(device_address) as proxy,
             proxy_session(proxy, s.top, SystemClock(), overhears=False) as session,
         ):
             await add_app_key(session, PRIMARY, keys[PRIMARY], app_key)
             await read_composition(session, PRIMARY, keys[PRIMARY])
-            try:
+            made = Moments(_now(), known_s)
+            # The board hangs up after its answer.
+            with suppress(BearerError):
                 await session.request(
                     InfoSet(
                         node_addr_cnt=NODE_ADDR_CNT,
@@ -95,8 +121,7 @@ async def _found(s: Scene, device_address: str, net_key: NetKey) -> None:
                     ttl=0,
                     timeout_s=2.0,
                 )
-            except BearerError:
-                return  # the board hangs up after its answer
+            return made
 
 
 async def _listed(s: Scene, session: ProxySession) -> int:

@@ -1,158 +1,116 @@
 """How long runs take, side by side: `make bench-runs`, or `python -m tests.bench.runs [N ...]`.
 
-Whole runs over emulated boards with all flaws on, in virtual time: (a) the phone app's way, (b)
-ours with `method = "fast"`, (c) with `"direct"`. The clocks begin with the command, before the
-scan.
-Half of the seeds are boards with the Bluedroid host, half with NimBLE. "complete": all addresses
-known within LIMIT_S; "killed": boards that rebooted because too much was asked of them.
+Whole runs over emulated boards with all flaws on, in virtual time: the phone app's way, ours with
+`method = "auto"`, and with `"fast"` and as many Primaries as the planner gives. Half of the seeds
+are boards with the Bluedroid host, half with NimBLE. At the end every goal is told met or not, and
+the exit code is 1 if one is not. Everything takes a quarter of an hour on two processors.
 """
 
 from __future__ import annotations
 
-import asyncio
+import argparse
 import logging
 import multiprocessing
 import os
-import statistics
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 import structlog
 
-from fastprovd.campaign.settings import Method, RunSettings
-from fastprovd.emulator import virtual_time
-from fastprovd.emulator.hosts import Flaws, Host
-from fastprovd.records import Run
-from tests.bench.phone import phone
-from tests.support.scene import Listener, scene
+from tests.bench.cases import PHONE_LIMIT_S, Case, Result, Way, measure
+from tests.bench.goals import HEAD, LEGEND, collected, goals, row
 
 SIZES: Final = (1, 2, 5, 7, 12, 20, 50, 100, 200, 300)
 SEEDS: Final = 20
-# Nobody waits longer for a minute's work.
-LIMIT_S: Final = 400.0
-PHONE: Final = "phone"
-WAYS: Final = (PHONE, Method.FAST, Method.DIRECT)
+# With 200 and 300 boards one run of the phone app's way takes 30 to 50 s of CPU, since it waits for
+# a list that never comes until its limit; with so few seeds they take half of all the time.
+FEWER_FROM: Final = 200
+FEWER_SEEDS: Final = 10
+# Beyond, the trees of a fast run drown in what they relay; nobody would choose it.
+FAST_UP_TO: Final = 100
+QUICK_SIZES: Final = (1, 5, 12)
+QUICK_SEEDS: Final = 2
+MATRICES: Final = ("fault-matrix", "stall-matrix", "crash-matrix")
 
 
-@dataclass(frozen=True)
-class Case:
-    """One run to do."""
-
-    boards: int
-    way: str
-    seed: int
-
-
-@dataclass(frozen=True)
-class Result:
-    """Seconds from the command until all addresses were known, all boards proven; or never."""
-
-    known_s: float | None = None
-    proven_s: float | None = None
-    proven: int = 0
-    killed: int = 0
+def cases(sizes: Iterable[int], seeds: int) -> list[Case]:
+    """Return all runs to do, those that take longest first."""
+    chosen = []
+    for boards in sizes:
+        for way in Way:
+            if way is Way.FAST and boards > FAST_UP_TO:
+                continue
+            few = way is Way.PHONE and boards >= FEWER_FROM
+            count = min(seeds, FEWER_SEEDS) if few else seeds
+            chosen += [Case(boards, way, seed) for seed in range(1, count + 1)]
+    return sorted(chosen, key=lambda case: (-case.boards, case.way is Way.AUTO))
 
 
-class Stopwatch(Listener):
-    """An audience that notes when all were known, and when the last one was proven."""
-
-    def __init__(self, boards: int) -> None:
-        super().__init__()
-        self._boards = boards
-        self._begun = asyncio.get_running_loop().time()
-        self.known_s: float | None = None
-        self.proven_s: float | None = None
-
-    def run_changed(self, run: Run) -> None:
-        """The run moved on."""
-        now = asyncio.get_running_loop().time() - self._begun
-        if run.known >= self._boards and self.known_s is None:
-            self.known_s = now
-        if run.proven >= self._boards and self.proven_s is None:
-            self.proven_s = now
-        super().run_changed(run)
-
-
-def measure(case: Case) -> Result:
-    """Do one run."""
-    return virtual_time.run(_run(case))
-
-
-async def _run(case: Case) -> Result:
-    host = Host.BLUEDROID if case.seed % 2 else Host.NIMBLE
-    method = Method.FAST if case.way == PHONE else Method(case.way)
-    settings = RunSettings(method=method, expected=case.boards, run_s=LIMIT_S)
-    stopwatch = Stopwatch(case.boards)
-    async with scene(
-        case.boards, case.seed, host=host, flaws=Flaws(), settings=settings, listener=stopwatch
-    ) as s:
-        begun = asyncio.get_running_loop().time()
-        known_s, proven_s, proven = None, None, 0
-        if case.way == PHONE:
-            try:
-                async with asyncio.timeout(LIMIT_S):
-                    await phone(s, case.boards)
-                known_s = asyncio.get_running_loop().time() - begun
-            except TimeoutError:
-                pass
-        else:
-            run = await s.campaign.execute()
-            known_s, proven_s, proven = stopwatch.known_s, stopwatch.proven_s, run.proven
-        killed = sum(board.killed_count for board in s.air.boards)
-        return Result(known_s, proven_s, proven, killed)
-
-
-def rows(sizes: Sequence[int], seeds: int) -> Iterator[str]:
-    """Yield the table, row by row."""
+def report(results: Sequence[Result]) -> Iterator[str]:
+    """Yield the table, its legend and the goals."""
+    cells = collected(results)
+    rows = [HEAD, *(row(boards, way, cell) for (boards, way), cell in cells.items())]
+    yield "| " + " | ".join(rows[0]) + " |"
+    yield "|" + "---|" * len(HEAD)
+    for cells_of_row in rows[1:]:
+        yield "| " + " | ".join(cells_of_row) + " |"
+    yield ""
+    yield LEGEND
     yield (
-        "| boards | way | complete | known p50 | known p90 | proven p50 | proven p90 | unproven "
-        "| killed |"
+        f'"never": not within {PHONE_LIMIT_S:g} s for the phone app, not in the whole run for us. '
+        f"From {FEWER_FROM} boards on the phone app's way has {FEWER_SEEDS} runs at most, since "
+        "each of them takes most of a minute to compute."
     )
-    yield "|---|---|---|---|---|---|---|---|---|"
-    with multiprocessing.Pool(os.cpu_count(), initializer=_be_quiet) as pool:
-        for boards in sizes:
-            for way in WAYS:
-                cases = [Case(boards, way, seed) for seed in range(1, seeds + 1)]
-                yield _row(boards, way, pool.map(measure, cases, chunksize=1))
+    yield ""
+    yield from map(str, goals(cells))
 
 
-def _row(boards: int, way: str, results: Sequence[Result]) -> str:
-    known = [result.known_s for result in results if result.known_s is not None]
-    proven = [result.proven_s for result in results if result.proven_s is not None]
-    unproven = "-" if way == PHONE else sum(boards - result.proven for result in results)
-    cells = [
-        boards,
-        way,
-        f"{len(known)} of {len(results)}",
-        *_quantiles(known, len(results)),
-        *_quantiles(proven, len(results)),
-        unproven,
-        sum(result.killed for result in results),
-    ]
-    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+def matrices(directory: Path) -> Iterator[str]:
+    """Yield the outcome tables that other targets have left there, or how to make them."""
+    for name in MATRICES:
+        path = directory / f"{name}.txt"
+        yield ""
+        if path.exists():
+            yield f"Outcomes of `make {name}`, from {path.name}:"
+            yield from path.read_text("utf-8").splitlines()
+        else:
+            yield f"Outcomes of whole runs with faults: `make {name}`."
 
 
-def _quantiles(values: Sequence[float], of: int) -> tuple[str, str]:
-    """Return p50 and p90 of `of` values, those that are missing being endless."""
-    everything = sorted([*values, *[float("inf")] * (of - len(values))])
-    p50 = statistics.median_high(everything)
-    p90 = everything[min(of - 1, round(0.9 * of))]
-    return tuple("never" if value == float("inf") else f"{value:.1f} s" for value in (p50, p90))  # type: ignore[return-value]
+def measured(chosen: Sequence[Case], processes: int) -> Iterator[Result]:
+    """Do all runs, on so many processors, in any order."""
+    with multiprocessing.Pool(processes, initializer=_be_quiet) as pool:
+        yield from pool.imap_unordered(measure, chosen)
 
 
 def _be_quiet() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
-def main() -> None:
-    """Print the table."""
-    sizes = [int(argument) for argument in sys.argv[1:]] or SIZES
-    for row in rows(sizes, SEEDS):
-        sys.stdout.write(f"{row}\n")
-        sys.stdout.flush()
+def main() -> int:
+    """Print everything; how far it is goes to standard error."""
+    parser = argparse.ArgumentParser(description="How long runs take, side by side.")
+    parser.add_argument("sizes", type=int, nargs="*", metavar="N", help="numbers of boards")
+    parser.add_argument("--seeds", type=int, metavar="N", help=f"runs of each (default: {SEEDS})")
+    parser.add_argument("--quick", action="store_true", help="few boards and seeds")
+    options = parser.parse_args()
+    sizes = options.sizes or (QUICK_SIZES if options.quick else SIZES)
+    seeds = options.seeds or (QUICK_SEEDS if options.quick else SEEDS)
+    chosen = cases(sizes, seeds)
+    results = []
+    for result in measured(chosen, os.cpu_count() or 1):
+        results.append(result)
+        case = result.case
+        sys.stderr.write(
+            f"{len(results)} of {len(chosen)} runs; boards {case.boards}, {case.way.value}, "
+            f"seed {case.seed}: {result.ended}\n"
+        )
+    for line in (*report(results), *matrices(Path.cwd())):
+        sys.stdout.write(f"{line}\n")
+    return 0 if all(goal.is_met for goal in goals(collected(results))) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -7,7 +7,7 @@ no arithmetic.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from fastprovd.campaign.forecast import (
     Branch,
+    Forecast,
+    Own,
     PredictedNode,
     Ranges,
     Reading,
@@ -31,7 +33,7 @@ from fastprovd.emulator.hosts import Flaws
 from fastprovd.emulator.provisioner_role import ChildRanges
 from fastprovd.errors import LocalProtocolError
 from fastprovd.records import AddressRange
-from tests.support.scene import scene
+from tests.support.scene import device_address, scene
 
 Span = tuple[int, int] | None
 PRIMARY = 0x0002
@@ -123,9 +125,11 @@ def test_figures_are_those_of_the_emulated_tree(boards: int, size: int) -> None:
     assert branch.sources == 1 + len(reporters | {a for a, p, _ in nodes if p == PRIMARY})
 
 
-@pytest.mark.parametrize("boards", [3, 7, 12, 20, 50])
+@pytest.mark.parametrize(
+    ("boards", "primaries"), [(2, 1), (3, 1), (7, 1), (12, 1), (50, 1), (7, 2), (20, 2), (30, 3)]
+)
 def test_real_runs_grow_within_the_predicted_tree(
-    run_virtual: Callable[[Coroutine[Any, Any, None]], None], boards: int
+    run_virtual: Callable[[Coroutine[Any, Any, None]], None], boards: int, primaries: int
 ) -> None:
     """Every board has a predicted address of its provisioner, and a predicted share.
 
@@ -134,27 +138,84 @@ def test_real_runs_grow_within_the_predicted_tree(
     """
 
     async def main() -> None:
-        settings = RunSettings(expected=boards, primaries=1)
+        settings = RunSettings(expected=boards, primaries=primaries)
         predicted = forecast(settings, boards, OURS)
         async with scene(boards, 4, flaws=Flaws.none(), settings=settings) as s:
             await s.campaign.execute()
             truth = s.true_nodes()
+            taken = s.store.reserved_addresses()
         assert len(truth) == boards
-        families = {share: kin for b in predicted.branches for share, kin in all_families(b)}
-        by_device = {board.device_address: board for board in truth.values()}
-        primaries = [board for board in truth.values() if board.is_primary]
-        assert {(b.unicast_address, true_span(b)) for b in primaries} == {
+        check_reserved(predicted, taken)
+        assert (predicted.spare is not None) == (primaries == 1 and boards > 2)
+        if predicted.spare is not None:
+            spare = truth.pop(predicted.spare)
+            assert not spare.is_provisioner
+            assert not spare.children
+        primary_boards = [board for board in truth.values() if board.is_primary]
+        assert {(b.unicast_address, true_span(b)) for b in primary_boards} == {
             (b.plan.primary, span(b.plan.share)) for b in predicted.branches
         }
-        for board in truth.values():
-            children = [by_device[child] for child in board.children]
-            assert all(child.parent == board.device_address for child in children)
-            family = families.get(true_span(board), [])
-            assert {child.unicast_address for child in children} <= {a for a, _ in family}
-            given_out = {true_span(child) for child in children}
-            assert given_out == {share for _, share in family[: len(children)]}
+        check_families(predicted, truth)
 
     run_virtual(main())
+
+
+@pytest.mark.parametrize(("heard", "boards"), [(5, 12), (1, 6), (2, 3), (8, 20)])
+def test_boards_beyond_our_reach_grow_within_the_predicted_trees(
+    run_virtual: Callable[[Coroutine[Any, Any, None]], None], heard: int, boards: int
+) -> None:
+    """We provision who is heard, at the predicted addresses; so many of them take the others.
+
+    Which of them are the quietest is not known before, so any of our addresses may be theirs.
+    """
+
+    async def main() -> None:
+        settings = RunSettings(expected=boards, method=Method.AUTO, scan_s=5.0)
+        predicted = forecast(settings, heard, OURS)
+        assert predicted.own is not None
+        async with scene(boards, 4, flaws=Flaws.none(), settings=settings) as s:
+            for number in range(heard + 1, boards + 1):
+                s.air.set_reach(device_address(number), "hci0", None)
+            run = await s.campaign.execute()
+            truth = s.true_nodes()
+            taken = s.store.reserved_addresses()
+            ours = {
+                node.address
+                for node in s.listener.nodes.values()
+                if node.provisioned_by == s.top.stack.address
+            }
+        assert run.heard == heard
+        assert len(truth) == boards
+        check_reserved(predicted, taken)
+        assert ours == set(predicted.own.addresses)
+        primaries = {address: board for address, board in truth.items() if board.is_primary}
+        assert set(primaries) <= ours
+        assert {true_span(board) for board in primaries.values()} == {
+            span(branch.plan.share) for branch in predicted.branches
+        }
+        rest = {a: b for a, b in truth.items() if a in primaries or a not in ours}
+        check_families(predicted, rest)
+
+    run_virtual(main())
+
+
+def check_reserved(predicted: Forecast, taken: Sequence[AddressRange]) -> None:
+    """Hold all that a run took for good, in one or several blocks, against the forecast."""
+    used = {a for block in taken for a in range(block.first, block.last + 1)} - {0x0001}
+    assert used == set(range(predicted.reserved[0], predicted.reserved[1] + 1))
+
+
+def check_families(predicted: Forecast, truth: Mapping[int, Board]) -> None:
+    """Hold the children of each board, their addresses and shares, against the trees."""
+    families = {share: kin for b in predicted.branches for share, kin in all_families(b)}
+    by_device = {board.device_address: board for board in truth.values()}
+    for board in truth.values():
+        children = [by_device[child] for child in board.children]
+        assert all(child.parent == board.device_address for child in children)
+        family = families.get(true_span(board), [])
+        assert {child.unicast_address for child in children} <= {a for a, _ in family}
+        given_out = {true_span(child) for child in children}
+        assert given_out == {share for _, share in family[: len(children)]}
 
 
 def true_span(board: Board) -> Span:
@@ -182,6 +243,7 @@ def test_a_small_range_by_hand() -> None:
     settings = RunSettings(unicast_min=0x000F, unicast_max=0x0020)
     predicted = forecast(settings, 11, [])
     (branch,) = predicted.branches
+    assert predicted.own is None, "no address is left for a spare"
     assert predicted.ranges is Ranges.TIGHT
     assert branch.plan == Plan(0x000F, Share(0x0010, 0x0020), 1)
     assert branch.depth == 2
@@ -238,25 +300,74 @@ def test_direct_runs_have_no_tree() -> None:
     predicted = forecast(RunSettings(method=Method.DIRECT), 20, OURS)
     assert predicted.branches == ()
     assert predicted.ranges is None
+    assert predicted.own == Own(20, 0x0002, 0x0002 + 20 + 8 - 1)
     assert predicted.reserved == (0x0002, 0x0002 + 20 + 8 - 1)
     assert predicted.expected == predicted.direct
 
 
+def test_boards_that_are_not_heard() -> None:
+    """Five of twelve are heard: ours first, then three of them take the seven others."""
+    predicted = forecast(RunSettings(method=Method.AUTO, expected=12), 5, OURS)
+    assert predicted.method is Method.DIRECT
+    assert predicted.own == Own(5, 0x0002, 0x0002 + 5 + 8 - 1)
+    assert [branch.plan.primary for branch in predicted.branches] == [0x0004, 0x0005, 0x0006]
+    assert [len(branch.nodes) for branch in predicted.branches] == [4, 3, 3]
+    assert predicted.branches[0].plan.share == Share(0x000F, 0x010E)
+    assert predicted.reserved == (0x0002, 0x030E)
+    assert (predicted.unheard, predicted.left_out) == (7, 0)
+    assert predicted.expected.low_s > predicted.direct.low_s + 15.0
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        RunSettings(method=Method.DIRECT, expected=12),
+        RunSettings(method=Method.AUTO, expected=12, unicast_max=0x0010),
+    ],
+)
+def test_who_is_not_heard_may_be_left_out(settings: RunSettings) -> None:
+    """Nobody reaches out when it is not wanted, or without addresses to hand out."""
+    predicted = forecast(settings, 5, OURS)
+    assert predicted.branches == ()
+    assert predicted.left_out == 7
+
+
 def test_used_addresses_are_left_alone() -> None:
-    """A forecast takes what comes after the addresses of earlier runs."""
-    taken = [*OURS, AddressRange(0x0002, 0x0102, "r", "run")]
-    assert forecast(RunSettings(), 5, taken).reserved[0] == 0x0103
+    """A forecast takes what comes after the addresses of earlier runs; the spare's may be before.
+
+    The run takes the lowest block that is large enough, for each purpose by itself.
+    """
+    taken = [*OURS, AddressRange(0x0020, 0x0102, "r", "run")]
+    predicted = forecast(RunSettings(), 5, taken)
+    assert predicted.branches[0].plan.primary == 0x0103
+    assert predicted.spare == predicted.reserved[0] == 0x0002
 
 
-@given(st.integers(1, 10_000), st.integers(1, 32), st.sampled_from(Method))
-def test_every_forecast_adds_up(boards: int, links: int, method: Method) -> None:
-    """Every board is in exactly one branch, or all are ours, within the reserved addresses."""
-    predicted = forecast(RunSettings(method=method, links=links), boards, OURS)
-    first, last = predicted.reserved
-    assert last - first + 1 >= boards
-    assert predicted.expected.low_s <= predicted.expected.high_s
-    if predicted.method is Method.DIRECT:
+@given(
+    st.integers(1, 10_000),
+    st.integers(0, 1_000),
+    st.integers(1, 32),
+    st.sampled_from(Method),
+    st.integers(0x0010, 0x7FFF),
+)
+def test_every_forecast_adds_up(
+    heard: int, unheard: int, links: int, method: Method, unicast_max: int
+) -> None:
+    """Every board has one address, of those that are reserved, or is counted as left out."""
+    boards = heard + unheard
+    settings = RunSettings(method=method, links=links, expected=boards, unicast_max=unicast_max)
+    try:
+        predicted = forecast(settings, heard, OURS)
+    except LocalProtocolError:
         return
-    addresses = {node.address for branch in predicted.branches for node in branch.nodes}
-    assert len(addresses) == boards
-    assert all(first <= address <= last for address in addresses)
+    first, last = predicted.reserved
+    assert predicted.expected.low_s <= predicted.expected.high_s
+    own = () if predicted.own is None else predicted.own.addresses
+    below = [node.address for branch in predicted.branches for node in branch.nodes]
+    assert len(set(below)) == len(below)
+    assert len({*own, *below}) + predicted.left_out == boards
+    assert all(first <= address <= last for address in (*own, *below))
+    assert predicted.left_out in (0, unheard if predicted.method is Method.DIRECT else 0)
+    if predicted.method is Method.DIRECT:
+        assert len(own) == heard
+        assert {branch.plan.primary for branch in predicted.branches} <= set(own)

@@ -89,6 +89,36 @@ def test_with_one_primary_a_spare_is_a_plain_node(run_virtual: RunVirtual) -> No
     run_virtual(main())
 
 
+def test_without_addresses_for_a_spare_the_run_goes_on(run_virtual: RunVirtual) -> None:
+    """The Primary's share is all that is left: no spare, a warning, and every board is proven."""
+
+    async def main() -> None:
+        settings = RunSettings(expected=6, unicast_max=0x0010)
+        async with scene(6, 4, flaws=PERFECT, settings=settings) as s:
+            run = await s.campaign.execute()
+            assert run.state is RunState.DONE, run.reason
+            warned = [data["about"] for kind, data in s.listener.events if kind == "warning"]
+            assert warned == ["unicast addresses"]
+
+    run_virtual(main())
+
+
+def test_nobody_reaches_out_without_addresses(run_virtual: RunVirtual) -> None:
+    """Who is heard is proven, the others are missing, and no node of ours is called a Primary."""
+
+    async def main() -> None:
+        settings = RunSettings(expected=5, method=Method.AUTO, scan_s=5.0, unicast_max=0x0004)
+        async with scene(5, 4, flaws=PERFECT, settings=settings) as s:
+            for number in range(4, 6):
+                s.air.set_reach(device_address(number), "hci0", None)
+            run = await s.campaign.execute()
+            assert (run.state, run.proven) == (RunState.PARTIAL, 3)
+            assert {node.role for node in s.listener.nodes.values()} == {NodeRole.NODE}
+            assert primaries_of(s) == []
+
+    run_virtual(main())
+
+
 @pytest.mark.parametrize("host", [Host.BLUEDROID, Host.NIMBLE], ids=lambda host: host.name)
 def test_nodes_of_ours_provision_who_we_do_not_hear(run_virtual: RunVirtual, host: Host) -> None:
     """The boards beyond our reach are provisioned by those at its edge, known, proven, closed."""

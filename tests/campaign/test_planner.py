@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from fastprovd.campaign.planner import (
     choose_node_addr_cnt,
     choose_primaries,
+    edge_primaries,
     is_direct,
     plan_direct,
     plan_run,
+    plan_share,
     primaries_of,
     share_size,
 )
@@ -160,3 +162,22 @@ def test_direct_runs_take_spare_addresses() -> None:
     assert plan_direct(5, 0x0010, 0x0014, []) == (0x0010, 0x0014)
     with pytest.raises(LocalProtocolError, match="no 6 free addresses"):
         plan_direct(6, 0x0010, 0x0014, [])
+
+
+def test_a_node_hands_out_what_is_above_its_own_address() -> None:
+    """As many addresses as a Primary of so many boards gets; fewer where they serve the boards."""
+    assert plan_share(3, 0x0007, 0x0002, 0x7FFF, []) == Share(0x0008, 0x0107)
+    taken = [AddressRange(0x0002, 0x0010, "r", "us")]
+    assert plan_share(3, 0x0007, 0x0002, 0x0020, taken) == Share(0x0011, 0x0020)
+    # 46 addresses would serve 41 boards.
+    assert plan_share(42, 0x0001, 0x0002, 0x002F, []) == Share(0x0002, 0x002B)
+    with pytest.raises(LocalProtocolError, match="no 6 free addresses"):
+        plan_share(6, 0x001B, 0x0002, 0x0020, taken)
+
+
+@pytest.mark.parametrize(
+    ("links", "heard", "primaries"), [(5, 1, 1), (5, 2, 2), (5, 9, 3), (2, 9, 2)]
+)
+def test_a_few_nodes_reach_out(links: int, heard: int, primaries: int) -> None:
+    """Three, or as many as there are; each is connected at once."""
+    assert edge_primaries(RunSettings(links=links), heard) == primaries

@@ -140,15 +140,17 @@ def test_times_count_from_info_set(run_virtual: RunVirtual[Any]) -> None:
     run_virtual(main())
 
 
-def test_only_listed_and_proven_nodes_are_counted(run_virtual: RunVirtual[Any]) -> None:
-    """A node that was only seen, such as one identified by its proxy, is not known to the mesh."""
+def test_every_board_is_counted_whose_address_is_known(run_virtual: RunVirtual[Any]) -> None:
+    """However we know it; a board that forgot its address and got another one counts once."""
 
     async def main() -> None:
         scene = Scene()
         await scene.log.node(PRIMARY, proven=True)
         await scene.log.node(CHILD, listed=True)
-        await scene.log.node(GRANDCHILD, device_address="24:0A:C4:5E:00:09")
-        assert (scene.log.run.known, scene.log.run.proven) == (2, 1)
+        await scene.log.node(GRANDCHILD, device_uuid=b"\xdd" * 16)
+        assert (scene.log.run.known, scene.log.run.proven) == (3, 1)
+        await scene.log.node(GRANDCHILD + 1, device_uuid=b"\xdd" * 16, proven=True)
+        assert (scene.log.run.known, scene.log.run.proven) == (3, 2)
 
     run_virtual(main())
 

@@ -16,6 +16,7 @@ MACS = {"n01": "24:0A:C4:00:00:01", "n02": "24:0A:C4:00:00:02", "n03": "24:0A:C4
 def node(address: int, parent: int, **more: Any) -> dict[str, Any]:
     return {
         "addr": f"0x{address:04x}",
+        "uuid": None,
         "provisioned_by": f"0x{parent:04x}",
         "listed": True,
         "proven": True,

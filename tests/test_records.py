@@ -1,0 +1,29 @@
+"""What the records say of themselves."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastprovd.records import Knowledge, Node, distinct_boards
+
+
+@pytest.mark.parametrize(
+    ("listed", "proven", "knowledge"),
+    [
+        (False, False, Knowledge.HEARD),
+        (True, False, Knowledge.LISTED),
+        (False, True, Knowledge.PROVEN),
+        (True, True, Knowledge.PROVEN),
+    ],
+)
+def test_an_answer_is_the_strongest(listed: bool, proven: bool, knowledge: Knowledge) -> None:
+    """Who answered is proven, whoever else named it; who is silent is listed, or only heard."""
+    assert Node(0x0005, "r", listed=listed, proven=proven).knowledge is knowledge
+
+
+def test_a_board_with_two_addresses_is_one() -> None:
+    """Device UUIDs tell boards apart; without them each address is a board."""
+    board = Node(0x0005, "r", device_uuid=b"\xdd" * 16)
+    again = Node(0x0009, "r", device_uuid=b"\xdd" * 16)
+    assert distinct_boards([board, again, Node(0x0006, "r"), Node(0x0007, "r")]) == 3
+    assert distinct_boards([]) == 0
