@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import Final, NoReturn
-from urllib.parse import urlsplit
 
 from fastprovd import __version__, config_text, logs
+from fastprovd.cli_types import broker, count, group_address, node_address, number, switchable
 from fastprovd.config import DEFAULT_PATH, MAX_LINKS, Config, load
 from fastprovd.errors import (
     AccessError,
@@ -31,14 +31,6 @@ from fastprovd.errors import (
     StoreInUse,
     UnknownGroup,
     UnknownNode,
-)
-from fastprovd.mesh.addresses import (
-    ALL_NODES,
-    UNASSIGNED,
-    is_dynamic_group,
-    is_switchable,
-    is_unicast,
-    parse_address,
 )
 from fastprovd.records import RunState
 
@@ -297,12 +289,12 @@ def _parser() -> argparse.ArgumentParser:
     add("run", _run, "serve as a daemon; runs are started over MQTT", configured)
     scan = add("scan", _scan, "tell what is on the air", configured)
     scan.add_argument(
-        "--seconds", type=_number(0.1, 3600), default=5.0, metavar="S", help="default: 5"
+        "--seconds", type=number(0.1, 3600), default=5.0, metavar="S", help="default: 5"
     )
     provision = add("provision", _provision, "do one run in the foreground", configured, json_lines)
     provision.add_argument(
         "--expected",
-        type=_count(32767),
+        type=count(32767),
         required=True,
         metavar="N",
         help="number of boards, the Primary Provisioner too",
@@ -315,7 +307,7 @@ def _parser() -> argparse.ArgumentParser:
     onoff = add("onoff", _onoff, "switch a node, a group of nodes, or all", configured)
     onoff.add_argument(
         "address",
-        type=_switchable,
+        type=switchable,
         metavar="ADDR|GROUP|all",
         help="such as 0x0006, 0xc000 or all; a board that never got a message of this kind stops "
         "provisioning others 10 s later",
@@ -324,9 +316,9 @@ def _parser() -> argparse.ArgumentParser:
     add("groups", _groups, "list who is in which group", configured, json_lines)
     group = add("group", _group, "add nodes to a group, or remove them", configured)
     group.add_argument("change", choices=("add", "remove"))
-    group.add_argument("group", type=_group_address, metavar="GROUP", help="such as 0xc010")
+    group.add_argument("group", type=group_address, metavar="GROUP", help="such as 0xc010")
     group.add_argument(
-        "addresses", type=_node_address, nargs="+", metavar="ADDR", help="such as 0x0006"
+        "addresses", type=node_address, nargs="+", metavar="ADDR", help="such as 0x0006"
     )
     journal = add("journal", _journal, "show what a run did, step by step", configured, json_lines)
     journal.add_argument("run_id", nargs="?", metavar="RUN_ID", help="default: the newest run")
@@ -350,14 +342,14 @@ def _add_method(command: argparse.ArgumentParser, default: str | None, shown: st
 def _add_plan_options(plan: argparse.ArgumentParser) -> None:
     plan.add_argument(
         "--boards",
-        type=_count(_MAX_PLANNED),
+        type=count(_MAX_PLANNED),
         required=True,
         metavar="N",
         help=f"number of boards that are heard, the Primaries too, 1..{_MAX_PLANNED}",
     )
     plan.add_argument(
         "--expected",
-        type=_count(_MAX_PLANNED),
+        type=count(_MAX_PLANNED),
         metavar="N",
         help="number of boards in all, if more than are heard (default: the configuration's)",
     )
@@ -368,14 +360,14 @@ def _add_plan_options(plan: argparse.ArgumentParser) -> None:
     ):
         plan.add_argument(
             f"--{name}",
-            type=_count(MAX_LINKS),
+            type=count(MAX_LINKS),
             metavar=metavar,
             help=f"{text}, 1..{MAX_LINKS} (default: the configuration's)",
         )
     for name, text in (("min", "first"), ("max", "last")):
         plan.add_argument(
             f"--unicast-{name}",
-            type=_node_address,
+            type=node_address,
             metavar="ADDR",
             help=f"{text} address that boards may get (default: the configuration's)",
         )
@@ -384,7 +376,7 @@ def _add_plan_options(plan: argparse.ArgumentParser) -> None:
 def _add_demo_options(demo: argparse.ArgumentParser) -> None:
     demo.add_argument(
         "--boards",
-        type=_count(_MAX_BOARDS),
+        type=count(_MAX_BOARDS),
         default=20,
         metavar="N",
         help=f"number of boards, the Primary Provisioner too, 1..{_MAX_BOARDS} (default: 20)",
@@ -393,14 +385,14 @@ def _add_demo_options(demo: argparse.ArgumentParser) -> None:
     demo.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same boards")
     demo.add_argument(
         "--speed",
-        type=_number(0.1, _MAX_SPEED),
+        type=number(0.1, _MAX_SPEED),
         default=5.0,
         metavar="X",
         help="times real time; 1 is real time (default: 5)",
     )
     demo.add_argument(
         "--broker",
-        type=_broker,
+        type=broker,
         metavar="URL",
         help="such as mqtt://localhost:1883 (default: start one for the demo)",
     )
@@ -421,67 +413,3 @@ def _add_demo_options(demo: argparse.ArgumentParser) -> None:
 def _exit_table() -> str:
     lines = [f"  {code.value:>3}  {meaning}" for code, meaning in MEANINGS.items()]
     return "\n".join(["exit codes:", *lines])
-
-
-def _count(most: int) -> Callable[[str], int]:
-    def count(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"expected 1..{most}, got {text!r}")
-        return int(text)
-
-    return count
-
-
-def _number(least: float, most: float) -> Callable[[str], float]:
-    def number(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = -1.0
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"expected {least:g}..{most:g}, got {text!r}")
-        return value
-
-    return number
-
-
-def _address(text: str, allowed: Callable[[int], bool], expected: str) -> int:
-    try:
-        address = parse_address(text)
-    except ValueError:
-        address = UNASSIGNED
-    if not allowed(address):
-        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
-    return address
-
-
-def _switchable(text: str) -> int:
-    if text == "all":
-        return ALL_NODES
-    return _address(text, is_switchable, "a node 0x0001..0x7fff, a group 0xc000..0xfeff, or all")
-
-
-def _node_address(text: str) -> int:
-    return _address(text, is_unicast, "a node 0x0001..0x7fff")
-
-
-def _group_address(text: str) -> int:
-    return _address(text, is_dynamic_group, "a group 0xc000..0xfeff")
-
-
-def _broker(text: str) -> tuple[str, int]:
-    url = urlsplit(text)
-    try:
-        port = url.port
-    except ValueError:
-        port = 0
-    if (
-        url.scheme != "mqtt"
-        or not url.hostname
-        or port == 0
-        or url.username is not None
-        or url.path not in ("", "/")
-        or url.query
-    ):
-        raise argparse.ArgumentTypeError(f"expected mqtt://HOST or mqtt://HOST:PORT, got {text!r}")
-    return url.hostname, port or 1883

@@ -19,11 +19,12 @@ from fastprovd.campaign.tasks import background
 from fastprovd.clock import Clock, SystemClock
 from fastprovd.config import Config, MqttConfig, read_password
 from fastprovd.errors import ConfigError, FastprovdError, RunInProgress, RunsRefused, StoreError
-from fastprovd.gateway import Gateway, Radio, open_gateway
+from fastprovd.gateway import Gateway, open_gateway
 from fastprovd.publish.client import BrokerSettings
 from fastprovd.publish.messages import GatewayInfo
 from fastprovd.publish.mqtt import MqttPublisher
 from fastprovd.publish.outbox import Outbox
+from fastprovd.radio import Radio
 from fastprovd.records import Run
 from fastprovd.requests import RequestHandler
 from fastprovd.sd_notify import Notifier

@@ -27,11 +27,13 @@ from fastprovd.console import (
 )
 from fastprovd.daemon import on_signals, published
 from fastprovd.errors import ConfigError, LocalProtocolError, NoRun, StoreError
-from fastprovd.gateway import Gateway, Radio, bluetooth, open_gateway, run_settings
+from fastprovd.gateway import Gateway, open_gateway
 from fastprovd.mesh.beacons import Advertisement, NetworkIdentity, UnprovisionedDevice
 from fastprovd.plan_text import plan_lines, plan_to_json
 from fastprovd.publish.messages import groups_to_json, node_to_json
+from fastprovd.radio import Radio, bluetooth
 from fastprovd.records import AddressRange, Membership, Node, Run, Step
+from fastprovd.run_settings import run_settings
 from fastprovd.store.database import DATABASE_NAME
 from fastprovd.store.state import StateStore
 

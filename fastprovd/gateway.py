@@ -10,25 +10,21 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import structlog
 
 from fastprovd import unfinished
 from fastprovd.audiences import Audiences
-from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.campaign import control
 from fastprovd.campaign.air_picture import AirPicture
 from fastprovd.campaign.planner import SAFE_LIST_ENTRIES
-from fastprovd.campaign.ports import Bearer
 from fastprovd.campaign.proxy_session import ProxySession, TopProvisioner
 from fastprovd.campaign.resumption import Resumption
 from fastprovd.campaign.run import Campaign
 from fastprovd.campaign.run_log import RunLog
-from fastprovd.campaign.settings import Method, RunSettings
+from fastprovd.campaign.settings import RunSettings
 from fastprovd.campaign.states import WAITS, Trigger
 from fastprovd.campaign.verdict import missing_boards, target
 from fastprovd.campaign.watch import Watch
@@ -40,70 +36,18 @@ from fastprovd.mesh.addresses import is_unicast
 from fastprovd.mesh.replay import ReplayProtectionList
 from fastprovd.mesh.sequence import SequenceNumbers
 from fastprovd.mesh.stack import Stack
+from fastprovd.radio import Radio, adapter_problem, bluetooth
 from fastprovd.records import Network, Node, Run, RunState
 from fastprovd.returns import Returns
+from fastprovd.run_settings import run_settings
 from fastprovd.store.state import StateStore
 
 log = structlog.get_logger(__name__)
 
-# A restart of bluetoothd takes 0.6 to 2.2 s, and after a crash the adapter may be busy for 10 s
-# with the scan of before; one that is away longer fails the run.
-_ADAPTER_PAUSES_S: Final = (1.0, 2.0, 4.0, 4.0)
-
-
 _IN_USE_PAUSE_S: Final = 1.0
-
 
 Entropy = Callable[[int], bytes]
 """Return so many random octets."""
-
-
-class Radio(Bearer, Protocol):
-    """A Bearer that is open while its context lasts; it may be entered again afterwards."""
-
-    async def __aenter__(self) -> object:
-        """Open it; raises BluetoothUnavailable."""
-        ...
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close it, all links hung up."""
-        ...
-
-    async def close_left_links(self) -> None:
-        """Hang up what a process before us left behind; raises BluetoothUnavailable."""
-        ...
-
-
-def run_settings(config: Config, **overrides: Any) -> RunSettings:
-    """Return the configured settings of a run; an override that is `None` changes nothing."""
-    mesh, run = config.mesh, config.run
-    settings = RunSettings(
-        method=Method(run.method),
-        links=config.bluetooth.max_links,
-        primaries=run.primaries,
-        expected=run.expected,
-        match=mesh.match,
-        allow=mesh.allow,
-        deny=mesh.deny,
-        allow_strangers=mesh.allow_strangers,
-        group=mesh.group,
-        unicast_min=mesh.unicast_min,
-        unicast_max=mesh.unicast_max,
-        scan_s=run.scan_timeout_s,
-        primary_return_s=run.proxy_timeout_s,
-        settle_s=run.settle_s,
-        run_s=run.run_timeout_s,
-        close=run.close,
-    )
-    given = {name: value for name, value in overrides.items() if value is not None}
-    if "method" in given:
-        given["method"] = Method(given["method"])
-    return replace(settings, **given)
 
 
 class Gateway:
@@ -225,7 +169,7 @@ class Gateway:
             async with self._radio_use:
                 self.audiences.run_changed(campaign.run)
                 try:
-                    problem = await self._adapter_problem()
+                    problem = await adapter_problem(self._radio)
                 except asyncio.CancelledError:
                     await self._end(campaign.run, Trigger.INTERRUPT, "the daemon ended before it")
                     raise
@@ -264,20 +208,6 @@ class Gateway:
             run_id = f"{stem}-{number}"
         self._run_ids.add(run_id)
         return run_id
-
-    async def _adapter_problem(self) -> str | None:
-        for pause_s in (*_ADAPTER_PAUSES_S, None):
-            try:
-                async with self._radio:
-                    await self._radio.close_left_links()
-                    async with self._radio.scan():
-                        return None
-            except BearerError as error:
-                if pause_s is None:
-                    return str(error)
-                log.info("adapter_not_usable", reason=str(error), pause_s=pause_s)
-            await asyncio.sleep(pause_s)
-        return None
 
     async def _end(self, run: Run, trigger: Trigger, reason: str) -> Run:
         """End a run that was announced and has not begun, or not begun again."""
@@ -404,16 +334,6 @@ class Gateway:
         next_seq = self._top.stack.sequence.next
         if next_seq is not None:
             await asyncio.to_thread(self._store.release_seq, next_seq)
-
-
-def bluetooth(config: Config) -> Radio:
-    """Return the adapter that the configuration names; nothing is opened yet."""
-    return BleakBearer(
-        config.bluetooth.adapter,
-        connect_timeout_s=config.run.connect_timeout_s,
-        connect_attempts=config.run.connect_attempts,
-        max_links=config.bluetooth.max_links,
-    )
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fastprovd import __version__, cli
+from fastprovd import __version__, cli_types
 from fastprovd.cli import MEANINGS, RUN_EXITS, Exit, main
 from fastprovd.errors import (
     BluetoothUnavailable,
@@ -125,8 +125,8 @@ def test_usage(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -
 
 def test_brokers() -> None:
     """A broker is a URL, its port may be left out."""
-    assert cli._broker("mqtt://localhost") == ("localhost", 1883)
-    assert cli._broker("mqtt://10.0.0.1:1884/") == ("10.0.0.1", 1884)
+    assert cli_types.broker("mqtt://localhost") == ("localhost", 1883)
+    assert cli_types.broker("mqtt://10.0.0.1:1884/") == ("10.0.0.1", 1884)
 
 
 @pytest.mark.parametrize(

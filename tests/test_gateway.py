@@ -17,8 +17,9 @@ from fastprovd.campaign.settings import Method
 from fastprovd.clock import SystemClock
 from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
 from fastprovd.errors import BluetoothUnavailable, NoRun, RunInProgress, StoreInUse
-from fastprovd.gateway import Gateway, open_gateway, run_settings
+from fastprovd.gateway import Gateway, open_gateway
 from fastprovd.records import Run, RunState, Step, StepKind, Window
+from fastprovd.run_settings import run_settings
 from fastprovd.store.state import StateStore
 from tests.conftest import RunVirtual
 from tests.support.emulated import World, config, entropy, world

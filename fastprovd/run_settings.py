@@ -1,0 +1,36 @@
+"""What the configuration says about a run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from fastprovd.campaign.settings import Method, RunSettings
+from fastprovd.config import Config
+
+
+def run_settings(config: Config, **overrides: Any) -> RunSettings:
+    """Return the configured settings of a run; an override that is `None` changes nothing."""
+    mesh, run = config.mesh, config.run
+    settings = RunSettings(
+        method=Method(run.method),
+        links=config.bluetooth.max_links,
+        primaries=run.primaries,
+        expected=run.expected,
+        match=mesh.match,
+        allow=mesh.allow,
+        deny=mesh.deny,
+        allow_strangers=mesh.allow_strangers,
+        group=mesh.group,
+        unicast_min=mesh.unicast_min,
+        unicast_max=mesh.unicast_max,
+        scan_s=run.scan_timeout_s,
+        primary_return_s=run.proxy_timeout_s,
+        settle_s=run.settle_s,
+        run_s=run.run_timeout_s,
+        close=run.close,
+    )
+    given = {name: value for name, value in overrides.items() if value is not None}
+    if "method" in given:
+        given["method"] = Method(given["method"])
+    return replace(settings, **given)
