@@ -222,7 +222,8 @@ async def _busy_for_scans(w: World) -> None:
 
 
 async def _stale_data(w: World) -> None:
-    w.scene.adapter.hold_data(5)
+    # Until the run listens again: it goes on as a proxy client on the links of PB-GATT.
+    w.scene.adapter.hold_data(12)
 
 
 async def _other_client_scans(w: World) -> None:
