@@ -27,7 +27,7 @@ from fastprovd.records import (
 PHASES: Final[Mapping[RunState, str]] = MappingProxyType(
     {
         RunState.SCANNING: "listening for boards",
-        RunState.CONNECTING: "connecting to the strongest board",
+        RunState.CONNECTING: "connecting",
         RunState.PROVISIONING_PRIMARY: "making it the first node",
         RunState.CONFIGURING_PRIMARY: "making it the Primary Provisioner",
         RunState.PROVISIONING: "boards provision each other",
@@ -165,6 +165,8 @@ class PlainLines(SilentAudience):
 def progress_text(run: Run) -> str:
     """Return the phase in words, with the counts that matter in it."""
     words = PHASES[run.state]
+    if run.state is RunState.PROVISIONING and run.primary is None:
+        words = "provisioning the boards"
     total = target(run.expected, run.heard)
     if run.known and not run.state.is_end:
         words += f": {run.known} of {total} addresses known, {run.proven} proven"
@@ -179,10 +181,12 @@ def summary_lines(run: Run, nodes: Sequence[Node]) -> Iterator[str]:
         yield f"{run.state}: {run.reason}"
     if nodes:
         yield f"{run.proven} of {total} boards answered under the AppKey, {run.known} addresses."
-        yield f"  last board provisioned  {_clock(run.t_provisioned_s)} after the start (INFO_SET)"
+        start = "first connection" if run.primary is None else "INFO_SET"
+        yield f"  last board provisioned  {_clock(run.t_provisioned_s)} after the start ({start})"
         yield f"  last address known      {_clock(run.t_known_s)}"
         yield f"  last board proven       {_clock(run.t_proven_s)}"
-        yield f"  join window closed      {_clock(run.t_closed_s)}"
+        if run.t_closed_s is not None:
+            yield f"  join window closed      {_clock(run.t_closed_s)}"
     if run.window is not None:
         yield f"The join window is {_WINDOWS[run.window]}: {run.window_evidence}."
     if nodes:
