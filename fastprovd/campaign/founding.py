@@ -246,12 +246,12 @@ class Founding:
                     break
                 reasons[address] = await self._start_anew(address, links)
         refused = {address: reason for address, reason in reasons.items() if reason}
-        if len(refused) == len(reasons):
-            raise RunEnd(Trigger.REFUSED, next(iter(refused.values())))
         for address, reason in refused.items():
             self._primaries.remove(address)
             await self._log.node(address, role=NodeRole.NODE)
             self._log.event("warning", about="Primary Provisioner", reason=reason)
+        if not self._primaries.nodes:
+            raise RunEnd(Trigger.REFUSED, next(iter(refused.values())))
 
     async def _start_ready(self, address: int) -> str:
         try:
