@@ -26,7 +26,6 @@ from fastprovd.campaign.roll_call import RollCall
 from fastprovd.campaign.search import AddressSearch
 from fastprovd.campaign.states import WAITS, Trigger
 from fastprovd.campaign.tasks import background
-from fastprovd.campaign.verdict import target
 from fastprovd.errors import AccessError, BearerError, ConnectionLost, ResponseTimeout
 from fastprovd.mesh.addresses import is_unicast
 from fastprovd.mesh.beacons import Advertisement
@@ -44,12 +43,12 @@ class Collecting:
     """What is known of the network below the Primaries; survives the loss of links."""
 
     def __init__(self, context: RunContext, primaries: Primaries) -> None:
+        self._context = context
         self._primaries = primaries
         self._settings = context.settings
         self._log = context.log
         self._picture = context.picture
         self._watch = context.watch
-        self._strangers = context.strangers
         self._bearer = context.bearer
         self._top = context.top
         self._app_key = context.app_key
@@ -174,13 +173,9 @@ class Collecting:
 
     # Collecting
 
-    def _target(self) -> int:
-        ours = target(self._settings.expected, len(self._picture.boards))
-        return ours + len(self._strangers.taken())
-
     def unaccounted(self) -> int:
         """Return for how many of the boards that we know of there is no address."""
-        return max(0, self._target() - len(self._log.nodes))
+        return max(0, self._context.with_strangers - len(self._log.nodes))
 
     def _list_is_safe(self, plan: Plan) -> bool:
         """Whether the list is short however many boards are in it that we do not know of."""

@@ -11,6 +11,7 @@ from fastprovd.campaign.proxy_session import TopProvisioner
 from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.settings import RunSettings
 from fastprovd.campaign.strangers import Strangers
+from fastprovd.campaign.verdict import target
 from fastprovd.campaign.watch import Watch
 from fastprovd.clock import Clock
 from fastprovd.mesh.keys import AppKey, NetKey
@@ -36,3 +37,13 @@ class RunContext:
     def net_key(self) -> NetKey:
         """The NetKey of our network."""
         return next(iter(self.top.stack.net_keys.values()))
+
+    @property
+    def boards(self) -> int:
+        """How many boards must be proven: all that were heard, or that the operator announced."""
+        return target(self.settings.expected, len(self.picture.boards))
+
+    @property
+    def with_strangers(self) -> int:
+        """The same, and the boards that are not ours and were taken all the same."""
+        return self.boards + len(self.strangers.taken())

@@ -26,7 +26,6 @@ from fastprovd.campaign.proxy_session import ProxySession, proxy_session
 from fastprovd.campaign.reservations import Reservations
 from fastprovd.campaign.resumption import Offer
 from fastprovd.campaign.states import WAITS, RunEnd, Trigger
-from fastprovd.campaign.verdict import target
 from fastprovd.errors import AccessError, BearerError
 from fastprovd.mesh.provisioning.pdus import ProvisioningData
 from fastprovd.records import NodeRole, StepKind
@@ -63,7 +62,7 @@ class Founding:
 
     async def found(self) -> None:
         """Make the Primaries, give them the AppKey, and start them; raises RunEnd."""
-        boards = target(self._settings.expected, len(self._picture.boards))
+        boards = self._context.boards
         primaries = min(primaries_of(self._settings, boards), len(self._picture.boards))
         plan = await self._reservations.plan(boards, primaries)
         await self._log.change(primary=plan.plans[0].primary)
@@ -137,7 +136,7 @@ class Founding:
 
     async def _another(self, plan: Plan) -> Plan:
         """Take another address and share in place of those that were offered in vain."""
-        boards = target(self._settings.expected, len(self._picture.boards))
+        boards = self._context.boards
         another = (await self._reservations.plan(boards, 1)).plans[0]
         if plan.primary == self._log.run.primary:
             await self._log.change(primary=another.primary)

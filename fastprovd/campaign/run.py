@@ -33,7 +33,6 @@ from fastprovd.campaign.verdict import (
     former_addresses,
     missing_boards,
     summary,
-    target,
 )
 from fastprovd.campaign.watch import Watch
 from fastprovd.clock import Clock
@@ -223,7 +222,7 @@ class Campaign:
 
     def _is_anybody_unproven(self) -> bool:
         proven = sum(node.proven for node in self._log.nodes.values())
-        return proven < target(self._settings.expected, len(self._picture.boards))
+        return proven < self._context.boards
 
     async def _provision_ourselves(self, boards: Sequence[HeardBoard]) -> None:
         await self._direct.reserve(len(boards))
@@ -261,8 +260,7 @@ class Campaign:
         uuids = {board.uuid for board in left}
         # A board that answered and restarted since does not any more.
         proven = sum(node.proven and node.device_uuid not in uuids for node in nodes)
-        boards = target(self._settings.expected, len(self._picture.boards))
-        lacking = boards + len(self._strangers.taken()) - proven
+        lacking = self._context.with_strangers - proven
         return sorted(left, key=lambda board: -board.last_seen_s)[: max(0, lacking)]
 
     # Hearing the boards
@@ -342,8 +340,8 @@ class Campaign:
             return RunEnd(Trigger.ALL_PROVEN, done_though(self._former()))
         if not missing:
             return RunEnd(Trigger.WINDOW_OPEN, "every board answered")
-        total = target(self._settings.expected, len(self._picture.boards))
-        return RunEnd(Trigger.SOME_MISSING, summary(missing, max(total, len(self._log.nodes))))
+        total = max(self._context.boards, len(self._log.nodes))
+        return RunEnd(Trigger.SOME_MISSING, summary(missing, total))
 
     # The end
 
@@ -364,11 +362,8 @@ class Campaign:
         )
 
     def _former(self) -> tuple[int, ...]:
-        total = target(self._settings.expected, len(self._picture.boards))
         return former_addresses(
-            self._log.nodes.values(),
-            self._settings.expected,
-            total + len(self._strangers.taken()),
+            self._log.nodes.values(), self._settings.expected, self._context.with_strangers
         )
 
     def _is_perhaps_open(self) -> bool:

@@ -9,15 +9,10 @@ from typing import Any
 from fastprovd.campaign.settings import RunSettings
 from fastprovd.emulator.hosts import Flaws
 from fastprovd.records import RunState, Window
-from tests.support.scene import Scene, device_address, scene
+from tests.support.scene import device_address, scene
 
 RunVirtual = Callable[[Coroutine[Any, Any, Any]], Any]
 PERFECT = Flaws.none()
-
-
-def rungs(s: Scene) -> list[str]:
-    """Return the rungs that were tried, in order."""
-    return [data["rung"] for kind, data in s.listener.events if kind == "recovery"]
 
 
 def test_a_board_that_is_left_becomes_the_way_in(run_virtual: RunVirtual) -> None:
@@ -32,7 +27,7 @@ def test_a_board_that_is_left_becomes_the_way_in(run_virtual: RunVirtual) -> Non
             first = s.true_nodes()[s.campaign.run.primary or 0]
             first.power_off()
             end = await run
-            assert rungs(s)[:3] == ["another_proxy", "spare_proxy", "wake_primary"]
+            assert s.rungs()[:3] == ["another_proxy", "spare_proxy", "wake_primary"]
             assert end.state is RunState.PARTIAL
             assert [board.address for board in end.missing] == [end.primary]
             assert end.proven == 1
@@ -54,7 +49,7 @@ def test_every_rung_in_vain_ends_in_time(run_virtual: RunVirtual) -> None:
                 board.power_off()
             end = await run
             assert end.state is RunState.PARTIAL
-            assert rungs(s) == ["another_proxy", "spare_proxy"]
+            assert s.rungs() == ["another_proxy", "spare_proxy"]
             assert "power-cycle all boards" in (end.reason or "")
             assert end.elapsed_s < 120.0
 

@@ -28,11 +28,6 @@ def _states(scene: Scene) -> list[RunState]:
     return states
 
 
-def recovery_of(scene: Scene) -> list[str]:
-    """Return the rungs that were tried, in order."""
-    return [data["rung"] for kind, data in scene.listener.events if kind == "recovery"]
-
-
 @pytest.mark.parametrize("host", [Host.BLUEDROID, Host.NIMBLE], ids=lambda host: host.name)
 def test_run_ends_done_and_tells_the_truth(run_virtual: RunVirtual, host: Host) -> None:
     """Seven perfect boards: the states of the table, the true addresses, stored and told alike."""
@@ -174,7 +169,7 @@ def test_board_out_of_the_provisioners_reach(run_virtual: RunVirtual, close: Clo
             if close == "suspend":
                 assert run.state is RunState.DONE
                 assert s.listener.nodes[lonely.unicast_address or 0].proven
-                assert "provision_directly" in recovery_of(s)
+                assert "provision_directly" in s.rungs()
                 return
             assert lonely.unicast_address is None
             assert run.state is RunState.PARTIAL
@@ -295,7 +290,7 @@ def test_primary_that_restarts_is_replaced(run_virtual: RunVirtual) -> None:
             primary.power_on()
             end = await run
             assert end.state is RunState.DONE, end.reason
-            assert recovery_of(s)[:2] == ["another_proxy", "wake_primary"]
+            assert s.rungs()[:2] == ["another_proxy", "wake_primary"]
             assert primary.unicast_address != first
             assert s.listener.nodes[primary.unicast_address or 0].proven
             assert not s.listener.nodes[first].proven
@@ -304,42 +299,33 @@ def test_primary_that_restarts_is_replaced(run_virtual: RunVirtual) -> None:
     run_virtual(main())
 
 
+async def run_without_primary(boards: int, after_s: float) -> Run:
+    """Cut the Primary's power so long after the start, for good; return the end."""
+    settings = RunSettings(expected=boards, primary_return_s=40.0)
+    async with scene(boards, 2, flaws=PERFECT, settings=settings) as s:
+        run = asyncio.create_task(s.campaign.execute())
+        await s.listener.reached(RunState.PROVISIONING)
+        await asyncio.sleep(after_s)
+        s.true_nodes()[s.campaign.run.primary or 0].power_off()
+        return await run
+
+
 def test_primary_that_is_gone_is_missing_alone(run_virtual: RunVirtual) -> None:
     """A Primary that never comes back is given up after its deadline; the others are proven."""
-
-    async def main() -> None:
-        settings = RunSettings(expected=5, primary_return_s=40.0)
-        async with scene(5, 2, flaws=PERFECT, settings=settings) as s:
-            run = asyncio.create_task(s.campaign.execute())
-            await s.listener.reached(RunState.PROVISIONING)
-            await asyncio.sleep(1.0)
-            s.true_nodes()[s.campaign.run.primary or 0].power_off()
-            end = await run
-            assert end.state is RunState.PARTIAL
-            assert [board.address for board in end.missing] == [end.primary]
-            assert end.proven == 4
-            assert end.window is Window.CLOSED
-
-    run_virtual(main())
+    end = run_virtual(run_without_primary(5, 1.0))
+    assert end.state is RunState.PARTIAL
+    assert [board.address for board in end.missing] == [end.primary]
+    assert end.proven == 4
+    assert end.window is Window.CLOSED
 
 
 def test_without_any_proxy_the_run_ends_in_time(run_virtual: RunVirtual) -> None:
     """The only Primary is gone and there is no other way in: partial, with what to do."""
-
-    async def main() -> None:
-        settings = RunSettings(expected=2, primary_return_s=40.0)
-        async with scene(2, 2, flaws=PERFECT, settings=settings) as s:
-            run = asyncio.create_task(s.campaign.execute())
-            await s.listener.reached(RunState.PROVISIONING)
-            await asyncio.sleep(8.0)
-            s.true_nodes()[s.campaign.run.primary or 0].power_off()
-            end = await run
-            assert end.state is RunState.PARTIAL
-            assert end.reason is not None
-            assert "could not be reached for 40 s" in end.reason
-            assert end.elapsed_s < 120.0
-
-    run_virtual(main())
+    end = run_virtual(run_without_primary(2, 8.0))
+    assert end.state is RunState.PARTIAL
+    assert end.reason is not None
+    assert "could not be reached for 40 s" in end.reason
+    assert end.elapsed_s < 120.0
 
 
 def test_lost_link_while_collecting_is_opened_again(run_virtual: RunVirtual) -> None:

@@ -68,7 +68,7 @@ def proofs(s: Scene) -> list[str]:
 
 def rungs(s: Scene) -> set[str]:
     """Return the rungs that were tried."""
-    return {data["rung"] for kind, data in s.listener.events if kind == "recovery"}
+    return set(s.rungs())
 
 
 def is_named(run: Run, board: Board, reason: str) -> bool:

@@ -98,6 +98,10 @@ class Scene:
             if board.unicast_address is not None
         }
 
+    def rungs(self) -> list[str]:
+        """Return the rungs of ladders that were tried, in order."""
+        return [data["rung"] for kind, data in self.listener.events if kind == "recovery"]
+
     def without_app_key(self) -> set[int]:
         """Return the addresses of nodes that the firmware left without AppKey."""
         return {a for a, board in self.true_nodes().items() if not board.has_app_key}
