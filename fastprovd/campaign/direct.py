@@ -268,7 +268,9 @@ class Direct:
         status = await session.request(
             OnOffGet(), dst=address, key=self._app_key, ttl=0, timeout_s=limit_s, attempts=3
         )
-        await self._log.node(address, StepKind.CONFIGURED, proven=True, onoff=status.present)
+        await self._log.node(
+            address, StepKind.CONFIGURED, proven=True, onoff=status.present, gatt_proxy=stays
+        )
         await self._log.change(t_proven_s=self._log.since_info_set)
         try:
             # With its proxy off the node hangs up at once, where BlueZ takes 2 s. A board with
