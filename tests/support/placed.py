@@ -171,3 +171,11 @@ def in_a_row(world: World, cells: int, loss: float) -> None:
         for other in cell:
             near = abs(cell[one] - cell[other]) <= 1
             world.air.set_reach(one, other, Reach(loss) if near else None)
+
+
+def put_on_air(world: World, address: int, *, forwards: bool) -> None:
+    """Let a node advertise its Node Identity for a minute; it is a proxy only if it `forwards`."""
+    board = world.board(address)
+    assert board._models is not None
+    board._models.config.gatt_proxy = forwards
+    board.enable_proxy()
