@@ -105,7 +105,7 @@ class GroupChange:
         evidence = _Evidence()
         session.observer = evidence.take
         calm = Calm(self._clock)
-        session.overheard = lambda _: calm.heard()
+        session.overheard = calm.heard
         for address in sorted(self.waiting & set(self._dev_keys)):
             await self._configure(session, address)
         unanswered = self.waiting - set(self._dev_keys)

@@ -65,7 +65,7 @@ class Switching:
         """
         await self._tell(session)
         calm = Calm(self._clock)
-        session.overheard = lambda _: calm.heard()
+        session.overheard = calm.heard
         roll_call = RollCall(
             session,
             self._app_key,
