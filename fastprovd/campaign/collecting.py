@@ -19,6 +19,7 @@ from fastprovd.campaign.calm import Calm, pause
 from fastprovd.campaign.context import RunContext
 from fastprovd.campaign.control import get_node_list
 from fastprovd.campaign.identifying import Identifying
+from fastprovd.campaign.node_identity import end_node_identity
 from fastprovd.campaign.planner import SAFE_LIST_ENTRIES, Plan
 from fastprovd.campaign.primaries import Primaries
 from fastprovd.campaign.proxy_session import ProxySession, proxy_session
@@ -26,11 +27,10 @@ from fastprovd.campaign.roll_call import RollCall
 from fastprovd.campaign.search import AddressSearch
 from fastprovd.campaign.states import WAITS, Trigger
 from fastprovd.campaign.tasks import background
-from fastprovd.errors import AccessError, BearerError, ConnectionLost, ResponseTimeout
-from fastprovd.mesh.addresses import is_unicast
+from fastprovd.errors import BearerError, ConnectionLost, ResponseTimeout
+from fastprovd.mesh.addresses import format_address, is_unicast
 from fastprovd.mesh.beacons import Advertisement
 from fastprovd.mesh.events import PduOverheard
-from fastprovd.mesh.models.configuration_states import NodeIdentitySet
 from fastprovd.records import ParentSource, StepKind
 
 log = structlog.get_logger()
@@ -95,11 +95,10 @@ class Collecting:
             if primary is None:
                 await self._identifying.place(session, device_address)
             else:
-                await self._primaries.confirm_start(primary, session)
-                self._sessions[primary] = session
+                await self._take_up(primary, session)
             async with background(self._look_for_others(links), "watch"):
                 self._last_news = self._clock.monotonic()
-                self._calm.heard()
+                self._calm.begin()
                 await self._log.move(Trigger.PROXY_BACK)
                 await self._settle(session)
                 await self._log.move(Trigger.SETTLED, t_provisioned_s=self._t_provisioned())
@@ -109,7 +108,6 @@ class Collecting:
             async with background(self._look_for_others(links), "watch"):
                 await self.prove(session)
                 await then(session)
-                await self._end_identities()
 
     async def _open(
         self, device_address: str, links: AsyncExitStack, *, overhears: bool
@@ -128,37 +126,30 @@ class Collecting:
                 continue
             try:
                 session = await self._open(found.device_address, links, overhears=False)
-                await self._primaries.confirm_start(address, session)
+                await self._take_up(address, session)
             except BearerError as error:
                 log.info("primary_link_failed", reason=str(error))
                 await self._watch.listen(WAITS["poll"].seconds)
-            else:
-                self._sessions[address] = session
+
+    async def _take_up(self, primary: int, session: ProxySession) -> None:
+        """Go on over a link to a Primary; raises ConnectionLost."""
+        await self._end_identity(primary, session)
+        await self._primaries.confirm_start(primary, session)
+        self._sessions[primary] = session
 
     def _is_other_primary(self, heard: Advertisement) -> bool:
         address = self._primaries.advertised(heard)
         return address is not None and address not in self._sessions
 
-    async def _end_identities(self) -> None:
-        """Have the Primaries advertise our Network ID from now on, not their Node Identity.
-
-        A board with the Bluedroid host falls silent when Node Identity ends by itself.
-        """
-        for address, session in self._sessions.items():
-            dev_key = self._top.stack.dev_keys.get(address)
-            if dev_key is None:
-                continue
-            try:
-                await session.request(
-                    NodeIdentitySet(self._net_key_index, 0),
-                    dst=address,
-                    key=dev_key,
-                    ttl=0,
-                    timeout_s=WAITS["onoff"].seconds,
-                    attempts=3,
-                )
-            except (AccessError, ConnectionLost) as error:
-                log.info("node_identity_not_ended", reason=str(error))
+    async def _end_identity(self, primary: int, session: ProxySession) -> None:
+        """Have a Primary advertise our Network ID, at once: nobody knows how old its minute is."""
+        dev_key = self._top.stack.dev_keys.get(primary)
+        if dev_key is None:
+            return
+        try:
+            await end_node_identity(session, primary, dev_key, self._net_key_index)
+        except ResponseTimeout as error:
+            self._log.event("warning", about=format_address(primary), reason=str(error))
 
     async def identify_silent(self) -> float:
         """Place the proxies that nobody can name; returns since when reports can be trusted."""
@@ -240,7 +231,7 @@ class Collecting:
         self._log.publish_nodes()
 
     def _overhear(self, event: PduOverheard) -> None:
-        self._calm.heard()
+        self._calm.heard(event)
         if not self._overheard.full():
             self._overheard.put_nowait(event)
 
