@@ -133,13 +133,12 @@ class Announcer:
     def _identity_over(self) -> None:
         self._stop_identity()
         board = self._board
-        if (
-            board.host is Host.BLUEDROID
-            and board.flaws.silence_after_node_identity
-            and board.link_count == 0
-            and board.random.random() < firmware.SILENCE_PROBABILITY
-        ):
-            board.fall_silent("after Node Identity")
+        if board.host is Host.BLUEDROID and board.flaws.silence_after_node_identity:
+            is_linked = board.link_count > 0
+            if board.random.random() < (
+                firmware.SILENCE_WITH_LINK if is_linked else firmware.SILENCE_WITHOUT_LINK
+            ):
+                board.fall_silent("after Node Identity")
         self.update()
 
     def _content(self, starts: int) -> Connectable | None:

@@ -264,7 +264,8 @@ class _Client(BaseBleakClient):
                 async with asyncio.timeout(discovery_s):
                     await connection.lost.wait()
             except TimeoutError:
-                pass
+                if not await connection.answered():
+                    raise BleakError("failed to discover services, device disconnected") from None
             else:
                 if loop.time() - opened_at < self._emulated.timing.establishment_s:
                     return False  # le-connection-abort-by-local

@@ -125,6 +125,8 @@ class BluezDevice:
         await _ends_within(connection, total_s - timing.establishment_s)
         if self._connection is not connection or not connection.alive:
             return
+        if not await connection.answered():
+            return
         connection.discover()
         connection.subscribe_service_changed()
         services = connection.services

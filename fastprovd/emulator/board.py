@@ -300,11 +300,14 @@ class Board:
         return len(self._links)
 
     def fall_silent(self, why: str) -> None:
-        """Nothing more is sent or heard until the power cycle."""
+        """Nothing runs any more until the power cycle; the controller keeps the links (OB 18)."""
         self._is_silent = True
+        self._boots += 1  # whatever is still to come is not called back
         self.queue.stop()
         self.advertiser.stop()
         self.listen_to_beacons(False)
+        for link in self._links:
+            link.fall_silent()
         self.air.record(self, Happening.SILENT, why)
 
     # GATT
@@ -390,23 +393,13 @@ class Board:
         self.air.record(self, Happening.PROXY_ON)
         self._announcer.proxy_returns()
 
-    def gatt_proxy_changed(self) -> None:
-        """Config GATT Proxy Set moved the state; off ends Node Identity and all links at once."""
-        if self.node is not None and not self.gatt_proxy:
-            self._announcer.set_identity(False)
-            for link in tuple(self._links):
-                # No client any more from this moment on: the Status leaves by the air.
-                self.node.proxy.close(link)
-                link.hang_up(0.0, drop_pending=True)
-        self._announcer.update()
-
     def set_identity(self, on: bool) -> None:
         """Config Node Identity Set."""
         self._announcer.set_identity(on)
 
     @property
     def gatt_proxy(self) -> bool:
-        """The GATT Proxy state of the Configuration Server."""
+        """The GATT Proxy state of the Configuration Server: whether GATT and the air are joined."""
         return self._models is not None and self._models.config.gatt_proxy
 
     # Provisioning

@@ -123,10 +123,8 @@ class ConfigServer:
         return GattProxyStatus(int(self.gatt_proxy))
 
     def _gatt_proxy_set(self, message: GattProxySet) -> GattProxyStatus:
-        # ESP-IDF core/cfg_srv.c: the clients are gone before the Status is made.
-        if bool(message.gatt_proxy) != self.gatt_proxy:
-            self.gatt_proxy = bool(message.gatt_proxy)
-            self._board.gatt_proxy_changed()
+        # Only stored: no link is closed, and advertising goes on until it is begun anew (OB 18).
+        self.gatt_proxy = bool(message.gatt_proxy)
         return GattProxyStatus(int(self.gatt_proxy))
 
     def _beacon_get(self, _: Message) -> BeaconStatus:
@@ -144,8 +142,8 @@ class ConfigServer:
         return NodeIdentityStatus(FoundationStatus.SUCCESS, message.net_key_index, running)
 
     def _node_identity_set(self, message: NodeIdentitySet) -> NodeIdentityStatus:
-        # While the GATT Proxy state is 0 Node Identity can not be changed (MshP 4.2.11.1).
-        if message.net_key_index in self._node.stack.net_keys and self.gatt_proxy:
+        # Whatever the GATT Proxy state is, against MshP 4.2.11.1 (OB 18).
+        if message.net_key_index in self._node.stack.net_keys:
             self._board.set_identity(bool(message.identity))
         return self._node_identity_get(NodeIdentityGet(message.net_key_index))
 

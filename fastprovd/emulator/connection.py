@@ -38,6 +38,8 @@ class BlueZTiming:
     # From the open link to resolved services.
     discover_services_s: Seconds = (0.5, 0.7)
     start_notify_s: Seconds = (0.02, 0.07)
+    # A request without an answer ends the link after this long (BlueZ src/shared/att.c).
+    att_timeout_s: float = 30.0
     # From Service Changed to the new objects.
     services_refresh_s: float = 0.3
     # BlueZ's own delay between Disconnect and the end of the link.
@@ -80,6 +82,18 @@ class Connection:
             return
         self._alive = True
         self.opened.set_result(link)
+
+    async def answered(self) -> bool:
+        """Tell whether the board answers requests; if not, BlueZ has ended the link for it."""
+        if self.opened.result().answers:
+            return True
+        try:
+            async with asyncio.timeout(self._timing.att_timeout_s):
+                await self.lost.wait()
+        except TimeoutError:
+            self.hang_up()
+            await self.lost.wait()
+        return False
 
     def discover(self) -> None:
         """Take the services the board shows now; later ones come with Service Changed."""
@@ -127,6 +141,7 @@ class Connection:
         """
         half_s = self._rng.uniform(*self._timing.start_notify_s) / 2
         await asyncio.sleep(half_s)
+        await self.answered()
         self._check()
         refusal: AttError | None = None
         try:

@@ -115,7 +115,7 @@ TASK_HOP_S: Final = 0.001  # from one FreeRTOS task to the next
 # A connection event: the central sends first, the board after it.
 BOARD_TURN_S: Final = 0.001
 
-# Flaws: OB 5, 11, 17.
+# Flaws: OB 5, 11, 17, 18.
 NIMBLE_NOTIFICATION_BUFFERS: Final = 18
 # Together these give the limits of OB 10 and 11: lists, partial acks, answers of a roll-call.
 NOTIFICATIONS_PER_EVENT: Final = 5
@@ -127,7 +127,9 @@ STRAY_S: Final = 0.050
 SWALLOWED_STATUS: Final = 1 / 25
 FALSE_PROXY_PROBABILITY: Final = 10 / 14
 FALSE_PROXY_S: Final = (0.30, 0.41)
-SILENCE_PROBABILITY: Final = 0.9  # 7 of 7 boards without a link
+# A board at the end of its Node Identity; with a link 5 of 5, 5 of 8 and 5 of 9 Primaries (OB 18).
+SILENCE_WITHOUT_LINK: Final = (24 + 60 + 8) / (27 + 63 + 10)
+SILENCE_WITH_LINK: Final = 15 / 22
 # Probability that the Primary's, or another provisioner's, AppKey Add fails for want of a timer,
 # over the number of boards in reach; fitted to 0, 0.2, 0.5 and 3 boards at N = 3, 7, 12 and 20.
 MISSING_APP_KEY: Final = (

@@ -63,6 +63,11 @@ class Link:
         """ATT_MTU, 23 whatever the central asks for."""
         return firmware.ATT_MTU_OCTETS
 
+    @property
+    def answers(self) -> bool:
+        """Whether the board's host still runs; a dead one leaves the link to the controller."""
+        return not self._board.is_silent
+
     def services(self) -> tuple[Service, ...]:
         """What a discovery finds now."""
         visible = self._board.visible_service
@@ -75,7 +80,7 @@ class Link:
 
     def write_cccd(self, handle: int, value: bytes) -> None:
         """Deliver a Write Request to a CCCD; raises AttError for one that is hidden."""
-        if not self.is_open:
+        if not (self.is_open and self.answers):
             return
         cccds = {c.cccd_handle for service in self.services() for c in service.characteristics}
         if handle not in cccds or handle == 0:
@@ -98,7 +103,7 @@ class Link:
 
     def send_proxy_pdu(self, pdu_type: ProxyPduType, payload: bytes) -> None:
         """Notify a Proxy PDU, in pieces of 20 octets."""
-        if not self.is_open:
+        if not (self.is_open and self.answers):
             return
         provisioning = pdu_type is ProxyPduType.PROVISIONING_PDU
         service = self._host.provisioning_service if provisioning else self._host.proxy_service
@@ -122,6 +127,12 @@ class Link:
         else:
             self._hang_up_later(delay_s)
 
+    def fall_silent(self) -> None:
+        """The board's host is dead; the link stays open, and nothing comes over it."""
+        self._pending.clear()
+        self._after_last = None
+        self._stop_timers()
+
     def lose(self) -> None:
         """The board is gone; the central notices by its supervision timeout."""
         if self.is_open:
@@ -132,7 +143,7 @@ class Link:
         self._loop.call_later(delay_s, self._hang_up_now)
 
     def _hang_up_now(self) -> None:
-        if self.is_open:
+        if self.is_open and self.answers:
             self._shut()
             self._board.link_gone(self)
             self._central.disconnected(REMOTE_USER_TERMINATED)
@@ -140,6 +151,9 @@ class Link:
     def _shut(self) -> None:
         self.is_open = False
         self._pending.clear()
+        self._stop_timers()
+
+    def _stop_timers(self) -> None:
         for timer in (self._pump_timer, self._sar_timer):
             if timer is not None:
                 timer.cancel()
@@ -232,7 +246,7 @@ class Link:
 
     def _indicate_service_changed(self, delay_s: float) -> None:
         def indicate() -> None:
-            if self.is_open:
+            if self.is_open and self.answers:
                 self._central.services_changed()
 
         self._loop.call_later(delay_s, indicate)

@@ -117,7 +117,11 @@ class Flaws:
     false_proxy_advertisement: bool = True
     """Bluedroid: Node Identity up to 0.41 s after the disconnect, without 0x1828 (§17)."""
     silence_after_node_identity: bool = True
-    """Bluedroid: nothing more on the air after 60 s of Node Identity without a link (§17)."""
+    """Bluedroid: mostly dead for good when its Node Identity ends after 60 s (§18).
+
+    With a link or without; Node Identity Set 0 before that saves it. On a chip it depends on the
+    speed of the processor, and is not known: the emulator assumes the worst.
+    """
     missing_app_keys: bool = True
     """Bluedroid: AppKey Add to a child fails locally and is not repeated (§17)."""
 

@@ -178,7 +178,7 @@ class MeshNode:
             self._to_stack(pdu)
             if pdu.dst == self.address:
                 return
-        if pdu.ttl >= 3:
+        if pdu.ttl >= 3 and self._board.gatt_proxy:
             self._pass_on(pdu, from_air=False, to_air=True)
 
     def _is_local(self, dst: int) -> bool:
@@ -192,7 +192,10 @@ class MeshNode:
     def _pass_on(self, pdu: NetworkPdu, *, from_air: bool, to_air: bool) -> None:
         relayed = pdu.relayed()
         raw = encode_network_pdu(relayed, self.network.net_key)
-        if from_air and self.proxy.passes(relayed.dst):
+        # With its GATT Proxy state 0 a node neither forwards (OB 18) nor passes from the air to
+        # GATT (ESP-IDF core/net.c, read only): its clients hear what it sends itself.
+        has_clients = self._board.gatt_proxy
+        if from_air and has_clients and self.proxy.passes(relayed.dst):
             now = self._board.now()
             self._forwarding_until = max(now, self._forwarding_until) + firmware.FORWARD_S
             self._board.later(
@@ -200,7 +203,7 @@ class MeshNode:
             )
         elif not from_air:
             self.proxy.forward(raw, relayed.dst)
-        if self.proxy.is_client(relayed.dst):
+        if has_clients and self.proxy.is_client(relayed.dst):
             return
         if to_air:
             frame = self.network.frame(raw, relayed)

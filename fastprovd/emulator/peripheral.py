@@ -85,8 +85,13 @@ class PeripheralLink(Protocol):
         """The ATT_MTU the board agrees to."""
         ...
 
+    @property
+    def answers(self) -> bool:
+        """Whether requests are answered; a board that died keeps its link and says nothing."""
+        ...
+
     def services(self) -> tuple[Service, ...]:
-        """What a discovery finds now."""
+        """What a discovery finds now, on a link that answers."""
         ...
 
     def write_command(self, handle: int, value: bytes) -> None:

@@ -574,6 +574,44 @@ def test_an_aborted_establishment_is_tried_again(run_virtual: Any) -> None:
     run_virtual(main())
 
 
+def test_a_board_that_answers_nothing_fails_the_connect(run_virtual: Any) -> None:
+    """Discovery never completes; whoever waits longer than BlueZ's 30 s loses the link then."""
+
+    async def main() -> None:
+        bench = Bench()
+        bench.board.answers = False
+        device = await bench.find()
+        with pytest.raises(TimeoutError):
+            await bench.client(device).connect()
+        assert bench.board.log == ["connected", "disconnected"]
+        await bench.find()
+        begun = now()
+        with pytest.raises(BleakError, match="failed to discover services, device disconnected"):
+            await bench.client(device, timeout=60).connect()
+        assert 30 < now() - begun < 32.5
+
+    run_virtual(main())
+
+
+def test_a_board_that_died_answers_no_request_on_its_link(run_virtual: Any) -> None:
+    """What is written without response goes nowhere; a request ends the link after 30 s."""
+
+    async def main() -> None:
+        bench = Bench()
+        async with bench.connected() as client:
+            bench.board.answers = False
+            await client.write_gatt_char(IN, b"\x00", response=False)
+            await asyncio.sleep(60)
+            assert client.is_connected
+            begun = now()
+            with pytest.raises(BleakDBusError, match="Not connected"):
+                await client.start_notify(OUT, lambda *_: None)
+            assert 30 < now() - begun < 31
+            assert len(bench.lost) == 1
+
+    run_virtual(main())
+
+
 def test_a_link_lost_during_discovery_fails_the_connect(run_virtual: Any) -> None:
     """Service discovery ends with the link."""
 

@@ -8,7 +8,6 @@ import pytest
 
 from fastprovd.emulator.air import Air
 from fastprovd.emulator.hosts import Flaws
-from fastprovd.emulator.peripheral import REMOTE_USER_TERMINATED
 from fastprovd.mesh.access import Message
 from fastprovd.mesh.beacons import decode_service_data
 from fastprovd.mesh.keys import AppKey
@@ -19,6 +18,7 @@ from fastprovd.mesh.models.configuration import (
     FoundationStatus,
 )
 from fastprovd.mesh.models.configuration_states import (
+    GattProxyGet,
     GattProxySet,
     GattProxyStatus,
     NodeIdentityGet,
@@ -120,26 +120,87 @@ async def advertised(top: Top, seconds: float = 1.2) -> set[str]:
     return heard
 
 
-def test_gatt_proxy_off_hangs_up_and_leaves_the_air(run_virtual: RunVirtual[None]) -> None:
-    """The link goes at once, the Status is lost with it, and nothing is advertised any more."""
+def test_gatt_proxy_off_keeps_the_link_and_node_identity(run_virtual: RunVirtual[None]) -> None:
+    """The Status comes on the link, which stays; after the minute nothing is advertised."""
 
     async def main() -> None:
         top = await prepared()
         assert await ask(top, GattProxySet(1)) == GattProxyStatus(1)
-        with pytest.raises(TimeoutError):
-            await top.request(GattProxySet(0), dst=5, key=top.stack.dev_keys[5], timeout_s=1.0)
-        assert [reason for _, reason in top.disconnections] == [REMOTE_USER_TERMINATED]
+        begun = top.loop.time()
+        assert await ask(top, GattProxySet(0)) == GattProxyStatus(0)
+        assert top.loop.time() - begun < 0.1
+        assert await ask(top, GattProxyGet()) == GattProxyStatus(0)
+        await top.request(OnOffGet(), dst=5, ttl=0)
+        assert await advertised(top) == {"NodeIdentity"}
+        assert top.disconnections == []
+        top.disconnect()
+        assert await advertised(top) == {"NodeIdentity"}
+        await asyncio.sleep(60.0)
+        assert await advertised(top, 30.0) == set()
+        assert not top.air.boards[0].is_silent
+
+    run_virtual(main())
+
+
+def test_a_network_id_stays_until_the_hang_up(run_virtual: RunVirtual[None]) -> None:
+    """Node Identity Set 0, then GATT Proxy Set 0: off the air from the hang-up on, not before."""
+
+    async def main() -> None:
+        top = await prepared()
+        await ask(top, NodeIdentitySet(0, 0))
+        assert await ask(top, GattProxySet(0)) == GattProxyStatus(0)
+        await asyncio.sleep(2.0)
+        assert await advertised(top) == {"NetworkIdentity"}
+        await top.request(OnOffGet(), dst=5, ttl=0)
+        top.disconnect()
+        assert await advertised(top, 75.0) == set()
+
+    run_virtual(main())
+
+
+def test_node_identity_is_stopped_with_the_proxy_off(run_virtual: RunVirtual[None]) -> None:
+    """Accepted in this order too; the board leaves the air at once."""
+
+    async def main() -> None:
+        top = await prepared()
+        await ask(top, GattProxySet(0))
+        answer = await ask(top, NodeIdentitySet(0, 0))
+        assert answer == NodeIdentityStatus(FoundationStatus.SUCCESS, 0, 0)
+        assert await advertised(top, 5.0) == set()
+        assert top.disconnections == []
+
+    run_virtual(main())
+
+
+def test_gatt_proxy_is_set_back(run_virtual: RunVirtual[None]) -> None:
+    """The state is only stored: Network ID is advertised from the next start of advertising on."""
+
+    async def main() -> None:
+        top = await prepared()
+        await ask(top, NodeIdentitySet(0, 0))
+        await ask(top, GattProxySet(0))
+        await ask(top, NodeIdentitySet(0, 0))
+        assert await ask(top, GattProxySet(1)) == GattProxyStatus(1)
         assert await advertised(top) == set()
-        assert top.air.boards[0].unicast_address == 5
+        top.disconnect()
+        assert await advertised(top) == {"NetworkIdentity"}
 
     run_virtual(main())
 
 
 def test_node_identity_is_stopped_and_started(run_virtual: RunVirtual[None]) -> None:
-    """Without it the board advertises its Network ID instead."""
+    """Without it the board advertises its Network ID instead, at once and on the open link."""
 
     async def main() -> None:
         top = await prepared()
+        board = top.air.boards[0]
+        begun = top.loop.time()
+        top.send(NodeIdentitySet(0, 0), dst=5, key=top.stack.dev_keys[5])
+        network_id = b"\x00" + top.net_key.network_id
+        report = await top.find(lambda r: r.service_data.get(PROXY) == network_id, 1.0)
+        assert report.device_address == board.device_address
+        assert top.loop.time() - begun < 0.06
+        await asyncio.sleep(0.1)
         for on, kind in ((0, "NetworkIdentity"), (1, "NodeIdentity")):
             answer = await ask(top, NodeIdentitySet(0, on))
             assert answer == NodeIdentityStatus(FoundationStatus.SUCCESS, 0, on)

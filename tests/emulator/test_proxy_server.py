@@ -8,8 +8,9 @@ from fastprovd.emulator.air import Air
 from fastprovd.emulator.hosts import Flaws
 from fastprovd.mesh.beacons import SecureNetworkBeacon
 from fastprovd.mesh.events import FilterStatusReceived
+from fastprovd.mesh.models.configuration_states import GattProxySet
 from fastprovd.mesh.models.fast_provisioning import NodeAddr
-from fastprovd.mesh.models.generic_onoff import OnOffGet
+from fastprovd.mesh.models.generic_onoff import OnOffGet, OnOffSet, OnOffSetUnacknowledged
 from fastprovd.mesh.proxy import (
     AddAddresses,
     FilterStatus,
@@ -135,5 +136,35 @@ def test_several_links_each_get_what_they_ask_for(run_virtual: RunVirtual[None])
         other.send(OnOffGet(), dst=5)
         await asyncio.sleep(0.3)
         assert (len(top.received), len(other.received)) == (before[0] + 1, before[1] + 1)
+
+    run_virtual(main())
+
+
+def test_a_board_with_its_proxy_off_answers_for_itself_alone(
+    run_virtual: RunVirtual[None],
+) -> None:
+    """A new link to it gets a beacon and its own answers; GATT and the air are not joined."""
+
+    async def main() -> None:
+        air = Air(1)
+        other = air.add_board(address_of(2), flaws=Flaws.none())
+        second = Top(air, adapter="hci1")
+        await second.prepare(6)
+        top = await prepared(air)
+        await top.request(GattProxySet(0), dst=5, key=top.stack.dev_keys[5])
+        top.disconnect()
+        await top.connect(await top.find_proxy(5))
+        top.subscribe(PROXY)
+        await top.request(OnOffGet(), dst=5, ttl=0)
+        assert len(beacons(top)) == 1
+        await configure(top, SetFilterType(FilterType.REJECT_LIST))
+        heard = len(top.proxy_pdus)
+        top.send(OnOffSet(True, 1), dst=6)
+        top.send(OnOffSetUnacknowledged(True, 2), dst=0xFFFF)
+        second.send(OnOffSet(False, 3), dst=0x0100)
+        await asyncio.sleep(2.0)
+        assert not other.onoff
+        assert len(top.proxy_pdus) == heard
+        assert air.board(address_of(1)).onoff
 
     run_virtual(main())

@@ -229,7 +229,7 @@ def test_silence_after_node_identity_is_not_met(run_virtual: RunVirtual[None]) -
     """Whoever lets 60 s of Node Identity go by without a link falls silent; no Primary does."""
 
     async def main() -> None:
-        silence, flaws = always("SILENCE_PROBABILITY"), only("silence_after_node_identity")
+        silence, flaws = always("SILENCE_WITHOUT_LINK"), only("silence_after_node_identity")
         async with ended(20, silence, flaws=flaws) as (s, run):
             assert run.state is CAUSES["H6"].ends
             assert not any(board.is_silent for board in s.air.boards)

@@ -60,6 +60,7 @@ class FakeBoard:
         self.connectable = True
         self.services: tuple[Service, ...] = (*base, PROVISIONING_SERVICE)
         self.mtu_octets = 23
+        self.answers = True
         self.written: list[tuple[int, bytes]] = []
         self.log: list[str] = []
         self.on_write: Callable[[int, bytes], None] | None = None
@@ -103,6 +104,10 @@ class FakeLink:
     @property
     def mtu_octets(self) -> int:
         return self.board.mtu_octets
+
+    @property
+    def answers(self) -> bool:
+        return self.board.answers
 
     def services(self) -> tuple[Service, ...]:
         return self.board.services
