@@ -162,6 +162,11 @@ class Collecting:
         silent = (node for node in self._log.nodes.values() if not node.proven)
         return self.unaccounted() > 0 or any(node.device_address is None for node in silent)
 
+    async def lose(self, primary: int) -> None:
+        """Take note that the link to a Primary is gone; it is not proven until it answers again."""
+        del self._sessions[primary]
+        await self._log.doubt(primary)
+
     # Collecting
 
     def unaccounted(self) -> int:
@@ -197,7 +202,7 @@ class Collecting:
                 await self._read_list(way, plan.primary)
             except ConnectionLost as error:
                 log.info("primary_link_lost", reason=str(error))
-                del self._sessions[plan.primary]
+                await self.lose(plan.primary)
         session.check()
         await self._take_overheard()
         return len(self._log.nodes) > before
@@ -285,6 +290,13 @@ class Collecting:
                 await roll_call.search(search, lambda: not self.unaccounted())
             await self._take_overheard()
             await roll_call.prove(self._unproven())
+
+    async def ask_doubted(self, session: ProxySession) -> bool:
+        """Ask once more who fell silent; return whether somebody answers; raises ConnectionLost."""
+        doubted = self._log.fell_silent
+        if doubted:
+            await self._roll_call(session).prove(doubted)
+        return any(self._log.nodes[address].proven for address in doubted)
 
     def _roll_call(self, session: ProxySession) -> RollCall:
         return RollCall(

@@ -322,16 +322,22 @@ class Campaign:
         recovery = Recovery(self._context, self._primaries, self._direct)
         await asyncio.sleep(WAITS["quiet_after_start"].seconds)
         silent_since = self._clock.monotonic()
+        way = await recovery.way_in(silent_since)
         while True:
-            way = await recovery.way_in(silent_since)
             try:
                 await collecting.over_link(way.device_address, way.primary, closing.close)
                 break
             except BearerError as error:
                 log.info("proxy_link_failed", reason=str(error))
-                if self.run.state is not RunState.PROVISIONING:
-                    silent_since = self._clock.monotonic()
-                    await self._log.move(Trigger.LINK_LOST)
+                recovery.lost(way, error)
+                if self.run.state is RunState.PROVISIONING:  # it never came up
+                    way = await recovery.way_in(silent_since)
+                    continue
+                if way.primary is not None:
+                    await self._log.doubt(way.primary)
+                silent_since = self._clock.monotonic()
+                await self._log.move(Trigger.LINK_LOST)
+                way = await recovery.next_way() or await recovery.way_in(silent_since)
         self._quiet_since = await collecting.identify_silent()
 
     def _verdict(self) -> RunEnd:
@@ -359,6 +365,7 @@ class Campaign:
             strangers=len(self._strangers.taken()),
             is_complete=self._quiet_since is not None or self._is_only_direct(),
             failed=failed,
+            fell_silent=self._log.fell_silent,
         )
 
     def _former(self) -> tuple[int, ...]:
