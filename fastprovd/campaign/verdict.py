@@ -76,7 +76,7 @@ def missing_boards(
     all_placed = sum(map(_is_placed, nodes)) >= total
 
     def silence(node: Node) -> str:
-        if node.address in fell_silent:
+        if node.address in fell_silent and node.role is not NodeRole.PRIMARY_PROVISIONER:
             return FELL_SILENT
         is_surplus = all_placed and not _is_placed(node)
         return SURPLUS if is_surplus else _unproven(node, is_complete)
