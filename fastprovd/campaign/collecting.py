@@ -35,8 +35,11 @@ from fastprovd.records import ParentSource, StepKind
 
 log = structlog.get_logger()
 
-# One scan as long as nothing breaks it and no other Primary is heard.
+# Scans as long as no other Primary is heard.
 _WATCH_S: Final = 3600.0
+# From Complete to the child's answer to AppKey Add: 0.6 s in the median (emulated), later where
+# its provisioner is busy.
+_CONFIGURED_AFTER_S: Final = 0.6
 
 
 class Collecting:
@@ -57,6 +60,7 @@ class Collecting:
         self._searches = [AddressSearch(plan.share) for plan in primaries.plans]
         self._sessions: dict[int, ProxySession] = {}
         self._overheard: asyncio.Queue[PduOverheard] = asyncio.Queue(maxsize=1000)
+        self._configured_s: dict[int, float] = {}
         self._last_news = self._clock.monotonic()
         self._calm = Calm(self._clock)
         self._identifying = Identifying(
@@ -237,6 +241,8 @@ class Collecting:
 
     def _overhear(self, event: PduOverheard) -> None:
         self._calm.heard(event)
+        if event.device_key:
+            self._configured_s.setdefault(event.src, self._clock.monotonic())
         if not self._overheard.full():
             self._overheard.put_nowait(event)
 
@@ -267,17 +273,25 @@ class Collecting:
         await self._log.node(address, **changes)
 
     def _t_provisioned(self) -> float | None:
-        """When the last board left 0x1827; asked once all is quiet, later reports may be stale.
+        """When the last board became a node; asked once all is quiet, later reports may be stale.
 
-        Of boards that we do not hear only their addresses tell that they had left it.
+        Boards that are free yet do not count. Of boards that we do not hear, the answer to their
+        provisioner tells, and of those that were not overheard either, their address.
         """
-        known = self._log.run.t_known_s
-        if (self._settings.expected or 0) > len(self._picture.boards):
+        picture, known = self._picture, self._log.run.t_known_s
+        now = self._clock.monotonic()
+        free = picture.unprovisioned(now, WAITS["board_gone"].seconds)
+        free = sorted(free, key=lambda board: -board.last_seen_s)[: self.unaccounted()]
+        ours = {node.board.uuid for node in self._primaries.nodes.values()}
+        ours.update(board.uuid for board in free)
+        left = [picture.left_s(b) for b in picture.boards.values() if b.uuid not in ours]
+        is_any_unheard = (self._settings.expected or 0) > len(picture.boards)
+        if is_any_unheard and not self._configured_s:
             return known
-        primaries = {node.board.uuid for node in self._primaries.nodes.values()}
-        last = [b.last_seen_s for b in self._picture.boards.values() if b.uuid not in primaries]
-        seen = self._log.since(max(last)) if last else 0.0
-        return seen if seen is None or known is None or self.unaccounted() else min(seen, known)
+        if is_any_unheard:
+            left.append(max(self._configured_s.values()) - _CONFIGURED_AFTER_S)
+        last = self._log.since(max(left)) if left else 0.0
+        return last if last is None or known is None or self.unaccounted() else min(last, known)
 
     # Proving
 

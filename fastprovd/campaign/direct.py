@@ -148,7 +148,8 @@ class Direct:
             return not left
 
         if left:
-            await self._watch.until(is_last, WAITS["boards_settle"].seconds)
+            # Fresh scans tell each board at once, unless another program keeps its own going.
+            await self._watch.until(is_last, WAITS["board_gone"].seconds)
         for task in left.values():
             if task.seen_s < begun:
                 task.sessions += 1
