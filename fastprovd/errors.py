@@ -114,6 +114,10 @@ class ConnectionLost(BearerError):
     """The link went away, or a write met a link that is no longer there."""
 
 
+class ProxySilent(ConnectionLost):
+    """The proxy keeps its link and answers nothing any more, as a board does that died."""
+
+
 class WrongService(BearerError):
     """Connected, but the device does not offer the service we came for."""
 

@@ -8,20 +8,36 @@ from typing import Final
 from fastprovd.campaign.proxy_session import ProxySession
 from fastprovd.campaign.states import WAITS
 from fastprovd.clock import Clock
+from fastprovd.mesh.events import PduOverheard
+from fastprovd.mesh.lower_transport import SegmentAcknowledgment
 
 # What rounding leaves of a wait may be too little to move the clock.
 _SHORTEST_S: Final = 0.001
 
 
 class Calm:
-    """Knows when others were last heard talking; tell it with `heard`."""
+    """Knows when others were last heard talking; tell it with `heard`.
+
+    A node repeats its partial Segment Acknowledgment for 10 s when a message was cut short
+    (observed.md §18); that keeps nobody busy, so only what it acknowledges anew counts.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._last_heard = clock.monotonic()
+        self._acknowledged: dict[tuple[int, int], SegmentAcknowledgment] = {}
+        self.begin()
 
-    def heard(self) -> None:
+    def begin(self) -> None:
+        """Listen from now on: whether somebody talks will show."""
+        self._last_heard = self._clock.monotonic()
+
+    def heard(self, event: PduOverheard) -> None:
         """A PDU between others passed the proxy."""
+        if event.acknowledgment is not None:
+            last = self._acknowledged.get((event.src, event.dst))
+            if last == event.acknowledgment:
+                return
+            self._acknowledged[event.src, event.dst] = event.acknowledgment
         self._last_heard = self._clock.monotonic()
 
     async def wait(self, session: ProxySession) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Collection
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -53,7 +55,8 @@ class Closing:
         self._tid = context.entropy(1)[0]
         self._begun: float | None = None
         self._accounted: set[bytes] = set()
-        self._confirmed: set[int] = set()
+        self._suspended: set[int] = set()
+        self._switched: set[int] = set()
         self._rounds = 0
         self._joined = 0
 
@@ -81,8 +84,15 @@ class Closing:
             told = await self._stop(session)
             joined = await self._watch(session)
             quiet = quiet + 1 if told and not joined else 0
+            if quiet == _QUIET_ROUNDS and await self._collecting.ask_doubted(session):
+                # Who is there again has not been told everything.
+                quiet = 0
         now = self._clock.monotonic()
         left = self._set_latecomers_aside(self._begun, now)
+        untold = self._log.fell_silent - self._suspended - self._switched
+        if untold:
+            await self._log.change(window_evidence=f"{self._proof(left)}; {_silent(untold)}")
+            return
         await self._log.change(
             window=Window.CLOSED,
             window_evidence=self._proof(left),
@@ -122,27 +132,34 @@ class Closing:
                 timeout_s=WAITS["info_status"].seconds,
                 attempts=_ATTEMPTS,
             )
-        except (ConnectionLost, ResponseTimeout) as error:
+            if status.stopping:
+                self._suspended.add(primary)
+            return status.stopping
+        except ResponseTimeout as error:
             log.info("stop_unanswered", reason=str(error))
-            return False
-        if status.stopping:
-            self._confirmed.add(primary)
-        return status.stopping
+            with suppress(ConnectionLost):
+                await way.check_proxy()
+                return False
+        except ConnectionLost as error:
+            log.info("stop_unanswered", reason=str(error))
+        await self._collecting.lose(primary)
+        return False
 
     async def _set_lights_to_what_they_are(self, session: ProxySession) -> bool:
         nodes = [node for node in self._log.nodes.values() if node.proven]
         for node in sorted(nodes, key=lambda node: node.address):
-            if node.address in self._confirmed or node.onoff is None:
+            if node.address in self._switched or node.onoff is None:
                 continue
             self._tid = (self._tid + 1) % _TIDS
             try:
                 onoff = await set_onoff(session, self._app_key, node.address, node.onoff, self._tid)
             except ResponseTimeout as error:
                 log.info("stop_unanswered", reason=str(error))
+                await self._log.doubt(node.address)
                 continue
-            self._confirmed.add(node.address)
+            self._switched.add(node.address)
             await self._log.node(node.address, onoff=onoff)
-        return all(node.address in self._confirmed for node in nodes)
+        return self._switched.issuperset(node.address for node in nodes)
 
     # Watching
 
@@ -190,13 +207,14 @@ class Closing:
 
     def _how(self) -> str:
         if self._is_by_light:
-            return (
-                f"each of {len(self._confirmed)} nodes confirmed an OnOff Set to the light it had"
-            )
+            nodes = {node.address for node in self._log.nodes.values() if node.proven}
+            told = len(nodes & self._switched)
+            who = f"each of {told} nodes" if told == len(nodes) else f"{told} of {len(nodes)} nodes"
+            return f"{who} confirmed an OnOff Set to the light it had"
         primaries = sorted(self._collecting.sessions)
         title = "Primary Provisioner" if len(primaries) == 1 else "Primary Provisioners"
         who = " and ".join(map(format_address, primaries))
-        confirmed = "confirmed" if self._confirmed.issuperset(primaries) else "did not confirm"
+        confirmed = "confirmed" if self._suspended.issuperset(primaries) else "did not confirm"
         return (
             f"INFO_SET suspend went to all nodes {self._rounds} times, and the {title} {who} "
             f"{confirmed} it"
@@ -213,3 +231,8 @@ class Closing:
     def _unproven(self) -> str:
         joined = f"boards joined in {self._joined} of {self._rounds} rounds"
         return f"{self._how()}, but {joined}" if self._rounds else NOT_TOLD
+
+
+def _silent(untold: Collection[int]) -> str:
+    who = ", ".join(map(format_address, sorted(untold)))
+    return f"but {who} fell silent before it could confirm anything"

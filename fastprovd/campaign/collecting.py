@@ -19,6 +19,7 @@ from fastprovd.campaign.calm import Calm, pause
 from fastprovd.campaign.context import RunContext
 from fastprovd.campaign.control import get_node_list
 from fastprovd.campaign.identifying import Identifying
+from fastprovd.campaign.node_identity import end_node_identity
 from fastprovd.campaign.planner import SAFE_LIST_ENTRIES, Plan
 from fastprovd.campaign.primaries import Primaries
 from fastprovd.campaign.proxy_session import ProxySession, proxy_session
@@ -26,17 +27,19 @@ from fastprovd.campaign.roll_call import RollCall
 from fastprovd.campaign.search import AddressSearch
 from fastprovd.campaign.states import WAITS, Trigger
 from fastprovd.campaign.tasks import background
-from fastprovd.errors import AccessError, BearerError, ConnectionLost, ResponseTimeout
-from fastprovd.mesh.addresses import is_unicast
+from fastprovd.errors import BearerError, ConnectionLost, ResponseTimeout
+from fastprovd.mesh.addresses import format_address, is_unicast
 from fastprovd.mesh.beacons import Advertisement
 from fastprovd.mesh.events import PduOverheard
-from fastprovd.mesh.models.configuration_states import NodeIdentitySet
 from fastprovd.records import ParentSource, StepKind
 
 log = structlog.get_logger()
 
-# One scan as long as nothing breaks it and no other Primary is heard.
+# Scans as long as no other Primary is heard.
 _WATCH_S: Final = 3600.0
+# From Complete to the child's answer to AppKey Add: 0.6 s in the median (emulated), later where
+# its provisioner is busy.
+_CONFIGURED_AFTER_S: Final = 0.6
 
 
 class Collecting:
@@ -57,6 +60,7 @@ class Collecting:
         self._searches = [AddressSearch(plan.share) for plan in primaries.plans]
         self._sessions: dict[int, ProxySession] = {}
         self._overheard: asyncio.Queue[PduOverheard] = asyncio.Queue(maxsize=1000)
+        self._configured_s: dict[int, float] = {}
         self._last_news = self._clock.monotonic()
         self._calm = Calm(self._clock)
         self._identifying = Identifying(
@@ -95,11 +99,10 @@ class Collecting:
             if primary is None:
                 await self._identifying.place(session, device_address)
             else:
-                await self._primaries.confirm_start(primary, session)
-                self._sessions[primary] = session
+                await self._take_up(primary, session)
             async with background(self._look_for_others(links), "watch"):
                 self._last_news = self._clock.monotonic()
-                self._calm.heard()
+                self._calm.begin()
                 await self._log.move(Trigger.PROXY_BACK)
                 await self._settle(session)
                 await self._log.move(Trigger.SETTLED, t_provisioned_s=self._t_provisioned())
@@ -109,7 +112,6 @@ class Collecting:
             async with background(self._look_for_others(links), "watch"):
                 await self.prove(session)
                 await then(session)
-                await self._end_identities()
 
     async def _open(
         self, device_address: str, links: AsyncExitStack, *, overhears: bool
@@ -128,37 +130,30 @@ class Collecting:
                 continue
             try:
                 session = await self._open(found.device_address, links, overhears=False)
-                await self._primaries.confirm_start(address, session)
+                await self._take_up(address, session)
             except BearerError as error:
                 log.info("primary_link_failed", reason=str(error))
                 await self._watch.listen(WAITS["poll"].seconds)
-            else:
-                self._sessions[address] = session
+
+    async def _take_up(self, primary: int, session: ProxySession) -> None:
+        """Go on over a link to a Primary; raises ConnectionLost."""
+        await self._end_identity(primary, session)
+        await self._primaries.confirm_start(primary, session)
+        self._sessions[primary] = session
 
     def _is_other_primary(self, heard: Advertisement) -> bool:
         address = self._primaries.advertised(heard)
         return address is not None and address not in self._sessions
 
-    async def _end_identities(self) -> None:
-        """Have the Primaries advertise our Network ID from now on, not their Node Identity.
-
-        A board with the Bluedroid host falls silent when Node Identity ends by itself.
-        """
-        for address, session in self._sessions.items():
-            dev_key = self._top.stack.dev_keys.get(address)
-            if dev_key is None:
-                continue
-            try:
-                await session.request(
-                    NodeIdentitySet(self._net_key_index, 0),
-                    dst=address,
-                    key=dev_key,
-                    ttl=0,
-                    timeout_s=WAITS["onoff"].seconds,
-                    attempts=3,
-                )
-            except (AccessError, ConnectionLost) as error:
-                log.info("node_identity_not_ended", reason=str(error))
+    async def _end_identity(self, primary: int, session: ProxySession) -> None:
+        """Have a Primary advertise our Network ID, at once: nobody knows how old its minute is."""
+        dev_key = self._top.stack.dev_keys.get(primary)
+        if dev_key is None:
+            return
+        try:
+            await end_node_identity(session, primary, dev_key, self._net_key_index)
+        except ResponseTimeout as error:
+            self._log.event("warning", about=format_address(primary), reason=str(error))
 
     async def identify_silent(self) -> float:
         """Place the proxies that nobody can name; returns since when reports can be trusted."""
@@ -170,6 +165,11 @@ class Collecting:
         """Whether a proxy could be a silent node, or one whose address nobody told."""
         silent = (node for node in self._log.nodes.values() if not node.proven)
         return self.unaccounted() > 0 or any(node.device_address is None for node in silent)
+
+    async def lose(self, primary: int) -> None:
+        """Take note that the link to a Primary is gone; it is not proven until it answers again."""
+        del self._sessions[primary]
+        await self._log.doubt(primary)
 
     # Collecting
 
@@ -206,7 +206,7 @@ class Collecting:
                 await self._read_list(way, plan.primary)
             except ConnectionLost as error:
                 log.info("primary_link_lost", reason=str(error))
-                del self._sessions[plan.primary]
+                await self.lose(plan.primary)
         session.check()
         await self._take_overheard()
         return len(self._log.nodes) > before
@@ -240,7 +240,9 @@ class Collecting:
         self._log.publish_nodes()
 
     def _overhear(self, event: PduOverheard) -> None:
-        self._calm.heard()
+        self._calm.heard(event)
+        if event.device_key:
+            self._configured_s.setdefault(event.src, self._clock.monotonic())
         if not self._overheard.full():
             self._overheard.put_nowait(event)
 
@@ -271,17 +273,25 @@ class Collecting:
         await self._log.node(address, **changes)
 
     def _t_provisioned(self) -> float | None:
-        """When the last board left 0x1827; asked once all is quiet, later reports may be stale.
+        """When the last board became a node; asked once all is quiet, later reports may be stale.
 
-        Of boards that we do not hear only their addresses tell that they had left it.
+        Boards that are free yet do not count. Of boards that we do not hear, the answer to their
+        provisioner tells, and of those that were not overheard either, their address.
         """
-        known = self._log.run.t_known_s
-        if (self._settings.expected or 0) > len(self._picture.boards):
+        picture, known = self._picture, self._log.run.t_known_s
+        now = self._clock.monotonic()
+        free = picture.unprovisioned(now, WAITS["board_gone"].seconds)
+        free = sorted(free, key=lambda board: -board.last_seen_s)[: self.unaccounted()]
+        ours = {node.board.uuid for node in self._primaries.nodes.values()}
+        ours.update(board.uuid for board in free)
+        left = [picture.left_s(b) for b in picture.boards.values() if b.uuid not in ours]
+        is_any_unheard = (self._settings.expected or 0) > len(picture.boards)
+        if is_any_unheard and not self._configured_s:
             return known
-        primaries = {node.board.uuid for node in self._primaries.nodes.values()}
-        last = [b.last_seen_s for b in self._picture.boards.values() if b.uuid not in primaries]
-        seen = self._log.since(max(last)) if last else 0.0
-        return seen if seen is None or known is None or self.unaccounted() else min(seen, known)
+        if is_any_unheard:
+            left.append(max(self._configured_s.values()) - _CONFIGURED_AFTER_S)
+        last = self._log.since(max(left)) if left else 0.0
+        return last if last is None or known is None or self.unaccounted() else min(last, known)
 
     # Proving
 
@@ -294,6 +304,13 @@ class Collecting:
                 await roll_call.search(search, lambda: not self.unaccounted())
             await self._take_overheard()
             await roll_call.prove(self._unproven())
+
+    async def ask_doubted(self, session: ProxySession) -> bool:
+        """Ask once more who fell silent; return whether somebody answers; raises ConnectionLost."""
+        doubted = self._log.fell_silent
+        if doubted:
+            await self._roll_call(session).prove(doubted)
+        return any(self._log.nodes[address].proven for address in doubted)
 
     def _roll_call(self, session: ProxySession) -> RollCall:
         return RollCall(

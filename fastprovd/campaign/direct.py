@@ -16,6 +16,7 @@ import structlog
 
 from fastprovd.campaign.air_picture import HeardBoard
 from fastprovd.campaign.context import RunContext
+from fastprovd.campaign.node_identity import end_node_identity
 from fastprovd.campaign.planner import EDGE_PROXIES
 from fastprovd.campaign.ports import Link
 from fastprovd.campaign.primary import Outcome, add_app_key, provision
@@ -31,8 +32,10 @@ from fastprovd.errors import (
     LocalProtocolError,
     OtherService,
 )
+from fastprovd.mesh.addresses import format_address
 from fastprovd.mesh.beacons import Advertisement
-from fastprovd.mesh.models.configuration_states import GattProxySet, NodeIdentitySet
+from fastprovd.mesh.keys import DevKey
+from fastprovd.mesh.models.configuration_states import GattProxySet
 from fastprovd.mesh.models.fast_provisioning import InfoSet
 from fastprovd.mesh.models.generic_onoff import OnOffGet
 from fastprovd.mesh.provisioning.pdus import ProvisioningData
@@ -145,7 +148,8 @@ class Direct:
             return not left
 
         if left:
-            await self._watch.until(is_last, WAITS["boards_settle"].seconds)
+            # Fresh scans tell each board at once, unless another program keeps its own going.
+            await self._watch.until(is_last, WAITS["board_gone"].seconds)
         for task in left.values():
             if task.seen_s < begun:
                 task.sessions += 1
@@ -252,7 +256,7 @@ class Direct:
             self.proxies.append((address, task.board))
 
     async def _configure(self, session: ProxySession, address: int, *, stays: bool) -> None:
-        """Give AppKey and group, have it answer, and end the link in the way that suits it."""
+        """Give AppKey and group, have it answer, and settle what it advertises from now on."""
         dev_key, limit_s = self._top.stack.dev_keys[address], WAITS["onoff"].seconds
         await self._log.step(StepKind.APP_KEY_ADD, address=address)
         await add_app_key(session, address, dev_key, self._app_key)
@@ -272,17 +276,24 @@ class Direct:
             address, StepKind.CONFIGURED, proven=True, onoff=status.present, gatt_proxy=stays
         )
         await self._log.change(t_proven_s=self._log.since_info_set)
+        # A board with the Bluedroid host dies when Node Identity ends by itself, so it must not
+        # come to that whatever becomes of its proxy.
+        await end_node_identity(session, address, dev_key, self._net_key.index)
+        if not stays:
+            await self._switch_proxy_off(session, address, dev_key)
+
+    async def _switch_proxy_off(self, session: ProxySession, address: int, dev_key: DevKey) -> None:
+        """Take the node off the air for connections; the link stays until we hang up."""
         try:
-            # With its proxy off the node hangs up at once, where BlueZ takes 2 s. A board with
-            # the Bluedroid host dies when Node Identity ends after 60 s, so it must not get there.
             await session.request(
-                NodeIdentitySet(self._net_key.index, 0) if stays else GattProxySet(0),
+                GattProxySet(0),
                 dst=address,
                 key=dev_key,
                 ttl=0,
-                timeout_s=limit_s,
+                timeout_s=WAITS["onoff"].seconds,
                 attempts=3,
             )
         except ConnectionLost:
-            if stays:
-                raise
+            # Up to ESP-IDF v4.0 the board hung up before it answered (read in its source); where
+            # it did not get the message, its proxy stays, which does no harm.
+            log.info("link_lost_with_proxy_off", addr=format_address(address))

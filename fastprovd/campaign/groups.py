@@ -107,7 +107,7 @@ class GroupChange:
         evidence = _Evidence()
         session.observer = evidence.take
         calm = Calm(self._clock)
-        session.overheard = lambda _: calm.heard()
+        session.overheard = calm.heard
         unanswered = self.waiting - set(self._dev_keys)
         pace = Pace(self._clock, _DELIVERY_PACE_S)
         witness = Witness(session, ways)

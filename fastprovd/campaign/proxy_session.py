@@ -19,6 +19,7 @@ from fastprovd.errors import (
     CopiedStore,
     LocalProtocolError,
     MessagesDropped,
+    ProxySilent,
     ResponseTimeout,
 )
 from fastprovd.mesh.access import AcknowledgedMessage, Message, UnknownMessage, encode_message
@@ -185,6 +186,7 @@ class ProxySession:
         self.overheard: Callable[[PduOverheard], None] | None = None
         self.observer: Callable[[Event], None] | None = None
         self._configured_s = math.inf
+        self._is_silent = False
         self._was_greeted = False
         self._was_heard = False
         self.server_address: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -260,7 +262,8 @@ class ProxySession:
         """See that the proxy itself still answers; for when nobody behind it does.
 
         Raises:
-            ConnectionLost: it does not, or the link is gone; a stuck board may keep its link.
+            ProxySilent: it does not; a board that died may keep its link.
+            ConnectionLost: the link is gone.
         """
         self._filter_told.clear()
         await self.configure(self._filter)
@@ -268,7 +271,7 @@ class ProxySession:
             async with asyncio.timeout(WAITS["configuration"].seconds):
                 await self._filter_told.wait()
         except TimeoutError:
-            self._lose(ConnectionLost("the proxy does not answer any more"))
+            self._lose(ProxySilent("the proxy does not answer any more"))
         self.check()
 
     def check_heard(self) -> None:
@@ -288,8 +291,16 @@ class ProxySession:
             )
 
     def check(self) -> None:
-        """Raise ConnectionLost when the link is gone, CopiedStore when nothing may be sent."""
+        """Raise when the link is gone, or nothing may be sent.
+
+        Raises:
+            ProxySilent: we gave it up because the proxy did not answer.
+            ConnectionLost: it is gone.
+            CopiedStore: somebody else sends with our address.
+        """
         self._top.check()
+        if self._is_silent:
+            raise ProxySilent("the proxy does not answer any more")
         if self.lost.is_set():
             raise ConnectionLost("the proxy link is gone")
 
@@ -329,6 +340,7 @@ class ProxySession:
     def _lose(self, error: ConnectionLost | CopiedStore) -> None:
         if not self.lost.is_set():
             log.debug("proxy_link_lost", reason=str(error))
+            self._is_silent = isinstance(error, ProxySilent)
             self.lost.set()
 
     async def _handle(self, events: list[Event]) -> None:

@@ -15,7 +15,7 @@ from fastprovd.campaign.ladder import LADDERS, Rung, Symptom
 from fastprovd.campaign.primaries import Primaries
 from fastprovd.campaign.proxy_session import ProxySession, proxy_session
 from fastprovd.campaign.states import WAITS, RunEnd, Trigger
-from fastprovd.errors import BearerError
+from fastprovd.errors import BearerError, ProxySilent
 from fastprovd.mesh.beacons import Advertisement
 from fastprovd.mesh.models.fast_provisioning import NodeAddr
 
@@ -49,6 +49,7 @@ class Recovery:
         self._primaries = primaries
         self._direct = direct
         self._restarted: set[int] = set()
+        self._dead: set[str] = set()
         self._rungs: Mapping[Rung, Callable[[], Awaitable[Way | None]]] = {
             Rung.ANOTHER_PROXY: self._another_proxy,
             Rung.SPARE_PROXY: self._spare_proxy,
@@ -71,6 +72,16 @@ class Recovery:
                 return way
         raise RunEnd(Trigger.PRIMARY_SILENT, self._reason(seconds))
 
+    def lost(self, way: Way, error: BearerError) -> None:
+        """Take note that a way in failed; a proxy that kept its link and fell silent is dead."""
+        if isinstance(error, ProxySilent):
+            self._dead.add(way.device_address)
+
+    async def next_way(self) -> Way | None:
+        """Return a proxy that is on the air now, a Primary's before others, `None` without one."""
+        begun = self._clock.monotonic()
+        return await self._primary(WAITS["quiet_air"].seconds) or await self._other(begun)
+
     def _reason(self, seconds: float) -> str:
         if self._are_all_restarted():
             return (
@@ -92,13 +103,21 @@ class Recovery:
             restarted = self._primaries.restarted(heard)
             if restarted is not None:
                 self._restarted.add(restarted)
-            return self._are_all_restarted() or self._primaries.advertised(heard) is not None
+            return self._are_all_restarted() or self._advertised(heard) is not None
 
         found = await self._watch.until(is_end, seconds)
         if found is None:
             return None
-        address = self._primaries.advertised(found)
+        address = self._advertised(found)
         return None if address is None else Way(found.device_address, address)
+
+    def _advertised(self, heard: Advertisement) -> int | None:
+        """Return which living Primary advertises its proxy here: BlueZ repeats what a dead one did.
+
+        One that restarted says so.
+        """
+        is_dead = heard.device_address in self._dead
+        return None if is_dead else self._primaries.advertised(heard)
 
     # The rungs
 
@@ -106,7 +125,12 @@ class Recovery:
         """Try the proxies on the air that are no Primary's, and wake a Primary through them."""
         begun = self._clock.monotonic()
         await self._watch.listen(WAITS["quiet_air"].seconds)
-        for device_address in self._picture.proxies_since(begun)[:_PROXIES_TRIED]:
+        return await self._other(begun)
+
+    async def _other(self, begun: float) -> Way | None:
+        """Try the proxies that were heard since then."""
+        heard = [p for p in self._picture.proxies_since(begun) if p not in self._dead]
+        for device_address in heard[:_PROXIES_TRIED]:
             way = await self._through(device_address)
             if way is not None:
                 return way
@@ -139,7 +163,11 @@ class Recovery:
 
     async def _wake(self, session: ProxySession, known: int) -> Way | None:
         """Start the timers of the Primaries; what NODE_ADDR carries gets into their lists."""
-        asleep = [address for address in self._primaries.nodes if address not in self._restarted]
+        asleep = [
+            address
+            for address, node in self._primaries.nodes.items()
+            if address not in self._restarted and node.board.device_address not in self._dead
+        ]
         if not asleep:
             return None
         self._log.recovery(Symptom.PRIMARY_SILENT, Rung.WAKE_PRIMARY)

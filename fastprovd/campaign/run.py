@@ -15,6 +15,7 @@ from fastprovd.campaign.collecting import Collecting
 from fastprovd.campaign.context import RunContext
 from fastprovd.campaign.direct import Direct
 from fastprovd.campaign.founding import Founding
+from fastprovd.campaign.free_boards import hear_free_boards
 from fastprovd.campaign.ladder import Rung, Symptom
 from fastprovd.campaign.planner import edge_primaries, is_direct
 from fastprovd.campaign.ports import Audience, Bearer, Store
@@ -104,6 +105,7 @@ class Campaign:
         self._direct = Direct(self._context)
         self._primaries = Primaries(self._context)
         self._quiet_since: float | None = None
+        self._all_tried_s: float | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -231,6 +233,7 @@ class Campaign:
             self._log.mark_info_set(self._clock.monotonic())
             await self._log.change(t_provisioned_s=0.0, t_known_s=0.0)
         await self._direct.provision(boards)
+        self._all_tried_s = self._log.since_info_set
         await self._log.move(Trigger.ALL_TRIED)
 
     async def _take_what_is_left(self) -> None:
@@ -238,30 +241,30 @@ class Campaign:
         tried = set(self._direct.failed)
         is_ours = self._settings.close != "leave_open" or not self._primaries.were_told
         while is_ours and (self._is_anybody_unproven() or self._settings.expected is None):
-            begun = self._clock.monotonic()
-            await self._watch.listen(WAITS["boards_settle"].seconds)
-            left = self._left_since(begun, tried)
+            free = await hear_free_boards(
+                self._context, lambda free: len(self._left(free, tried)) >= self._lacking(free)
+            )
+            left = self._left(free, tried)
             if not left or not await self._direct.try_reserve(len(left)):
                 return
             tried.update(board.uuid for board in left)
             self._log.recovery(Symptom.BOARDS_LEFT, Rung.PROVISION_DIRECTLY)
             await self._provision_ourselves(left)
 
-    def _left_since(self, begun: float, tried: set[bytes]) -> list[HeardBoard]:
-        """Return boards that are on the air, at most as many as do not answer.
+    def _left(self, free: Iterable[HeardBoard], tried: set[bytes]) -> list[HeardBoard]:
+        """Return free boards that were not tried yet, at most as many as do not answer.
 
-        One that restarted may have an address that answers nothing any more. BlueZ tells old data
-        once more when a scan begins; a board on the air is heard again.
+        One that restarted may have an address that answers nothing any more.
         """
-        now = self._clock.monotonic()
-        free = self._picture.unprovisioned(now, now - begun - WAITS["stale_report"].seconds)
-        nodes = self._log.nodes.values()
         left = [board for board in free if board.uuid not in tried]
-        uuids = {board.uuid for board in left}
-        # A board that answered and restarted since does not any more.
+        return sorted(left, key=lambda board: -board.last_seen_s)[: self._lacking(left)]
+
+    def _lacking(self, free: Iterable[HeardBoard]) -> int:
+        """Return how many boards do not answer; one that answered and is free does not any more."""
+        uuids = {board.uuid for board in free}
+        nodes = self._log.nodes.values()
         proven = sum(node.proven and node.device_uuid not in uuids for node in nodes)
-        lacking = self._context.with_strangers - proven
-        return sorted(left, key=lambda board: -board.last_seen_s)[: max(0, lacking)]
+        return max(0, self._context.with_strangers - proven)
 
     # Hearing the boards
 
@@ -322,16 +325,22 @@ class Campaign:
         recovery = Recovery(self._context, self._primaries, self._direct)
         await asyncio.sleep(WAITS["quiet_after_start"].seconds)
         silent_since = self._clock.monotonic()
+        way = await recovery.way_in(silent_since)
         while True:
-            way = await recovery.way_in(silent_since)
             try:
                 await collecting.over_link(way.device_address, way.primary, closing.close)
                 break
             except BearerError as error:
                 log.info("proxy_link_failed", reason=str(error))
-                if self.run.state is not RunState.PROVISIONING:
-                    silent_since = self._clock.monotonic()
-                    await self._log.move(Trigger.LINK_LOST)
+                recovery.lost(way, error)
+                if self.run.state is RunState.PROVISIONING:  # it never came up
+                    way = await recovery.way_in(silent_since)
+                    continue
+                if way.primary is not None:
+                    await self._log.doubt(way.primary)
+                silent_since = self._clock.monotonic()
+                await self._log.move(Trigger.LINK_LOST)
+                way = await recovery.next_way() or await recovery.way_in(silent_since)
         self._quiet_since = await collecting.identify_silent()
 
     def _verdict(self) -> RunEnd:
@@ -359,6 +368,7 @@ class Campaign:
             strangers=len(self._strangers.taken()),
             is_complete=self._quiet_since is not None or self._is_only_direct(),
             failed=failed,
+            fell_silent=self._log.fell_silent,
         )
 
     def _former(self) -> tuple[int, ...]:
@@ -378,7 +388,13 @@ class Campaign:
     def _window_at_last(self) -> dict[str, Any]:
         """Return what there is to say of the join window where no closing says it."""
         if self._is_only_direct():
-            return {"window": Window.CLOSED, "window_evidence": NO_PROVISIONER}
+            # From the moment on in which we take no more boards ourselves.
+            closed_s = self._all_tried_s or self._log.since_info_set
+            return {
+                "window": Window.CLOSED,
+                "window_evidence": NO_PROVISIONER,
+                "t_closed_s": closed_s,
+            }
         if not self._primaries.were_told or self.run.window is not None:
             return {}
         left_open = self._settings.close == "leave_open"

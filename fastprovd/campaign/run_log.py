@@ -45,6 +45,7 @@ class RunLog:
         """`nodes` are what an earlier process made in this run."""
         self.run = run
         self.nodes = {node.address: node for node in nodes}
+        self._fell_silent: set[int] = set()
         self._store = store
         self._audience = audience
         self._clock = clock
@@ -151,6 +152,21 @@ class RunLog:
         self._audience.node_changed(node)
         await self.change()
         return node
+
+    @property
+    def fell_silent(self) -> frozenset[int]:
+        """Nodes that answered once, and do not any more as far as we know."""
+        nodes = (self.nodes.get(address) for address in self._fell_silent)
+        return frozenset(node.address for node in nodes if node is not None and not node.proven)
+
+    async def doubt(self, address: int) -> None:
+        """Take back that a node is proven: it did not answer when it was asked again."""
+        node = self.nodes.get(address)
+        if node is None or not node.proven:
+            return
+        self._fell_silent.add(address)
+        self.event("node_fell_silent", addr=format_address(address))
+        await self.node(address, proven=False)
 
     async def forget(self, address: int) -> None:
         """Drop a node whose board is an unprovisioned device again."""

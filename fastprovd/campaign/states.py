@@ -149,9 +149,15 @@ WAITS: Final[Mapping[str, Wait]] = MappingProxyType(
             1.0, "BlueZ tells what it heard before within the first moment of a scan"
         ),
         "board_quiet": Wait(
-            2.5, "a free board advertises every 20 ms; one in a session or a node does not"
+            2.5,
+            "a free board is told in each scan, and they begin anew each 2 s; where another "
+            "program keeps its own scan going it may seem to have left, which costs a round more",
         ),
-        "board_gone": Wait(11.0, "BlueZ may report an unchanged advertiser only every 10.24 s"),
+        "board_gone": Wait(
+            11.0,
+            "a controller that filters duplicates tells an unchanged advertiser every 10.24 s, if "
+            "another program keeps a scan of its own going",
+        ),
         "quiet_air": Wait(
             3.0, "Network ID comes every 0.5 s; while nodes send nothing, no report is stale"
         ),

@@ -67,7 +67,7 @@ class Switching:
         """
         await self._tell(session)
         calm = Calm(self._clock)
-        session.overheard = lambda _: calm.heard()
+        session.overheard = calm.heard
         witness = Witness(session, ways)
         roll_call = RollCall(
             session,

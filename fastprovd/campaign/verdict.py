@@ -33,6 +33,10 @@ SILENT_PRIMARY: Final = (
     "power-cycle it and run again"
 )
 UNPROVISIONED: Final = "still unprovisioned: no provisioner took it; run again"
+FELL_SILENT: Final = (
+    "it answered, and does not any more: it restarted, died, or is off or out of reach; "
+    "power-cycle it and run again"
+)
 LAST_HEARD_UNPROVISIONED: Final = (
     "unprovisioned when it was last heard: no provisioner took it, or nobody could tell its address"
     "; power-cycle it and run again"
@@ -53,6 +57,7 @@ def missing_boards(
     strangers: int = 0,
     is_complete: bool = True,
     failed: Mapping[bytes, str] = MappingProxyType({}),
+    fell_silent: Collection[int] = (),
 ) -> tuple[MissingBoard, ...]:
     """Return who keeps the run from being done; empty when every board is proven.
 
@@ -60,7 +65,8 @@ def missing_boards(
     `is_complete` has not asked everybody, and ended in an air that was not quiet: boards may have
     become nodes since, and BlueZ may repeat what they advertised before. `failed` has the UUIDs of
     those that we tried ourselves, with the reason; among the nodes are so many `strangers`. A board
-    that forgot its address and answers under a new one is not missing.
+    that forgot its address and answers under a new one is not missing. Those that `fell_silent`
+    answered before.
     """
     nodes = list(nodes)
     answering = {node.device_uuid for node in nodes if node.proven and node.device_uuid}
@@ -69,12 +75,15 @@ def missing_boards(
     former = former_addresses(nodes, expected, total)
     all_placed = sum(map(_is_placed, nodes)) >= total
 
-    def is_surplus(node: Node) -> bool:
-        return all_placed and not _is_placed(node)
+    def silence(node: Node) -> str:
+        if node.address in fell_silent and node.role is not NodeRole.PRIMARY_PROVISIONER:
+            return FELL_SILENT
+        is_surplus = all_placed and not _is_placed(node)
+        return SURPLUS if is_surplus else _unproven(node, is_complete)
 
     missing = [
         MissingBoard(
-            SURPLUS if is_surplus(node) else _unproven(node, is_complete),
+            silence(node),
             node.address,
             node.device_uuid,
             node.device_address,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -21,17 +21,21 @@ RESTART_S: Final = 0.5
 # While no scan can be begun all waits stand still, but no longer than this: an adapter is plugged
 # in again after half a minute, and BlueZ may need 10 s more to scan with it.
 ABSENCE_S: Final = 45.0
-# A board on the air is reported every 10.24 s even by a controller that filters duplicates; twice
-# that without any report is a scanner that BlueZ or the controller has lost, or an empty air,
-# which a restart does not harm.
-SILENT_S: Final = 20.0
+# A controller that filters duplicates tells an unchanged advertiser once in a scan, and Linux lets
+# it begin anew only each 10.24 s (observed.md §18). So we begin anew ourselves: a board that is
+# still there is told again, and one that is not told has left. Shorter would be deaf for too much
+# of the time; BlueZ needs up to 0.15 s for each start. It also wakes a scanner that BlueZ or the
+# controller has lost. Another program that scans as well keeps the old scan going, and with it the
+# filter; what must be sure of an absence waits for its 10.24 s (WAITS["board_gone"]).
+FRESH_S: Final = 2.0
 
 
 class Watch:
     """Feeds the AirPicture from scans; `new_board` is told each matching board once.
 
-    `restarted` is told why scans are begun again, once for a series. `last_error` is why scanning
-    does not work now, `None` while advertisements come.
+    `restarted` is told why scans that broke are begun again, once for a series. Each scan lasts
+    `fresh_s` at most. `last_error` is why scanning does not work now, `None` while advertisements
+    come.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class Watch:
         picture: AirPicture,
         new_board: Callable[[HeardBoard], None],
         restarted: Callable[[str], None],
+        fresh_s: float = FRESH_S,
     ) -> None:
         self._bearer = bearer
         self._picture = picture
@@ -47,7 +52,7 @@ class Watch:
         self._restarted = restarted
         self._deaf_since: float | None = None
         self._deaf_before_s = 0.0
-        self._silent_series = 0
+        self._fresh_s = fresh_s
         self.last_error: BearerError | None = None
 
     @property
@@ -63,8 +68,8 @@ class Watch:
     ) -> Advertisement | None:
         """Scan until an advertisement is `wanted`; `None` when `seconds` are over.
 
-        A scan that breaks or falls silent is begun again; the time until it works does not count,
-        up to ABSENCE_S. On return the adapter does not discover any more.
+        A scan that breaks is begun again; the time until it works does not count, up to ABSENCE_S.
+        On return the adapter does not discover any more.
         """
         end_s = asyncio.get_running_loop().time() + seconds - self.deaf_s
         try:
@@ -74,9 +79,11 @@ class Watch:
                         async with self._bearer.scan() as scan:
                             self._deaf(False)
                             limit.reschedule(end_s + self._longest_deaf_s())
-                            found = await self._listen(scan, wanted)
-                            if found is not None:
-                                return found
+                            found, is_over = await self._listen(scan, wanted)
+                        if found is not None:
+                            return found
+                        if is_over:
+                            continue
                     except BearerError as error:
                         self._broken(error)
                         limit.reschedule(end_s + self._longest_deaf_s())
@@ -105,15 +112,19 @@ class Watch:
 
     async def _listen(
         self, scan: Scan, wanted: Callable[[Advertisement], bool]
-    ) -> Advertisement | None:
-        heard = aiter(scan)
-        while (advertisement := await self._next(heard)) is not None:
-            self.last_error = None
-            verdict = wanted(advertisement)
-            self._take(advertisement)
-            if verdict:
-                return advertisement
-        return None
+    ) -> tuple[Advertisement | None, bool]:
+        """Return what is wanted, and whether this scan is to be followed by a fresh one."""
+        try:
+            async with asyncio.timeout(self._fresh_s):
+                async for advertisement in scan:
+                    self.last_error = None
+                    verdict = wanted(advertisement)
+                    self._take(advertisement)
+                    if verdict:
+                        return advertisement, False
+        except TimeoutError:
+            return None, True
+        return None, False
 
     async def listen(self, seconds: float) -> None:
         """Scan for so long."""
@@ -122,21 +133,7 @@ class Watch:
     async def run(self) -> None:
         """Scan until cancelled; for use beside an open link."""
         while True:
-            await self.listen(3600.0)  # one scan as long as nothing breaks it
-
-    async def _next(self, heard: AsyncIterator[Advertisement]) -> Advertisement | None:
-        """Return the next advertisement; `None` when the scan has ended or is to be ended."""
-        try:
-            async with asyncio.timeout(SILENT_S):
-                advertisement = await anext(heard, None)
-        except TimeoutError:
-            self._silent_series += 1
-            log.debug("scan_silent", seconds=SILENT_S, series=self._silent_series)
-            if self._silent_series == 1:
-                self._restarted(f"nothing at all was heard for {SILENT_S:g} s")
-            return None
-        self._silent_series = 0
-        return advertisement
+            await self.listen(3600.0)
 
     def _take(self, advertisement: Advertisement) -> None:
         board = self._picture.receive(advertisement)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fastprovd.mesh.access import Message, UnknownMessage
 from fastprovd.mesh.iv_index import IvIndex
 from fastprovd.mesh.keys import AppKey, DevKey
+from fastprovd.mesh.lower_transport import SegmentAcknowledgment
 from fastprovd.mesh.proxy import FilterStatus
 
 
@@ -74,12 +75,14 @@ class FilterStatusReceived:
 class PduOverheard:
     """A Network PDU of others passed the proxy; `device_key`: it carries a DevKey message.
 
-    Children answer the AppKey Add of their provisioner with such a message.
+    Children answer the AppKey Add of their provisioner with such a message. `acknowledgment` is
+    there if that is what it carries.
     """
 
     src: int
     dst: int
     device_key: bool
+    acknowledgment: SegmentAcknowledgment | None = None
 
 
 @dataclass(frozen=True, slots=True)

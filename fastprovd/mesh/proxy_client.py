@@ -16,6 +16,7 @@ from fastprovd.mesh.events import (
     OwnAddressHeard,
     PduOverheard,
 )
+from fastprovd.mesh.lower_transport import SegmentAcknowledgment, decode_lower_transport_pdu
 from fastprovd.mesh.network import NetworkPdu, decode_network_pdu, encode_network_pdu
 from fastprovd.mesh.proxy import (
     FilterStatus,
@@ -97,8 +98,7 @@ class ProxyClient:
         if pdu.src == self.stack.address:
             return self._receive_own(pdu)
         if addresses.is_unicast(pdu.dst) and pdu.dst != self.stack.address:
-            device_key = pdu.ctl == 0 and not pdu.transport_pdu[0] & 0x40
-            return [PduOverheard(pdu.src, pdu.dst, device_key)]
+            return [_overheard(pdu)]
         return self.stack.receive(pdu, now)
 
     def _receive_own(self, pdu: NetworkPdu) -> list[Event]:
@@ -136,3 +136,12 @@ class ProxyClient:
         if isinstance(message, FilterStatus):
             return [FilterStatusReceived(pdu.src, message)]
         return []
+
+
+def _overheard(pdu: NetworkPdu) -> PduOverheard:
+    """Tell what a PDU between others is; raises DecodeError."""
+    if not pdu.ctl:
+        return PduOverheard(pdu.src, pdu.dst, device_key=not pdu.transport_pdu[0] & 0x40)
+    carried = decode_lower_transport_pdu(pdu)
+    acknowledgment = carried if isinstance(carried, SegmentAcknowledgment) else None
+    return PduOverheard(pdu.src, pdu.dst, device_key=False, acknowledgment=acknowledgment)

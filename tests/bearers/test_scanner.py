@@ -13,6 +13,7 @@ from bleak.exc import BleakDBusError
 from bleak.uuids import normalize_uuid_16
 
 from fastprovd.bearers.scanner import MAX_QUEUED, BleakScan
+from fastprovd.emulator.duplicate_filter import DuplicateFilter
 from fastprovd.errors import BluetoothUnavailable, LocalProtocolError
 from fastprovd.mesh.beacons import (
     Advertisement,
@@ -70,6 +71,7 @@ def test_unchanged_data_is_throttled(run_virtual: Any) -> None:
 
     async def main() -> None:
         bench = BearerBench()
+        bench.filter_duplicates(DuplicateFilter.OFF)
         async with bench.bearer() as bearer, bearer.scan() as scan:
             seen = await collect(scan, 10)
         gaps = [later.seen_s - earlier.seen_s for earlier, later in itertools.pairwise(seen)]
@@ -79,11 +81,32 @@ def test_unchanged_data_is_throttled(run_virtual: Any) -> None:
     run_virtual(main())
 
 
+@pytest.mark.parametrize("kind", DuplicateFilter)
+def test_who_is_silent_in_a_scan_is_heard_in_the_next_one(
+    run_virtual: Any, kind: DuplicateFilter
+) -> None:
+    """Whatever the controller filters, a new scan tells at once who is there, and what he says."""
+
+    async def main() -> None:
+        bench = BearerBench()
+        bench.filter_duplicates(kind)
+        async with bench.bearer() as bearer:
+            async with bearer.scan() as scan:
+                assert isinstance((await anext(scan)).data, UnprovisionedDevice)
+                await collect(scan, 3)
+            bench.board.become_node()
+            async with bearer.scan() as scan:
+                assert isinstance((await collect(scan, 0.2))[-1].data, NodeIdentity)
+
+    run_virtual(main())
+
+
 def test_a_change_passes_at_once(run_virtual: Any) -> None:
     """The first Node Identity after provisioning is not held back by the throttle."""
 
     async def main() -> None:
         bench = BearerBench()
+        bench.filter_duplicates(DuplicateFilter.OFF)
         async with bench.bearer() as bearer, bearer.scan() as scan:
             assert isinstance((await anext(scan)).data, UnprovisionedDevice)
             bench.board.become_node()

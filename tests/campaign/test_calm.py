@@ -10,12 +10,16 @@ import pytest
 
 from fastprovd.campaign.calm import Calm, pause
 from fastprovd.campaign.states import WAITS
+from fastprovd.campaign.tasks import background
 from fastprovd.clock import SystemClock
 from fastprovd.errors import ConnectionLost
+from fastprovd.mesh.events import PduOverheard
+from fastprovd.mesh.lower_transport import SegmentAcknowledgment
 from tests.conftest import RunVirtual
 from tests.support.fake_mesh import talk
 
 CLOCK = SystemClock()
+TALK = PduOverheard(0x0010, 0x0005, device_key=False)
 
 
 def test_calm_comes_a_while_after_the_last_word(run_virtual: RunVirtual[Any]) -> None:
@@ -28,7 +32,7 @@ def test_calm_comes_a_while_after_the_last_word(run_virtual: RunVirtual[Any]) ->
                 await asyncio.sleep(draw.random() * 10.0)
                 calm = Calm(CLOCK)
                 await asyncio.sleep(draw.random() * 0.5)
-                calm.heard()
+                calm.heard(TALK)
                 begun = CLOCK.monotonic()
                 await calm.wait(scene.session)
                 waited = CLOCK.monotonic() - begun
@@ -47,7 +51,7 @@ def test_a_mesh_that_never_rests_is_not_waited_for(run_virtual: RunVirtual[Any])
             async def chatter() -> None:
                 while True:
                     await asyncio.sleep(0.3)
-                    calm.heard()
+                    calm.heard(TALK)
 
             talking = asyncio.create_task(chatter())
             begun = CLOCK.monotonic()
@@ -56,6 +60,33 @@ def test_a_mesh_that_never_rests_is_not_waited_for(run_virtual: RunVirtual[Any])
             talking.cancel()
             await asyncio.wait([talking])
             assert waited == pytest.approx(WAITS["calm_at_last"].seconds, abs=1.0)
+
+    run_virtual(main())
+
+
+def test_a_repeated_acknowledgment_disturbs_nobody(run_virtual: RunVirtual[Any]) -> None:
+    """A node that waits for the rest of a message repeats itself; what is new counts as talk."""
+
+    def partial(block_ack: int) -> PduOverheard:
+        return PduOverheard(0x0010, 0x0011, False, SegmentAcknowledgment(7, block_ack))
+
+    async def main() -> None:
+        async with talk() as scene:
+            calm = Calm(CLOCK)
+
+            async def repeat() -> None:
+                for _ in range(25):
+                    calm.heard(partial(0b01))
+                    await asyncio.sleep(0.4)
+
+            async with background(repeat(), "repeat"):
+                begun = CLOCK.monotonic()
+                await calm.wait(scene.session)
+                assert CLOCK.monotonic() - begun == pytest.approx(1.0, abs=0.01)
+            calm.heard(partial(0b11))
+            begun = CLOCK.monotonic()
+            await calm.wait(scene.session)
+            assert CLOCK.monotonic() - begun == pytest.approx(1.0, abs=0.01)
 
     run_virtual(main())
 

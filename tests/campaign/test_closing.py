@@ -49,6 +49,9 @@ class FakeCollecting:
     async def prove(self, session: ProxySession) -> None:
         self.proven.append(CLOCK.monotonic())
 
+    async def ask_doubted(self, session: ProxySession) -> bool:
+        return False
+
 
 async def close(
     opened: Talk, collecting: FakeCollecting | None = None, way: Close = "suspend"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from structlog.testing import capture_logs
 
 from fastprovd.campaign.air_picture import AirPicture, HeardBoard
 from fastprovd.campaign.inventory import Inventory
-from fastprovd.campaign.watch import ABSENCE_S, RESTART_S, SILENT_S, Watch
+from fastprovd.campaign.watch import ABSENCE_S, FRESH_S, RESTART_S, Watch
 from fastprovd.clock import SystemClock
 from fastprovd.errors import BluetoothUnavailable, LocalProtocolError
 from fastprovd.mesh.beacons import Advertisement, NetworkIdentity, UnprovisionedDevice
@@ -34,12 +35,14 @@ PROXY = Advertisement("24:0A:C4:5E:00:77", NetworkIdentity(NET_KEY.network_id), 
 class Scene:
     """A watch over scripted scans."""
 
-    def __init__(self, *scripts: Script, endless: bool = True) -> None:
+    def __init__(self, *scripts: Script, endless: bool = True, fresh_s: float = math.inf) -> None:
         self.bearer = FakeBearer(*scripts, endless=endless)
         self.picture = AirPicture(Inventory(b"\xdd\xdd"), NET_KEY)
         self.told: list[HeardBoard] = []
         self.restarts: list[str] = []
-        self.watch = Watch(self.bearer, self.picture, self.told.append, self.restarts.append)
+        self.watch = Watch(
+            self.bearer, self.picture, self.told.append, self.restarts.append, fresh_s
+        )
 
 
 def _is_proxy(advertisement: Advertisement) -> bool:
@@ -158,21 +161,29 @@ def test_a_scan_that_never_works_leaves_its_reason(run_virtual: RunVirtual[Any])
     run_virtual(main())
 
 
-def test_a_silent_scan_is_begun_again(run_virtual: RunVirtual[Any]) -> None:
-    """After twenty seconds without a report; of a series the first is told."""
+def test_scans_begin_anew(run_virtual: RunVirtual[Any]) -> None:
+    """A controller may tell an unchanged advertiser once in a scan; none lasts longer than 2 s."""
 
     async def main() -> None:
-        scene = Scene([(1.0, _board(1)), (15.0, _board(2))])
-        await scene.watch.listen(60.0)
-        first = 15.0 + SILENT_S
-        second = first + RESTART_S + SILENT_S
-        assert scene.bearer.scans == [
-            [0.0, first],
-            [first + RESTART_S, second],
-            [second + RESTART_S, 60.0],
-        ]
-        assert scene.restarts == ["nothing at all was heard for 20 s"]
-        assert scene.watch.last_error is None
+        scene = Scene(*[[(0.1, _board(1))]] * 10, fresh_s=FRESH_S)
+        await scene.watch.listen(5.0)
+        assert scene.bearer.scans == [[0.0, 2.0], [2.0, 4.0], [4.0, 5.0]]
+        (board,) = scene.told
+        assert board.last_seen_s == 4.1
+        assert scene.restarts == []
+
+    run_virtual(main())
+
+
+def test_what_is_wanted_may_come_in_a_later_scan(run_virtual: RunVirtual[Any]) -> None:
+    """The wait goes on over the scans, and ends with the one that brings it."""
+
+    async def main() -> None:
+        scene = Scene([(0.1, _board(1))], [(0.5, PROXY)], fresh_s=FRESH_S)
+        found = await scene.watch.until(_is_proxy, 10.0)
+        assert found is not None
+        assert found.seen_s == 2.5
+        assert not scene.bearer.is_scanning
 
     run_virtual(main())
 

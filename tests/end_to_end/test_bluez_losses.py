@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.campaign.air_picture import AirPicture
 from fastprovd.campaign.inventory import Inventory
-from fastprovd.campaign.watch import RESTART_S, SILENT_S, Watch
+from fastprovd.campaign.watch import Watch
 from fastprovd.emulator.bluez import Bluetoothd
 from fastprovd.emulator.bluez_adapter import EmulatedAdapter
 from fastprovd.emulator.hosts import Flaws
@@ -168,8 +168,6 @@ def test_the_adapter_is_off_for_30_s(
 
 
 def test_a_scanner_falls_silent(run_paced: RunPaced, private_bus: PrivateBus) -> None:
-    """It is begun again, and the run goes on."""
-    end, took_s, logs = run_paced(run_with(private_bus, deaf_scanner, RunState.PROVISIONING, 0.0))
-    assert logs.count("scan_silent") == 1
+    """Scans begin anew all the time, so the run goes on."""
+    end, _, _ = run_paced(run_with(private_bus, deaf_scanner, RunState.PROVISIONING, 0.0))
     assert end is RunState.DONE
-    assert took_s > SILENT_S + RESTART_S

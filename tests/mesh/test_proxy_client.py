@@ -328,6 +328,22 @@ def test_messages_between_others_are_overheard(key: Any, device_key: bool) -> No
     assert client.receive(*pdu, 0.0) == [PduOverheard(BOARD, CHILD, device_key)]
 
 
+def test_an_overheard_acknowledgment_is_told() -> None:
+    """Who waits for the rest of a segmented message says which segments it has."""
+    board, child, client = _client(BOARD), _client(CHILD), _client()
+    board.stack.send(encode_message(LONG), dst=CHILD, key=APP_KEY, ttl=0, now=0.0)
+    first = board.pdus_to_send()[0]
+    child.receive(*first, 0.0)
+    due = child.next_deadline()
+    assert due is not None
+    child.handle_deadline(due)
+    (acknowledgment,) = child.pdus_to_send()
+    (event,) = client.receive(*acknowledgment, due)
+    assert isinstance(event, PduOverheard)
+    assert event.acknowledgment is not None
+    assert event.acknowledgment.block_ack == 1
+
+
 def test_own_and_group_messages_are_not_overheard() -> None:
     """Our own message relayed back, and one to a group that is not ours, give no event."""
     client, board = _client(), _client(BOARD)

@@ -54,7 +54,7 @@ async def silent_nodes(scene: Scene, nodes: Collection[Node]) -> set[int]:
 async def _ask(scene: Scene, session: ProxySession, ways: Ways, waiting: set[int]) -> None:
     clock = SystemClock()
     calm = Calm(clock)
-    session.overheard = lambda _: calm.heard()
+    session.overheard = calm.heard
 
     async def answered(address: int, _: bool) -> None:
         waiting.discard(address)

@@ -25,6 +25,7 @@ from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.emulator.air import Air
 from fastprovd.emulator.bluez_adapter import EmulatedAdapter
 from fastprovd.emulator.board import Board
+from fastprovd.emulator.duplicate_filter import DuplicateFilter
 from fastprovd.emulator.hosts import Flaws, Host
 from fastprovd.emulator.peripheral import (
     CONNECTION_TIMEOUT,
@@ -186,6 +187,13 @@ class Door(ABC):
     def set_quirks(self, **quirks: bool) -> None:
         """Ask for quirks of BlueZ by the names they have in `BlueZQuirks`."""
         self.adapter.quirks = replace(self.adapter.quirks, **quirks)
+
+    @abstractmethod
+    def filter_duplicates(self, kind: DuplicateFilter) -> None:
+        """Have the controller filter like that when the kernel asks it to; by default BY_ADDRESS.
+
+        To be called before the first scan.
+        """
 
     @abstractmethod
     async def is_discovering(self) -> bool:

@@ -6,12 +6,14 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 
 from bleak import BleakScanner
 
 from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
 from fastprovd.emulator.bluez import Bluetoothd
 from fastprovd.emulator.bluez_adapter import EmulatedAdapter
+from fastprovd.emulator.duplicate_filter import DuplicateFilter
 from fastprovd.emulator.private_bus import PrivateBus
 from tests.support.bluez_client import BluezClient
 from tests.support.door import Door, Need, now
@@ -33,6 +35,10 @@ class Bench(Door):
     def bluetoothd(self) -> Bluetoothd:
         """The daemon."""
         raise NotImplementedError(self.lacks[Need.DAEMON])
+
+    def filter_duplicates(self, kind: DuplicateFilter) -> None:
+        """Tell the adapter."""
+        self.adapter.quirks = replace(self.adapter.quirks, duplicate_filter=kind)
 
     async def is_discovering(self) -> bool:
         """Ask the adapter."""

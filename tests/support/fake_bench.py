@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
 from fastprovd.emulator.bluez_adapter import EmulatedAdapter
+from fastprovd.emulator.duplicate_filter import DuplicateFilter
 from tests.support.fake_air import FakeAir, FakeBoard
 
 
@@ -30,6 +32,10 @@ class BearerBench:
             client_backend=client_backend(self.adapter),
             **kwargs,
         )
+
+    def filter_duplicates(self, kind: DuplicateFilter) -> None:
+        """Have the controller filter like that; by default it goes by the address."""
+        self.adapter.quirks = replace(self.adapter.quirks, duplicate_filter=kind)
 
     def is_quiet(self) -> bool:
         """Whether nothing is left: no link, no attempt, no discovery."""

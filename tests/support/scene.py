@@ -29,6 +29,7 @@ from fastprovd.mesh.sequence import SequenceNumbers
 from fastprovd.mesh.stack import Stack
 from fastprovd.records import Membership, Node, Run, RunState, Window
 from fastprovd.store.state import StateStore
+from tests.support.quirks import SCENE_QUIRKS
 
 
 def device_address(number: int) -> str:
@@ -178,7 +179,7 @@ async def scene(
     air = Air(seed)
     for number in range(1, boards + 1):
         air.add_board(device_address(number), host=host, flaws=flaws)
-    adapter = EmulatedAdapter(air.adapter(), seed=seed)
+    adapter = EmulatedAdapter(air.adapter(), seed=seed, quirks=SCENE_QUIRKS)
     entropy = random.Random(f"{seed}/entropy").randbytes
     with tempfile.TemporaryDirectory() as directory:
         state = Path(directory) / "state"

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, Self
 
+from fastprovd.emulator.duplicate_filter import DuplicateFilter
 from tests.support.bluez_client import PATIENCE_S, BluezClient
 from tests.support.door import Door, Need
 from tests.system.program import Program
 
 if TYPE_CHECKING:
-    from tests.system.virtual_adapter import VirtualAdapter
+    from tests.system.virtual_adapter import ScanCommand, VirtualAdapter
 
 _POLL_S: Final = 0.05
 
@@ -31,6 +32,7 @@ class GuestDoor(Door):
         self._bus = bus
         self._bluetoothd = bluetoothd
         self._bluez = BluezClient()
+        self._controller = controller
         controller.join(self.port)
 
     async def __aenter__(self) -> Self:
@@ -41,6 +43,7 @@ class GuestDoor(Door):
 
     async def __aexit__(self, *_: object) -> None:
         self.clear()
+        self._controller.duplicate_filter = DuplicateFilter.BY_ADDRESS
         await self._bluez.__aexit__()
         if not self._bus.is_running:
             await self._bluetoothd.end(signal.SIGKILL)
@@ -50,6 +53,15 @@ class GuestDoor(Door):
 
     def set_quirks(self, **quirks: bool) -> None:
         """Leave BlueZ as it is."""
+
+    @property
+    def scan_commands(self) -> Sequence[ScanCommand]:
+        """What the kernel has asked of the controller since the guest began."""
+        return self._controller.scan_commands
+
+    def filter_duplicates(self, kind: DuplicateFilter) -> None:
+        """Tell the controller."""
+        self._controller.duplicate_filter = kind
 
     async def is_discovering(self) -> bool:
         """Ask BlueZ."""

@@ -10,6 +10,7 @@ import asyncio
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 from bumble import hci, ll
@@ -17,6 +18,7 @@ from bumble.controller import Connection, Controller
 from bumble.core import AdvertisingData, PhysicalTransport
 from bumble.transport.vhci import open_vhci_transport
 
+from fastprovd.emulator.duplicate_filter import DuplicateFilter, Reported
 from fastprovd.emulator.peripheral import AirPort, PeripheralLink, Report
 from tests.system.att_server import AttServer
 
@@ -37,6 +39,16 @@ async def virtual_adapter() -> AsyncIterator[VirtualAdapter]:
         await transport.close()
 
 
+@dataclass(frozen=True)
+class ScanCommand:
+    """An LE Set Scan Enable of the kernel; `active` by the parameters set before."""
+
+    at_s: float
+    enable: bool
+    filter_duplicates: bool
+    active: bool
+
+
 class VirtualAdapter(Controller):  # type: ignore[misc] # Bumble is not installed where mypy runs
     """Serves the kernel; `port` is the air it is on, and may be exchanged while it is idle."""
 
@@ -51,7 +63,9 @@ class VirtualAdapter(Controller):  # type: ignore[misc] # Bumble is not installe
         self.port: AirPort | None = None
         self._stop_observing: Callable[[], None] | None = None
         self._cancel_initiating: Callable[[], None] | None = None
-        self._reported: set[tuple[str, tuple[tuple[int, bytes], ...]]] = set()
+        self.duplicate_filter = DuplicateFilter.BY_ADDRESS
+        self._reported = Reported()
+        self.scan_commands: list[ScanCommand] = []
 
     def join(self, port: AirPort) -> None:
         """Go to another air; links and what was asked of the old one end as by loss."""
@@ -65,7 +79,15 @@ class VirtualAdapter(Controller):  # type: ignore[misc] # Bumble is not installe
 
     def on_hci_le_set_scan_enable_command(self, command: Any) -> Any:
         result = super().on_hci_le_set_scan_enable_command(command)
-        self._reported.clear()
+        self.scan_commands.append(
+            ScanCommand(
+                asyncio.get_running_loop().time(),
+                bool(self.le_scan_enable),
+                bool(self.filter_duplicates),
+                bool(self.le_scan_type),
+            )
+        )
+        self._reported.restart()
         if self._stop_observing is not None:
             self._stop_observing()
             self._stop_observing = None
@@ -74,11 +96,8 @@ class VirtualAdapter(Controller):  # type: ignore[misc] # Bumble is not installe
         return result
 
     def _heard(self, report: Report) -> None:
-        if self.filter_duplicates:
-            key = (report.device_address, tuple(report.service_data.items()))
-            if key in self._reported:
-                return
-            self._reported.add(key)
+        if self.filter_duplicates and not self._reported.is_new(report, self.duplicate_filter):
+            return
         if not report.connectable:
             self._report(report, _EventType.ADV_NONCONN_IND, [])
             return
