@@ -153,6 +153,7 @@ async def placed(
             if address not in without_app_key:
                 installer.say(board, address, _info_set(address), network.app_key)
         await asyncio.sleep(_SETTLED_S)
+        placed_boards[0].set_identity(False)  # as a run ends it, before the board dies of it
         moment = datetime.now(UTC)
         store = gateway._store
         store.save_dev_key(PRIMARY, placed_boards[0].uuid, given[0][2])
