@@ -108,7 +108,8 @@ class GroupChange:
         session.observer = evidence.take
         calm = Calm(self._clock)
         session.overheard = calm.heard
-        unanswered = self.waiting - set(self._dev_keys)
+        configured = self.waiting & set(self._dev_keys)
+        unanswered = self.waiting - configured
         pace = Pace(self._clock, _DELIVERY_PACE_S)
         witness = Witness(session, ways)
 
@@ -122,9 +123,10 @@ class GroupChange:
 
         try:
             async with asyncio.timeout(_PROVE_S + _PROVE_PER_NODE_S * len(self.waiting)):
+                await Rounds(tell, _at_once).through(configured)
                 if len(unanswered) > ADDRESSES_PER_MESSAGE:
                     await self._announce(session, unanswered)
-                await Rounds(tell, lambda: calm.wait(session)).through(self.waiting)
+                await Rounds(tell, lambda: calm.wait(session)).through(unanswered)
                 if self._asks_together:
                     await calm.wait(session)
                     await self._ask_together(session, evidence)
@@ -185,6 +187,10 @@ class GroupChange:
             await pause(session, WAITS["calm"].seconds)
             for address in sorted(self.waiting & evidence.answered):
                 await self._take(address, Proof.ANSWER)
+
+
+async def _at_once() -> None:
+    """A Configuration Server answers once; nothing that was sent to many is still on its way."""
 
 
 class _Evidence:
