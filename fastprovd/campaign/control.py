@@ -10,12 +10,14 @@ from typing import Final
 
 import structlog
 
-from fastprovd.campaign.ports import Bearer
+from fastprovd.campaign.ports import Bearer, Scan
 from fastprovd.campaign.proxy_session import ProxySession, TopProvisioner, proxy_session
 from fastprovd.campaign.states import WAITS, Wait
+from fastprovd.campaign.watch import FRESH_S
 from fastprovd.campaign.ways import Candidate, Judge, Proxies, Standing, Ways, standing_of
 from fastprovd.clock import Clock
 from fastprovd.errors import BearerError, DeviceNotFound
+from fastprovd.mesh.beacons import Advertisement
 from fastprovd.mesh.keys import AppKey
 from fastprovd.mesh.models.fast_provisioning import NodeAddrGet
 from fastprovd.mesh.models.generic_onoff import OnOffGet, OnOffSet
@@ -197,20 +199,37 @@ async def _find(
     """Return the first proxy that forwards, or the best when there is no such one in time."""
     best: Candidate | None = None
     limit = CONTROL_WAITS["proxy" if ways.is_first else "another_proxy"]
+    begun: float | None = None
     try:
-        async with asyncio.timeout(limit.seconds) as timeout, bearer.scan() as scan:
-            begun = asyncio.get_running_loop().time()
-            async for advertisement in scan:
-                heard = advertisement.device_address
-                if heard in ways.passed_over or device_address not in (None, heard):
-                    continue
-                standing = judge(advertisement)
-                if standing is None or (best is not None and standing >= best.standing):
-                    continue
-                best = Candidate(standing, heard)
-                if standing is Standing.FORWARDS or device_address is not None:
-                    break
-                timeout.reschedule(begun + _PATIENCE[standing].seconds)
+        async with asyncio.timeout(limit.seconds) as timeout:
+            while True:
+                async with bearer.scan() as scan:
+                    if begun is None:
+                        begun = asyncio.get_running_loop().time()
+                    async for advertisement in _for_a_while(scan):
+                        heard = advertisement.device_address
+                        if heard in ways.passed_over or device_address not in (None, heard):
+                            continue
+                        standing = judge(advertisement)
+                        if standing is None or (best is not None and standing >= best.standing):
+                            continue
+                        best = Candidate(standing, heard)
+                        if standing is Standing.FORWARDS or device_address is not None:
+                            return best
+                        timeout.reschedule(begun + _PATIENCE[standing].seconds)
     except TimeoutError:
         pass
     return best
+
+
+async def _for_a_while(scan: Scan) -> AsyncIterator[Advertisement]:
+    """Yield what a scan hears until a fresh one hears more, as in `Watch`."""
+    end_s = asyncio.get_running_loop().time() + FRESH_S
+    heard = aiter(scan)
+    while True:
+        try:
+            async with asyncio.timeout_at(end_s):
+                advertisement = await anext(heard)
+        except (TimeoutError, StopAsyncIteration):
+            return
+        yield advertisement
