@@ -150,7 +150,7 @@ WAITS: Final[Mapping[str, Wait]] = MappingProxyType(
         ),
         "board_quiet": Wait(
             2.5,
-            "a free board is told in each scan, and they begin anew each 2 s; where another "
+            "a free board is told in each scan, and they begin anew each 1.5 s; where another "
             "program keeps its own scan going it may seem to have left, which costs a round more",
         ),
         "board_gone": Wait(

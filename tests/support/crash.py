@@ -36,7 +36,6 @@ from fastprovd.mesh.network import decode_network_pdu
 from fastprovd.mesh.proxy import ProxyPduType
 from fastprovd.records import Node, Run, Step
 from fastprovd.store.state import StateStore
-from tests.support.quirks import SCENE_QUIRKS
 from tests.support.scene import device_address
 
 _DATABASE: Final = ("state.db", "state.db-wal")
@@ -309,7 +308,7 @@ async def crash_world(
     with _directory() as directory:
         yield World(
             air,
-            EmulatedAdapter(air.adapter(), seed=seed, quirks=SCENE_QUIRKS),
+            EmulatedAdapter(air.adapter(), seed=seed),
             directory,
             {"expected": boards, **settings},
             random,
