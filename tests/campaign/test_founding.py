@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from tests.support.scene import Scene, device_address, scene
 
 RunVirtual = Callable[[Coroutine[Any, Any, Any]], Any]
 PERFECT = Flaws.none()
+DEADLY = replace(PERFECT, silence_after_node_identity=True)
 
 
 def primaries_of(s: Scene) -> list[int]:
@@ -75,6 +78,28 @@ def test_a_primary_that_can_not_be_made_is_done_without(run_virtual: RunVirtual)
             assert run.proven == 4
             warned = [data["reason"] for kind, data in s.listener.events if kind == "warning"]
             assert any("no board could be made the Primary" in reason for reason in warned)
+
+    run_virtual(main())
+
+
+def test_a_primary_outlasts_the_search_for_the_next(run_virtual: RunVirtual) -> None:
+    """Over a minute of vain attempts at other boards it is alive, and provisions the others."""
+
+    async def main() -> None:
+        settings = RunSettings(expected=8, primaries=2)
+        async with scene(8, 4, host=Host.BLUEDROID, flaws=DEADLY, settings=settings) as s:
+            running = asyncio.create_task(s.campaign.execute())
+            await s.listener.reached(RunState.CONFIGURING_PRIMARY)
+            (primary,) = s.true_nodes().values()
+            others = [board for board in s.air.boards if board is not primary]
+            for board in others:
+                board.power_off()
+            await asyncio.sleep(75.0)
+            for board in others:
+                board.power_on()
+            run = await running
+            assert not primary.is_silent
+            assert run.state is RunState.DONE, run.reason
 
     run_virtual(main())
 
