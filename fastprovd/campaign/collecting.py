@@ -330,8 +330,9 @@ class Collecting:
         await self._calm.wait(session)
 
     def _unproven(self) -> list[int]:
-        keyless = self._identifying.keyless
-        return [a for a, node in self._log.nodes.items() if not node.proven and a not in keyless]
+        # Who fell silent is asked once more in the end.
+        left_out = self._identifying.keyless | self._log.fell_silent
+        return [a for a, node in self._log.nodes.items() if not node.proven and a not in left_out]
 
     async def _learn_heard(self, address: int) -> None:
         if address not in self._log.nodes:
