@@ -60,6 +60,11 @@ class AdvertisingQueue:
         """Whether nothing is sent or waits."""
         return self._current is None
 
+    @property
+    def current(self) -> QueuedPdu | None:
+        """The PDU that is being sent."""
+        return self._current
+
     def put(self, pdu: QueuedPdu) -> bool:
         """Append `pdu`; without a free buffer it is lost, and the answer is False."""
         if len(self._pdus) >= firmware.ADVERTISING_BUFFERS:
