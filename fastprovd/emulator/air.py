@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
@@ -201,20 +201,20 @@ class Air:
             receiver.hear_mesh(frame)
 
     def send_beacon(self, sender: Board, times: list[float]) -> None:
-        """Put an Unprovisioned Device beacon on the air."""
+        """Put an Unprovisioned Device beacon on the air; who has no room yet may have it later."""
         self._report_at(sender, times[0])
-        if self._is_ideal:
-            if self._provisioners:
-                self.loop.call_at(times[0], self._deliver_beacon, sender)
-            return
-        for receiver in tuple(self._provisioners.values()):
-            heard_at = self._first_heard(sender, receiver, times)
-            if heard_at is not None:
-                self.loop.call_at(heard_at, receiver.hear_beacon, sender)
+        for at in times if self._provisioners else ():
+            self.loop.call_at(at, self._transmit_beacon, sender)
 
-    def _deliver_beacon(self, sender: Board) -> None:
+    def _transmit_beacon(self, sender: Board) -> None:
         for receiver in tuple(self._provisioners.values()):
-            receiver.hear_beacon(sender)
+            reach = self.reach(sender.device_address, receiver.device_address)
+            if reach is None or (reach.loss > 0.0 and self._random.random() < reach.loss):
+                continue
+            if reach.delay_s > 0.0:
+                self.loop.call_later(reach.delay_s, receiver.hear_beacon, sender)
+            else:
+                receiver.hear_beacon(sender)
 
     def send_pb_adv(
         self, sender: Board, pdu: GenericPdu, receiver: Board, times: list[float]
@@ -233,15 +233,6 @@ class Air:
     @property
     def _is_ideal(self) -> bool:
         return not self._reach and self._default_reach == Reach()
-
-    def _first_heard(self, sender: Board, receiver: Board, times: Iterable[float]) -> float | None:
-        reach = self.reach(sender.device_address, receiver.device_address)
-        if reach is None:
-            return None
-        for at in times:
-            if reach.loss <= 0.0 or self._random.random() >= reach.loss:
-                return at + reach.delay_s
-        return None
 
     # Adapters
 

@@ -63,30 +63,37 @@ def test_reach_may_differ_by_direction(run_virtual: RunVirtual[None]) -> None:
     run_virtual(main())
 
 
-def test_loss_is_per_transmission(run_virtual: RunVirtual[None]) -> None:
-    """With 90 % loss a Network PDU of four transmissions is heard about every third time."""
-
-    async def main() -> float:
-        air = Air(1, reach=Reach(loss=0.9))
-        sender, receiver = (air.add_board(address_of(n)) for n in (1, 2))
-        hits = sum(
-            air._first_heard(sender, receiver, [0.0, 0.02, 0.04, 0.06]) is not None
-            for _ in range(2000)
-        )
-        return hits / 2000
-
-    assert run_virtual(main()) == pytest.approx(1 - 0.9**4, abs=0.04)
+async def beacons_heard(air: Air, count: int) -> list[float]:
+    """Let one board send `count` beacons, one a second, each twice; return when another heard."""
+    sender, receiver = (air.add_board(address_of(n), power_on=False) for n in (1, 2))
+    times: list[float] = []
+    receiver.hear_beacon = lambda _: times.append(air.loop.time())  # type: ignore[method-assign]
+    air.set_provisioner(receiver, active=True)
+    begun = air.loop.time()
+    for number in range(count):
+        air.send_beacon(sender, [begun + number, begun + number + 0.25])
+    await asyncio.sleep(count + 1.0)
+    return [at - begun for at in times]
 
 
-def test_delay_is_added(run_virtual: RunVirtual[None]) -> None:
-    """A receiver hears a transmission `delay_s` later."""
+def test_loss_is_per_transmission(run_virtual: RunVirtual[list[float]]) -> None:
+    """With 70 % loss each of the transmissions of a PDU is heard three times of ten."""
 
-    async def main() -> None:
-        air = Air(1, reach=Reach(delay_s=0.5))
-        sender, receiver = (air.add_board(address_of(n)) for n in (1, 2))
-        assert air._first_heard(sender, receiver, [1.0, 1.1]) == 1.5
+    async def main() -> list[float]:
+        return await beacons_heard(Air(1, reach=Reach(loss=0.7)), 2000)
 
-    run_virtual(main())
+    heard = run_virtual(main())
+    assert len(heard) / 4000 == pytest.approx(0.3, abs=0.03)
+    assert len({int(at) for at in heard}) / 2000 == pytest.approx(1 - 0.7**2, abs=0.04)
+
+
+def test_delay_is_added(run_virtual: RunVirtual[list[float]]) -> None:
+    """A receiver hears each transmission `delay_s` later."""
+
+    async def main() -> list[float]:
+        return await beacons_heard(Air(1, reach=Reach(delay_s=0.5)), 2)
+
+    assert run_virtual(main()) == pytest.approx([0.5, 0.75, 1.5, 1.75])
 
 
 def test_a_run_works_with_delay(run_virtual: RunVirtual[None]) -> None:
