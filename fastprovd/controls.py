@@ -16,9 +16,17 @@ from fastprovd.campaign.groups import GroupChange
 from fastprovd.campaign.memberships import all_memberships, check_room, members
 from fastprovd.campaign.proxy_session import ProxySession
 from fastprovd.campaign.switching import Switching
+from fastprovd.campaign.ways import ForwardsNothing, Proxies, Ways, is_with
 from fastprovd.clock import Clock
-from fastprovd.errors import BearerError, ConnectionLost, NoRun, UnknownNode
-from fastprovd.mesh.addresses import ALL_NODES, is_unicast
+from fastprovd.errors import (
+    BearerError,
+    ConnectionLost,
+    MessagesDropped,
+    NoRun,
+    ResponseTimeout,
+    UnknownNode,
+)
+from fastprovd.mesh.addresses import ALL_NODES, format_address, is_unicast
 from fastprovd.mesh.keys import DevKey
 from fastprovd.records import Membership, Network, Node, Switched
 from fastprovd.store.state import StateStore
@@ -27,8 +35,11 @@ log = structlog.get_logger(__name__)
 
 _TIDS: Final = 256
 
-OpenSession = Callable[[], AbstractAsyncContextManager[ProxySession]]
-"""Open a session through any proxy of our network; raises BearerError, RunInProgress."""
+OpenSession = Callable[..., AbstractAsyncContextManager[ProxySession]]
+"""Open a session through a proxy of our network, as `control.network_session` with its options."""
+
+WayIn = Callable[[], AbstractAsyncContextManager[OpenSession]]
+"""Take the radio for one request; raises BearerError, RunInProgress."""
 
 
 class Controls:
@@ -45,7 +56,7 @@ class Controls:
         audiences: Audiences,
         clock: Clock,
         *,
-        open_session: OpenSession,
+        way_in: WayIn,
         check_free: Callable[[], None],
         dev_keys: dict[int, DevKey],
         first_tid: int,
@@ -54,7 +65,8 @@ class Controls:
         self._network = network
         self._audiences = audiences
         self._clock = clock
-        self._open_session = open_session
+        self._way_in = way_in
+        self._proxies = Proxies(clock)
         self._check_free = check_free
         self._dev_keys = dev_keys
         self._tid = first_tid
@@ -63,8 +75,11 @@ class Controls:
         """Ask a node for its state, return what is known of it now."""
         self._check_free()
         await self._known([address])
-        async with self._open_session() as session:
-            onoff = await control.get_onoff(session, self._network.app_key, address)
+        key = self._network.app_key
+        onoff = await self._of_node(
+            address,
+            lambda session, attempts: control.get_onoff(session, key, address, attempts=attempts),
+        )
         return await self._answered(address, onoff)
 
     async def set_onoff(self, address: int, onoff: bool, *, confirm: bool = True) -> Switched:
@@ -129,9 +144,9 @@ class Controls:
             await asyncio.to_thread(self._store.save_memberships, memberships)
             changed.update({membership.address: membership for membership in memberships})
 
-        async def work(session: ProxySession) -> None:
+        async def work(session: ProxySession, ways: Ways) -> None:
             await keep(*(changed[address] for address in sorted(change.waiting)))
-            await change.run(session)
+            await change.run(session, ways)
 
         try:
             await self._over_sessions(work, change.waiting)
@@ -141,35 +156,81 @@ class Controls:
 
     async def _set_node(self, address: int, onoff: bool) -> Switched:
         await self._known([address])
-        async with self._open_session() as session:
-            present = await control.set_onoff(
-                session, self._network.app_key, address, onoff, self._tid
-            )
+        key, tid = self._network.app_key, self._tid
+        present = await self._of_node(
+            address,
+            lambda session, attempts: control.set_onoff(
+                session, key, address, onoff, tid, attempts=attempts
+            ),
+        )
         await self._answered(address, present)
         who = (address,)
         return Switched(address, onoff, *((who, ()) if present is onoff else ((), who)))
 
-    async def _over_sessions(
-        self, work: Callable[[ProxySession], Awaitable[None]], waiting: Collection[int]
-    ) -> None:
-        """Give `work` a session, and another one when the link is lost on the way.
+    async def _of_node(
+        self, address: int, ask: Callable[[ProxySession, int], Awaitable[bool]]
+    ) -> bool:
+        """Ask one node, with so many attempts, through one proxy after the other until it answers.
 
-        Whoever is left in `waiting` is the caller's to tell; only when all are, the error is
-        raised.
+        Raises ResponseTimeout when it did through none of them.
+        """
+        ways = Ways(self._proxies)
+        late_s = self._clock.monotonic() + control.CONTROL_WAITS["another_try"].seconds
+        silent: ResponseTimeout | None = None
+        async with self._way_in() as open_session:
+            while True:
+                try:
+                    async with open_session(ways=ways) as session:
+                        enough = control.ATTEMPTS if ways.is_trusted else control.FEW_ATTEMPTS
+                        return await ask(session, enough)
+                except MessagesDropped:
+                    raise
+                except ResponseTimeout as error:
+                    silent = error
+                    is_late = self._clock.monotonic() > late_s
+                    if ways.is_last or is_late or is_with(session, address):
+                        raise
+                    ways.did_not_help(for_good=ways.is_trusted)
+                    log.info("another_proxy_is_tried", silent=format_address(address))
+                except BearerError as error:
+                    if silent is None:
+                        raise
+                    log.info("no_other_proxy", reason=str(error))
+                    raise silent from error
+
+    async def _over_sessions(
+        self, work: Callable[[ProxySession, Ways], Awaitable[None]], waiting: Collection[int]
+    ) -> None:
+        """Give `work` a session, and others when its proxy forwards nothing or its link is lost.
+
+        Whoever is left in `waiting` is the caller's to tell; only when nobody could be asked, the
+        error is raised.
         """
         begun_with = len(waiting)
+        ways = Ways(self._proxies)
+        was_lost = False
         try:
-            try:
-                async with self._open_session() as session:
-                    await work(session)
-                    session.check_heard()
-            except ConnectionLost as error:
-                log.info("link_lost_on_the_way", reason=str(error))
-                async with self._open_session() as session:
-                    await work(session)
-                    session.check_heard()
+            async with self._way_in() as open_session:
+                while True:
+                    try:
+                        async with open_session(ways=ways) as session:
+                            try:
+                                await work(session, ways)
+                            except ForwardsNothing:
+                                session.check_heard()
+                                raise
+                            session.check_heard()
+                        return
+                    except ConnectionLost as error:
+                        if was_lost:
+                            raise
+                        was_lost = True
+                        log.info("link_lost_on_the_way", reason=str(error))
+                    except ForwardsNothing:
+                        ways.did_not_help()
+                        log.info("another_proxy_is_tried", silent=len(waiting))
         except BearerError as error:
-            if len(waiting) == begun_with:
+            if len(waiting) == begun_with and ways.is_first:
                 raise
             log.warning("ended_early", left=len(waiting), reason=str(error))
 

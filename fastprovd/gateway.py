@@ -10,6 +10,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from fastprovd.audiences import Audiences
 from fastprovd.campaign import control
 from fastprovd.campaign.air_picture import AirPicture
 from fastprovd.campaign.planner import SAFE_LIST_ENTRIES
-from fastprovd.campaign.proxy_session import ProxySession, TopProvisioner
+from fastprovd.campaign.proxy_session import TopProvisioner
 from fastprovd.campaign.resumption import Resumption
 from fastprovd.campaign.run import Campaign
 from fastprovd.campaign.run_log import RunLog
@@ -30,7 +31,7 @@ from fastprovd.campaign.verdict import missing_boards, target
 from fastprovd.campaign.watch import Watch
 from fastprovd.clock import Clock, SystemClock
 from fastprovd.config import Config
-from fastprovd.controls import Controls
+from fastprovd.controls import Controls, OpenSession
 from fastprovd.errors import BearerError, FastprovdError, NoRun, RunInProgress, StoreInUse
 from fastprovd.mesh.addresses import is_unicast
 from fastprovd.mesh.replay import ReplayProtectionList
@@ -93,7 +94,7 @@ class Gateway:
             network,
             self.audiences,
             clock,
-            open_session=self._session,
+            way_in=self._way_in,
             check_free=self._check_no_run,
             dev_keys=stack.dev_keys,
             first_tid=entropy(1)[0],
@@ -285,7 +286,10 @@ class Gateway:
         could_be_listed = max(target(run.expected, run.heard), len(nodes))
         if primary is None or could_be_listed > SAFE_LIST_ENTRIES:
             return run, nodes, False
-        async with self._session(primary.device_address) as session:
+        async with (
+            self._way_in() as open_session,
+            open_session(device_address=primary.device_address) as session,
+        ):
             listed = await control.get_node_list(session, self.network.app_key, primary.address)
         now = self._clock.utc_now()
         for address in filter(is_unicast, listed):
@@ -305,17 +309,17 @@ class Gateway:
         raise NoRun("no run has made a node yet")
 
     @asynccontextmanager
-    async def _session(self, device_address: str | None = None) -> AsyncIterator[ProxySession]:
-        nodes = [node.address for node in await asyncio.to_thread(self._store.nodes)]
+    async def _way_in(self) -> AsyncIterator[OpenSession]:
+        """Take the radio for one request, which may need more than one proxy."""
         self._check_no_run()
         async with self._radio_use:
             self._check_no_run()  # one may have been prepared while we waited for our turn
+            nodes = await asyncio.to_thread(self._store.nodes)
             async with self._radio:
                 await self._radio.close_left_links()
-                async with control.network_session(
-                    self._radio, self._top, self._clock, nodes=nodes, device_address=device_address
-                ) as session:
-                    yield session
+                yield partial(
+                    control.network_session, self._radio, self._top, self._clock, nodes=nodes
+                )
             await self._save_replay_list()
 
     # The end

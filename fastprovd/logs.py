@@ -16,8 +16,14 @@ from fastprovd.mesh.keys import AppKey, DevKey, NetKey
 
 HIDDEN: Final = "<hidden>"
 
-_SECRET_NAME: Final = re.compile("key|password|random|confirm|secret|auth_?value", re.IGNORECASE)
-_KEY_INDEX_NAME: Final = re.compile("(^|_)key_index(es)?$", re.IGNORECASE)
+# A word of `net_key`, `netKey` or `NET KEY`; digits and punctuation are between words.
+_WORD: Final = re.compile("[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+_SECRET_WORDS: Final = frozenset(
+    {"key", "netkey", "appkey", "devkey", "password", "random", "confirmation", "secret", "token"}
+)
+_AUTH_VALUE: Final = "authvalue"
+# What a name is about is its last word: these are facts about a secret, not the secret.
+_HARMLESS_LAST_WORDS: Final = frozenset({"index", "indexes", "count", "left", "file", "refresh"})
 
 
 def configure(
@@ -89,7 +95,7 @@ def _redacted(name: str, value: Any) -> Any:
         return f"<{len(value)} bytes>"
     if isinstance(value, NetKey | AppKey | DevKey):
         return HIDDEN
-    if value is not None and _SECRET_NAME.search(name) and not _KEY_INDEX_NAME.search(name):
+    if value is not None and _is_secret(name):
         return HIDDEN
     if isinstance(value, Mapping):
         return {str(inner): _redacted(str(inner), value[inner]) for inner in value}
@@ -100,3 +106,12 @@ def _redacted(name: str, value: Any) -> Any:
             field.name: _redacted(field.name, getattr(value, field.name)) for field in fields(value)
         }
     return value
+
+
+def _is_secret(name: str) -> bool:
+    """Whether values of this name carry a secret, by the whole words of the name."""
+    words = [word.lower() for word in _WORD.findall(name)]
+    if not words or words[-1] in _HARMLESS_LAST_WORDS:
+        return False
+    singular = {word.removesuffix("s") for word in words}
+    return not _SECRET_WORDS.isdisjoint(singular) or _AUTH_VALUE in "".join(words)

@@ -81,7 +81,8 @@ class Node:
     it, or it was overheard answering its provisioner. `proven`: it answered a message under the
     AppKey. `device_uuid` has 16 octets, `device_address` is the BD_ADDR as the adapter spells it.
     `forgotten`: its board was on the air as an unprovisioned device since, so nobody has this
-    address any more.
+    address any more. `gatt_proxy`: whether we told it to keep its GATT Proxy on, or to switch it
+    off; without one a node answers over GATT for itself at most.
     """
 
     address: int
@@ -96,6 +97,7 @@ class Node:
     parent_source: ParentSource | None = None
     onoff: bool | None = None
     forgotten: bool = False
+    gatt_proxy: bool | None = None
     first_seen: datetime | None = None
     last_seen: datetime | None = None
 

@@ -13,7 +13,7 @@ import pytest
 
 from fastprovd.errors import ConfigError
 from hwbench import flashing
-from hwbench.bench import Bench, RealSurroundings
+from hwbench.bench import ROLL_CALL_AFTER_S, Bench, RealSurroundings, Surroundings
 from hwbench.config import BenchConfig, load
 from hwbench.records import TestOutcome, write_csv
 from hwbench.report import write_report
@@ -87,6 +87,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--skip-autoflash", action="store_true", help="take the firmware as it is")
     group.addoption("--erase-nvs", action="store_true", help="erase NVS before flashing")
+    group.addoption(
+        "--roll-call-after",
+        metavar="S",
+        type=float,
+        default=ROLL_CALL_AFTER_S,
+        help="seconds from the end of a run until its nodes are asked again (default: 120)",
+    )
     group.addoption("--soak-rounds", metavar="N", type=int, default=3, help="runs of the soak")
 
 
@@ -131,6 +138,7 @@ def opened_bench(
     def give_up(reason: str) -> NoReturn:
         _give_up(config, reason)
 
+    surroundings: Surroundings
     with ExitStack() as stack:
         if session.rehearsal is not None:
             from hwbench import rehearsal
@@ -142,15 +150,20 @@ def opened_bench(
                     session.rehearsal, config.option.seed, tmp_path_factory.mktemp("rehearsal")
                 )
             )
-            bench = Bench(bench_config, surroundings, session.directory, give_up)
         elif session.bench_config is not None:
             bench_config = session.bench_config
             if not config.option.skip_autoflash:
                 _flash(config, bench_config, session.directory)
-            bench = Bench(bench_config, RealSurroundings(bench_config), session.directory, give_up)
+            surroundings = RealSurroundings(bench_config)
         else:
             give_up(NO_BENCH)
-        session.bench = bench
+        bench = session.bench = Bench(
+            bench_config,
+            surroundings,
+            session.directory,
+            give_up,
+            roll_call_after_s=config.option.roll_call_after,
+        )
         yield stack.enter_context(bench)
 
 

@@ -25,6 +25,8 @@ def run_and_switch(bench: Bench, boards: int, record_property: RecordProperty) -
         assert run["state"] in (oracles.DONE, oracles.PARTIAL), run["reason"]
         assert run["provisioned"] == boards
         trial.switch_every_node()
+        trial.call_again()
+        record_property("alive", trial.record.alive)
 
 
 @pytest.mark.nodes(3)

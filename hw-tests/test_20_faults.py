@@ -33,6 +33,7 @@ def test_one_board_loses_power(bench: Bench) -> None:
         assert run["state"] == oracles.PARTIAL
         assert run["proven"] == BOARDS - 1
         assert len(run["missing"]) == 1, run["missing"]
+        trial.call_again()
 
 
 @pytest.mark.power
@@ -60,6 +61,7 @@ def test_all_boards_lose_power(bench: Bench) -> None:
         run = again.judge()
         assert run["state"] == oracles.DONE, run["reason"]
         assert not before & set(again.nodes()["addresses"]), "an address was used twice"
+        again.call_again()
 
 
 @pytest.mark.destructive
@@ -77,6 +79,7 @@ def test_the_broker_is_killed(bench: Bench) -> None:
         run = trial.judge()
         assert run["state"] == oracles.DONE, run["reason"]
         trial.switch_every_node()
+        trial.call_again()
 
 
 @pytest.mark.destructive
@@ -93,6 +96,7 @@ def test_bluetoothd_is_killed(bench: Bench) -> None:
         bluetoothd.start()
         run = trial.judge()
         assert run["state"] == oracles.DONE, run["reason"]
+        trial.call_again()
 
 
 @pytest.mark.power
@@ -107,8 +111,10 @@ def test_the_daemon_is_killed(bench: Bench) -> None:
         bench.start_daemon(daemon)
         run = trial.judge()
         assert run["state"] == oracles.DONE, run["reason"]
+        trial.call_again()
         before = {node["addr"] for node in trial.nodes()["nodes"]}
         again = Trial(bench, bench.fresh_boards(BOARDS), "after the daemon was killed")
         run = again.judge()
         assert run["state"] == oracles.DONE, run["reason"]
         assert not before & set(again.nodes()["addresses"]), "an address was used twice"
+        again.call_again()

@@ -23,3 +23,4 @@ def test_soak(bench: Bench, request: pytest.FixtureRequest) -> None:
             addresses = set(trial.nodes()["addresses"])
             assert not used & addresses, "an address was used twice"
             used |= addresses
+            trial.call_again()

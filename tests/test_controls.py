@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fastprovd.audiences import SilentAudience
-from fastprovd.errors import DeviceNotFound, GroupsFull, NoRun, UnknownGroup, UnknownNode
+from fastprovd.emulator.hosts import Host
+from fastprovd.emulator.timeline import Happening
+from fastprovd.errors import (
+    DeviceNotFound,
+    GroupsFull,
+    NoRun,
+    ResponseTimeout,
+    UnknownGroup,
+    UnknownNode,
+)
 from fastprovd.gateway import open_gateway
 from fastprovd.mesh.addresses import ALL_NODES
 from fastprovd.records import Membership, Node, Proof, Switched
 from tests.conftest import RunVirtual
-from tests.support.emulated import config, entropy, world
-from tests.support.placed import GROUP, PRIMARY, placed
+from tests.support.emulated import World, config, entropy, world
+from tests.support.placed import GROUP, PRIMARY, placed, put_on_air
 
 KITCHEN, HALL = 0xC010, 0xC011
 
@@ -124,5 +134,158 @@ def test_what_was_not_sent_is_not_kept(run_virtual: RunVirtual[Any], tmp_path: P
             with pytest.raises(DeviceNotFound):
                 await gateway.controls.change_group(KITCHEN, [3], add=True)
             assert await asyncio.to_thread(gateway._store.memberships) == []
+
+    run_virtual(main())
+
+
+# Through a proxy that forwards nothing: from the command to the answer of everybody else.
+FOUND_OUT_S = 15.0
+HOSTS = pytest.mark.parametrize("host", [Host.NIMBLE, Host.BLUEDROID], ids=lambda host: host.name)
+
+
+def connected(scene: World, after_s: float) -> list[str]:
+    """Return to whom links were opened, in order."""
+    return [
+        entry.device_address
+        for entry in scene.air.timeline
+        if entry.what is Happening.CONNECTED and entry.time_s >= after_s
+    ]
+
+
+@HOSTS
+def test_all_are_reached_through_another_proxy(
+    run_virtual: RunVirtual[Any], tmp_path: Path, host: Host
+) -> None:
+    """When only the proxy itself answers, the next one is taken, and kept for the next command."""
+
+    async def main() -> None:
+        async with placed(12, tmp_path, host=host) as (scene, gateway):
+            put_on_air(scene, PRIMARY, forwards=False)
+            put_on_air(scene, 7, forwards=True)
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            everybody = tuple(range(PRIMARY, PRIMARY + 12))
+            switched = await gateway.controls.set_onoff(ALL_NODES, True)
+            assert switched == Switched(ALL_NODES, True, everybody, ())
+            assert loop.time() - begun < FOUND_OUT_S
+            primary, other = (scene.board(a).device_address for a in (PRIMARY, 7))
+            assert connected(scene, begun) == [primary, other]
+            begun = loop.time()
+            assert (await gateway.controls.set_onoff(GROUP, False)).confirmed == everybody
+            assert connected(scene, begun) == [other]
+
+    run_virtual(main())
+
+
+@HOSTS
+def test_one_node_is_reached_through_another_proxy(
+    run_virtual: RunVirtual[Any], tmp_path: Path, host: Host
+) -> None:
+    """Asked or set; the proxy itself needs no other."""
+
+    async def main() -> None:
+        async with placed(5, tmp_path, host=host) as (scene, gateway):
+            put_on_air(scene, PRIMARY, forwards=False)
+            put_on_air(scene, 4, forwards=True)
+            controls = gateway.controls
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            assert await controls.set_onoff(6, True) == Switched(6, True, (6,), ())
+            assert loop.time() - begun < 15.0
+            put_on_air(scene, PRIMARY, forwards=False)
+            put_on_air(scene, 4, forwards=True)
+            assert (await controls.get_onoff(6)).onoff is True
+            begun = loop.time()
+            assert (await controls.get_onoff(PRIMARY)).onoff is False
+            assert connected(scene, begun) == [scene.board(PRIMARY).device_address]
+
+    run_virtual(main())
+
+
+@HOSTS
+def test_a_group_is_changed_through_another_proxy(
+    run_virtual: RunVirtual[Any], tmp_path: Path, host: Host
+) -> None:
+    """Nodes with a DevKey and without one give their proofs."""
+
+    async def main() -> None:
+        async with placed(8, tmp_path, host=host) as (scene, gateway):
+            put_on_air(scene, PRIMARY, forwards=False)
+            put_on_air(scene, 7, forwards=True)
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            who = range(PRIMARY, PRIMARY + 8)
+            changed = await gateway.controls.change_group(KITCHEN, who, add=True)
+            assert [m.proof for m in changed] == [Proof.STATUS, *[Proof.ANSWER] * 7]
+            assert loop.time() - begun < 20.0
+
+    run_virtual(main())
+
+
+def test_a_proxy_that_we_switched_off_is_taken_last(
+    run_virtual: RunVirtual[Any], tmp_path: Path
+) -> None:
+    """Although it may be heard first; alone, it answers for itself and the others are named."""
+
+    async def main() -> None:
+        async with placed(6, tmp_path) as (scene, gateway):
+            nodes = await asyncio.to_thread(gateway._store.nodes)
+            for node in nodes:
+                if node.address in (3, 4, 5):
+                    put_on_air(scene, node.address, forwards=False)
+                    off = replace(node, gatt_proxy=False)
+                    await asyncio.to_thread(gateway._store.save_nodes, [off])
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            assert (await gateway.controls.set_onoff(ALL_NODES, True)).unconfirmed == ()
+            assert connected(scene, begun) == [scene.board(PRIMARY).device_address]
+            scene.board(PRIMARY).power_off()
+            begun = loop.time()
+            switched = await gateway.controls.set_onoff(ALL_NODES, False)
+            # Three were asked, each for itself.
+            assert switched.confirmed == (3, 4, 5)
+            assert switched.unconfirmed == (PRIMARY, 6, 7)
+            assert len(connected(scene, begun)) == 3
+            assert loop.time() - begun < 40.0
+            with pytest.raises(ResponseTimeout):
+                await gateway.controls.get_onoff(7)
+
+    run_virtual(main())
+
+
+def test_silent_nodes_are_not_the_fault_of_the_proxy(
+    run_virtual: RunVirtual[Any], tmp_path: Path
+) -> None:
+    """When those who are asked first have no power, the only proxy is gone back to."""
+
+    async def main() -> None:
+        async with placed(14, tmp_path) as (scene, gateway):
+            dead = tuple(range(3, 10))
+            for address in dead:
+                scene.board(address).power_off()
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            switched = await gateway.controls.set_onoff(ALL_NODES, True)
+            assert switched.confirmed == (PRIMARY, *range(10, 16))
+            assert switched.unconfirmed == dead
+            assert connected(scene, begun) == [scene.board(PRIMARY).device_address] * 2
+            assert loop.time() - begun < 60.0
+
+    run_virtual(main())
+
+
+def test_a_node_without_power_is_told_in_time(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """However many proxies there are, it takes no more than 20 s to say that it is silent."""
+
+    async def main() -> None:
+        async with placed(8, tmp_path) as (scene, gateway):
+            for address in (4, 5, 6, 7):
+                put_on_air(scene, address, forwards=True)
+            scene.board(3).power_off()
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            with pytest.raises(ResponseTimeout, match="0x0003"):
+                await gateway.controls.get_onoff(3)
+            assert loop.time() - begun < 22.0
 
     run_virtual(main())

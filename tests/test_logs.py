@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from fastprovd import logs
 from fastprovd.mesh.keys import AppKey, DevKey, NetKey
+from fastprovd.records import Switched
 
 SECRET = bytes(range(0x40, 0x50))
 
@@ -152,11 +153,35 @@ class Confirmation:
         ("confirmation", SECRET.hex(), "<hidden>"),
         ("ecdh_secret", 5, "<hidden>"),
         ("auth_value", "00", "<hidden>"),
+        ("AuthValue", "00", "<hidden>"),
+        ("authvalue", "00", "<hidden>"),
+        ("devkey", SECRET.hex(), "<hidden>"),
+        ("NET_KEY", SECRET.hex(), "<hidden>"),
+        ("sessionKey2", SECRET.hex(), "<hidden>"),
+        ("key_hex", SECRET.hex(), "<hidden>"),
+        ("provisioner_random", SECRET.hex(), "<hidden>"),
+        ("randoms", [SECRET.hex()], "<hidden>"),
+        ("device_confirmation", SECRET.hex(), "<hidden>"),
+        ("access_token", "abc", "<hidden>"),
+        ("secret", {"a": "b"}, "<hidden>"),
         ("password", None, None),
         ("net_key_index", 3, 3),
         ("app_key_index", 0, 0),
         ("key_index", 1, 1),
         ("app_key_indexes", [1, 2], [1, 2]),
+        ("KeyIndex", 1, 1),
+        ("unconfirmed", 3, 3),
+        ("unconfirmed", (2, 5), [2, 5]),
+        ("confirmed", [2, 5], [2, 5]),
+        ("confirm", True, True),
+        ("confirm_s", 20.0, 20.0),
+        ("keyless", 2, 2),
+        ("keys_left", 4, 4),
+        ("key_refresh", False, False),
+        ("password_file", "/run/password", "/run/password"),
+        ("monkeys", 1, 1),
+        ("randomised", True, True),
+        ("", "nameless", "nameless"),
         ("count", 7, 7),
         ("event", "node_added", "node_added"),
         (
@@ -164,16 +189,30 @@ class Confirmation:
             {"a": [{"net_key": "x", "b": SECRET}]},
             {"a": [{"net_key": "<hidden>", "b": "<16 bytes>"}]},
         ),
+        (
+            "told",
+            {"unconfirmed": [2], "nodes": [{"confirmed": 3, "password": "hunter2"}]},
+            {"unconfirmed": [2], "nodes": [{"confirmed": 3, "password": "<hidden>"}]},
+        ),
+        ("told", [{"tokens": ["x"]}, {"keyless": [4]}], [{"tokens": "<hidden>"}, {"keyless": [4]}]),
         ("pair", (SECRET, 1), ["<16 bytes>", 1]),
         (
             "record",
             Confirmation("aa", 2, SECRET),
             {"confirmation": "<hidden>", "count": 2, "payload": "<16 bytes>"},
         ),
+        (
+            "record",
+            Switched(0xFFFF, True, (2,), (3,)),
+            {"address": 0xFFFF, "onoff": True, "confirmed": [2], "unconfirmed": [3]},
+        ),
     ],
 )
 def test_redaction(name: str, value: Any, shown: Any) -> None:
-    """Octets, key objects and values with a secret's name are replaced; key indexes are not."""
+    """Octets, key objects and values with a secret's name are replaced at any depth.
+
+    A name that only contains letters of such a name, or tells about the secret, is shown.
+    """
     assert logs.redact(None, "info", {name: value}) == {name: shown}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import MappingProxyType
 from typing import Final
@@ -13,13 +13,13 @@ import structlog
 from fastprovd.campaign.ports import Bearer
 from fastprovd.campaign.proxy_session import ProxySession, TopProvisioner, proxy_session
 from fastprovd.campaign.states import WAITS, Wait
+from fastprovd.campaign.ways import Candidate, Judge, Proxies, Standing, Ways, standing_of
 from fastprovd.clock import Clock
-from fastprovd.errors import BearerError, DeviceNotFound, LocalProtocolError
-from fastprovd.mesh.addresses import format_address, is_unicast
-from fastprovd.mesh.beacons import Advertisement, NetworkIdentity, NodeIdentity
+from fastprovd.errors import BearerError, DeviceNotFound
 from fastprovd.mesh.keys import AppKey
 from fastprovd.mesh.models.fast_provisioning import NodeAddrGet
 from fastprovd.mesh.models.generic_onoff import OnOffGet, OnOffSet
+from fastprovd.records import Node
 
 log = structlog.get_logger()
 
@@ -28,11 +28,35 @@ CONTROL_WAITS: Final[Mapping[str, Wait]] = MappingProxyType(
         "proxy": Wait(
             12.0, "a node advertises every 0.5 s; BlueZ may withhold an unchanged one for 10.24 s"
         ),
+        "better_than_unknown": Wait(
+            1.5,
+            "a scan that begins is told of everybody, and Network ID comes every 0.5 s; what the "
+            "scan of another program may hide for 10.24 s takes longer than a try",
+        ),
+        "better_than_none": Wait(
+            3.0, "six Network IDs; through one that forwards nothing only itself can be asked"
+        ),
+        "another_proxy": Wait(
+            3.0, "the same; who does not answer through one proxy is most likely off"
+        ),
+        "another_try": Wait(
+            12.0, "a node that is off is told as silent within 20 s, however many proxies there are"
+        ),
+    }
+)
+# What to wait for a better proxy, counted from the begin of the scan.
+_PATIENCE: Final[Mapping[Standing, Wait]] = MappingProxyType(
+    {
+        Standing.UNKNOWN: CONTROL_WAITS["better_than_unknown"],
+        Standing.SILENT_LATELY: CONTROL_WAITS["better_than_none"],
+        Standing.SWITCHED_OFF: CONTROL_WAITS["better_than_none"],
     }
 )
 # Proxies to try before a request fails; a board may have left the air just after it was heard.
 _PROXIES_TRIED: Final = 3
-_ATTEMPTS: Final = 4
+ATTEMPTS: Final = 4
+# Through a proxy of which nobody knows whether it forwards.
+FEW_ATTEMPTS: Final = 2
 # A node whose relay is off does not forward below 3; 7 reaches behind relays too.
 _TTL: Final = 7
 
@@ -43,23 +67,29 @@ async def network_session(
     top: TopProvisioner,
     clock: Clock,
     *,
-    nodes: Collection[int] = (),
+    nodes: Collection[Node] = (),
     device_address: str | None = None,
+    ways: Ways | None = None,
 ) -> AsyncIterator[ProxySession]:
     """Find a proxy of our network, connect, run a session.
 
-    A proxy is known by our Network ID, or by the Node Identity of one of `nodes`. With
-    `device_address` only that board will do.
+    A proxy is known by our Network ID, or by the Node Identity of one of `nodes`; the best in
+    reach is taken. With `device_address` only that board will do. With `ways` none that it passes
+    over, unless it has nothing else to go back to.
 
     Raises:
         DeviceNotFound: no such proxy is on the air.
         BearerError: it could not be reached, or Bluetooth can not be used.
     """
     async with AsyncExitStack() as stack:
-        yield await _open(stack, bearer, top, clock, nodes, device_address)
+        ways = ways or Ways(Proxies(clock))
+        judge = standing_of(tuple(top.stack.net_keys.values()), nodes, ways.proxies)
+        yield await _open(stack, bearer, top, clock, judge, device_address, ways)
 
 
-async def get_onoff(session: ProxySession, app_key: AppKey, address: int) -> bool:
+async def get_onoff(
+    session: ProxySession, app_key: AppKey, address: int, *, attempts: int = ATTEMPTS
+) -> bool:
     """Ask one node for its state; raises ResponseTimeout, ConnectionLost."""
     status = await session.request(
         OnOffGet(),
@@ -67,13 +97,19 @@ async def get_onoff(session: ProxySession, app_key: AppKey, address: int) -> boo
         key=app_key,
         ttl=_TTL,
         timeout_s=WAITS["answer"].seconds,
-        attempts=_ATTEMPTS,
+        attempts=attempts,
     )
     return status.present
 
 
 async def set_onoff(
-    session: ProxySession, app_key: AppKey, address: int, onoff: bool, tid: int
+    session: ProxySession,
+    app_key: AppKey,
+    address: int,
+    onoff: bool,
+    tid: int,
+    *,
+    attempts: int = ATTEMPTS,
 ) -> bool:
     """Set one node and return the state that it confirms; many are `switching`'s business.
 
@@ -90,13 +126,13 @@ async def set_onoff(
         key=app_key,
         ttl=_TTL,
         timeout_s=WAITS["answer"].seconds,
-        attempts=_ATTEMPTS,
+        attempts=attempts,
     )
     return status.present
 
 
 async def get_node_list(
-    session: ProxySession, app_key: AppKey, primary: int, *, attempts: int = _ATTEMPTS
+    session: ProxySession, app_key: AppKey, primary: int, *, attempts: int = ATTEMPTS
 ) -> tuple[int, ...]:
     """Read the Primary Provisioner's list; the session must be with the Primary itself.
 
@@ -122,26 +158,30 @@ async def _open(
     bearer: Bearer,
     top: TopProvisioner,
     clock: Clock,
-    nodes: Collection[int],
+    judge: Judge,
     device_address: str | None,
+    ways: Ways,
 ) -> ProxySession:
-    passed_over: set[str] = set()
     last: BearerError | None = None
     for _ in range(_PROXIES_TRIED):
-        found = await _find(bearer, _is_proxy(top, nodes, device_address, passed_over))
+        found = None
+        if len(ways.passed_over) < _PROXIES_TRIED and not ways.is_last:
+            found = await _find(bearer, judge, device_address, ways)
+        found = found or ways.go_back()
         if found is None:
             break
         try:
             async with AsyncExitStack() as attempt:
-                link = await attempt.enter_async_context(bearer.proxy_link(found))
+                link = await attempt.enter_async_context(bearer.proxy_link(found.device_address))
                 session = await attempt.enter_async_context(proxy_session(link, top, clock))
                 await stack.enter_async_context(attempt.pop_all())
+                ways.take(found)
                 return session
         except BearerError as error:
-            log.info("proxy_not_reached", device_address=found, reason=str(error))
+            log.info("proxy_not_reached", device_address=found.device_address, reason=str(error))
             last = error
             if device_address is None:
-                passed_over.add(found)
+                ways.not_reached(found)
     if last is not None:
         raise last
     who = "proxy of our network" if device_address is None else f"proxy at {device_address}"
@@ -151,40 +191,26 @@ async def _open(
     )
 
 
-def _is_proxy(
-    top: TopProvisioner,
-    nodes: Collection[int],
-    device_address: str | None,
-    passed_over: Collection[str],
-) -> Callable[[Advertisement], bool]:
-    net_keys = tuple(top.stack.net_keys.values())
-    for address in nodes:
-        if not is_unicast(address):
-            raise LocalProtocolError(f"{format_address(address)} is no node's address")
-
-    def is_proxy(advertisement: Advertisement) -> bool:
-        data = advertisement.data
-        if advertisement.device_address in passed_over:
-            return False
-        if device_address not in (None, advertisement.device_address):
-            return False
-        match data:
-            case NetworkIdentity():
-                return any(data.matches(net_key) for net_key in net_keys)
-            case NodeIdentity():
-                return any(data.matches(net_key, node) for net_key in net_keys for node in nodes)
-            case _:
-                return False
-
-    return is_proxy
-
-
-async def _find(bearer: Bearer, wanted: Callable[[Advertisement], bool]) -> str | None:
+async def _find(
+    bearer: Bearer, judge: Judge, device_address: str | None, ways: Ways
+) -> Candidate | None:
+    """Return the first proxy that forwards, or the best when there is no such one in time."""
+    best: Candidate | None = None
+    limit = CONTROL_WAITS["proxy" if ways.is_first else "another_proxy"]
     try:
-        async with asyncio.timeout(CONTROL_WAITS["proxy"].seconds), bearer.scan() as scan:
+        async with asyncio.timeout(limit.seconds) as timeout, bearer.scan() as scan:
+            begun = asyncio.get_running_loop().time()
             async for advertisement in scan:
-                if wanted(advertisement):
-                    return advertisement.device_address
+                heard = advertisement.device_address
+                if heard in ways.passed_over or device_address not in (None, heard):
+                    continue
+                standing = judge(advertisement)
+                if standing is None or (best is not None and standing >= best.standing):
+                    continue
+                best = Candidate(standing, heard)
+                if standing is Standing.FORWARDS or device_address is not None:
+                    break
+                timeout.reschedule(begun + _PATIENCE[standing].seconds)
     except TimeoutError:
-        return None
-    return None
+        pass
+    return best

@@ -272,7 +272,9 @@ class Direct:
         status = await session.request(
             OnOffGet(), dst=address, key=self._app_key, ttl=0, timeout_s=limit_s, attempts=3
         )
-        await self._log.node(address, StepKind.CONFIGURED, proven=True, onoff=status.present)
+        await self._log.node(
+            address, StepKind.CONFIGURED, proven=True, onoff=status.present, gatt_proxy=stays
+        )
         await self._log.change(t_proven_s=self._log.since_info_set)
         # A board with the Bluedroid host dies when Node Identity ends by itself, so it must not
         # come to that whatever becomes of its proxy.

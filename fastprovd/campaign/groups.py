@@ -19,6 +19,7 @@ from fastprovd.campaign.calm import Calm, pause
 from fastprovd.campaign.proxy_session import ProxySession
 from fastprovd.campaign.roll_call import Pace, Rounds
 from fastprovd.campaign.states import WAITS
+from fastprovd.campaign.ways import Ways, Witness
 from fastprovd.clock import Clock
 from fastprovd.errors import ResponseTimeout
 from fastprovd.mesh.addresses import ALL_NODES
@@ -46,7 +47,6 @@ _ASKED_TOGETHER_TIMES: Final = 5
 _DELIVERY_PACE_S: Final = 0.29
 # Five rounds of at most 0.55 s each; then the stack gives up by itself.
 _DELIVERY_S: Final = 4.0
-_ATTEMPTS: Final = 4
 # As for lights: 7 reaches behind relays too, and in an idle mesh costs no more than 3.
 _TTL: Final = 7
 # Everybody named in a message is asked by name afterwards, so these limits are only for the case
@@ -67,9 +67,10 @@ def split(addresses: Collection[int]) -> list[tuple[int, ...]]:
 class GroupChange:
     """One change; `waiting` are those who gave no proof yet.
 
-    `run` may be called again over another session when the link was lost: it goes on where it
-    was. `answering` are the nodes that are known to hold the AppKey: without it a transport layer
-    acknowledges what the node can not read. `others` are in the group besides.
+    `run` may be called again over another session when the link was lost, or when its proxy
+    forwards nothing: it goes on where it was. `answering` are the nodes that are known to hold the
+    AppKey: without it a transport layer acknowledges what the node can not read. `others` are in
+    the group besides.
     """
 
     def __init__(
@@ -96,30 +97,34 @@ class GroupChange:
         self._proven = proven
         self.waiting = set(addresses)
 
-    async def run(self, session: ProxySession) -> None:
+    async def run(self, session: ProxySession, ways: Ways) -> None:
         """Tell those who wait, and collect their proofs.
 
         Raises:
             ConnectionLost: the link went away.
+            ForwardsNothing: nobody but the proxy answers.
         """
         evidence = _Evidence()
         session.observer = evidence.take
         calm = Calm(self._clock)
         session.overheard = calm.heard
-        for address in sorted(self.waiting & set(self._dev_keys)):
-            await self._configure(session, address)
         unanswered = self.waiting - set(self._dev_keys)
         pace = Pace(self._clock, _DELIVERY_PACE_S)
+        witness = Witness(session, ways)
 
-        async def deliver(address: int, _: int) -> bool:
+        async def tell(address: int, _: int) -> bool:
             await pace.wait()
-            return await self._deliver(session, evidence, address)
+            if address in self._dev_keys:
+                answered = await self._configure(session, address)
+            else:
+                answered = await self._deliver(session, evidence, address)
+            return witness.saw(address, answered=answered)
 
         try:
-            async with asyncio.timeout(_PROVE_S + _PROVE_PER_NODE_S * len(unanswered)):
+            async with asyncio.timeout(_PROVE_S + _PROVE_PER_NODE_S * len(self.waiting)):
                 if len(unanswered) > ADDRESSES_PER_MESSAGE:
                     await self._announce(session, unanswered)
-                await Rounds(deliver, lambda: calm.wait(session)).through(unanswered)
+                await Rounds(tell, lambda: calm.wait(session)).through(self.waiting)
                 if self._asks_together:
                     await calm.wait(session)
                     await self._ask_together(session, evidence)
@@ -133,7 +138,7 @@ class GroupChange:
         self.waiting.discard(address)
         await self._proven(address, proof)
 
-    async def _configure(self, session: ProxySession, address: int) -> None:
+    async def _configure(self, session: ProxySession, address: int) -> bool:
         request = ModelSubscriptionAdd if self._add else ModelSubscriptionDelete
         try:
             answer = await session.request(
@@ -142,15 +147,14 @@ class GroupChange:
                 key=self._dev_keys[address],
                 ttl=_TTL,
                 timeout_s=WAITS["answer"].seconds,
-                attempts=_ATTEMPTS,
             )
-        except ResponseTimeout as error:
-            log.info("group_not_confirmed", address=address, reason=str(error))
-            return
+        except ResponseTimeout:
+            return False
         if answer.status is FoundationStatus.SUCCESS:
             await self._take(address, Proof.STATUS)
         else:
             log.warning("group_refused", address=address, status=answer.status.name)
+        return True
 
     async def _announce(self, session: ProxySession, addresses: Collection[int]) -> None:
         pace = Pace(self._clock)

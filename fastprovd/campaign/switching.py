@@ -10,7 +10,8 @@ import structlog
 
 from fastprovd.campaign.calm import Calm, pause
 from fastprovd.campaign.proxy_session import ProxySession
-from fastprovd.campaign.roll_call import ATTEMPTS, Answered, RollCall
+from fastprovd.campaign.roll_call import ATTEMPTS, Answered, RollCall, Rounds
+from fastprovd.campaign.ways import Ways, Witness
 from fastprovd.clock import Clock
 from fastprovd.mesh.keys import AppKey
 from fastprovd.mesh.models.generic_onoff import OnOffSet, OnOffSetUnacknowledged
@@ -33,9 +34,9 @@ _CONFIRM_PER_NODE_S: Final = 0.8
 class Switching:
     """One command; `waiting` are those that have not confirmed it yet.
 
-    `run` may be called again over another session when the link was lost: it goes on where it
-    was. Each node is asked with an OnOff Set of its own, so the question is the repair too; it
-    changes nothing for a node that has the state.
+    `run` may be called again over another session when the link was lost, or when its proxy
+    forwards nothing: it goes on where it was. Each node is asked with an OnOff Set of its own, so
+    the question is the repair too; it changes nothing for a node that has the state.
     """
 
     def __init__(
@@ -57,15 +58,17 @@ class Switching:
         self._answered = answered
         self.waiting = set(members)
 
-    async def run(self, session: ProxySession) -> None:
+    async def run(self, session: ProxySession, ways: Ways) -> None:
         """Tell all, then ask those that wait.
 
         Raises:
             ConnectionLost: the link went away.
+            ForwardsNothing: nobody but the proxy answers.
         """
         await self._tell(session)
         calm = Calm(self._clock)
         session.overheard = calm.heard
+        witness = Witness(session, ways)
         roll_call = RollCall(
             session,
             self._app_key,
@@ -75,9 +78,13 @@ class Switching:
             question=OnOffSet(self._onoff, self._tid),
             ttl_by_attempt=(_TTL,) * ATTEMPTS,
         )
+
+        async def ask(address: int, attempt: int) -> bool:
+            return witness.saw(address, answered=await roll_call.ask(address, attempt))
+
         try:
             async with asyncio.timeout(_CONFIRM_S + _CONFIRM_PER_NODE_S * len(self.waiting)):
-                await roll_call.prove(self.waiting)
+                await Rounds(ask, lambda: calm.wait(session)).through(self.waiting)
         except TimeoutError:
             log.warning("confirming_took_too_long", unconfirmed=len(self.waiting))
 

@@ -17,6 +17,7 @@ _DECODERS: Final[rows.Decoders] = {
     "proven": bool,
     "onoff": bool,
     "forgotten": bool,
+    "gatt_proxy": bool,
     "parent_source": ParentSource,
     "first_seen": rows.decode_time,
     "last_seen": rows.decode_time,

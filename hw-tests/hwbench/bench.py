@@ -21,6 +21,7 @@ from hwbench.timeline import BENCH, Entry, Timeline
 OFF_S: Final = 1.0  # until the capacitors of a board are empty
 BOOT_S: Final = 20.0  # firmware boots in 3 s, its port takes a few more to come back
 ONLINE_S: Final = 20.0  # the daemon starts in 1 s; ten times that on a loaded Raspberry Pi
+ROLL_CALL_AFTER_S: Final = 120.0  # what the end of a Node Identity kills is dead after 60
 _COMMAND_S: Final = 30.0  # systemctl waits for the program's end
 
 
@@ -87,7 +88,8 @@ class RealSurroundings:
 class Bench(AbstractContextManager["Bench"]):
     """One session at a bench; everything it sees is in `directory`.
 
-    `give_up` skips the test, or fails it where the bench is required.
+    `give_up` skips the test, or fails it where the bench is required. `roll_call_after_s` is how
+    long after the end of a run its nodes are asked again.
     """
 
     def __init__(
@@ -96,10 +98,13 @@ class Bench(AbstractContextManager["Bench"]):
         surroundings: Surroundings,
         directory: Path,
         give_up: Callable[[str], NoReturn],
+        *,
+        roll_call_after_s: float = ROLL_CALL_AFTER_S,
     ) -> None:
         self.config = config
         self.directory = directory
         self.give_up = give_up
+        self.roll_call_after_s = roll_call_after_s
         self.runs: list[RunRecord] = []
         self._surroundings = surroundings
         self._stack = ExitStack()

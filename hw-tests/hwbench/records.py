@@ -10,7 +10,11 @@ from pathlib import Path
 
 @dataclass(slots=True)
 class RunRecord:
-    """One run; `problems` is what the oracles found, and `faults` what the bench did in it."""
+    """One run; `problems` is what the oracles found, and `faults` what the bench did in it.
+
+    `alive` counts the nodes that answered in the second roll-call, `silent` names those that were
+    proven, have not lost their power, and did not.
+    """
 
     test: str
     run_id: str
@@ -25,6 +29,8 @@ class RunRecord:
     known: int | None = None
     proven: int | None = None
     reason: str | None = None
+    alive: int | None = None
+    silent: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -45,11 +51,11 @@ _COLUMNS = tuple(f.name for f in fields(RunRecord) if f.name not in ("begun_s", 
 
 
 def write_csv(path: Path, runs: Iterable[RunRecord]) -> None:
-    """Write one line per run; several faults or problems are joined by a semicolon."""
+    """Write one line per run; several nodes, faults or problems are joined by a semicolon."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, _COLUMNS, extrasaction="ignore")
         writer.writeheader()
         for run in runs:
             row = asdict(run)
-            row |= {name: "; ".join(row[name]) for name in ("faults", "problems")}
+            row |= {name: "; ".join(row[name]) for name in ("silent", "faults", "problems")}
             writer.writerow(row)

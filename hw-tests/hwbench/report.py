@@ -64,7 +64,8 @@ def page(
         "<h2>Outcomes</h2>",
         _outcomes(outcomes),
         "<h2>Runs</h2>",
-        "<p>Clocks count from INFO_SET, elapsed from the start of the run.</p>",
+        "<p>Clocks count from INFO_SET, elapsed from the start of the run. Alive later: how many "
+        "nodes answered again, some time after its end.</p>",
         _runs(runs),
         "<h2>Both clocks over the number of boards</h2>",
         "<p>Runs that ended as done, and that nothing disturbed.</p>",
@@ -116,7 +117,7 @@ def _outcomes(outcomes: Sequence[TestOutcome]) -> str:
 def _runs(runs: Sequence[RunRecord]) -> str:
     titles = (
         *("Run", "Boards", "State", "Known", "Proven"),
-        *("t_provisioned_s", "t_known_s", "t_proven_s", "elapsed_s", "Reason"),
+        *("t_provisioned_s", "t_known_s", "t_proven_s", "elapsed_s", "Alive later", "Reason"),
     )
     rows = (
         (
@@ -125,11 +126,19 @@ def _runs(runs: Sequence[RunRecord]) -> str:
             _text(run.state, run.state),
             *map(_number, (run.known, run.proven, run.t_provisioned_s, run.t_known_s)),
             *map(_number, (run.t_proven_s, run.elapsed_s)),
+            _alive(run),
             _text(run.reason or ""),
         )
         for run in runs
     )
     return _table(titles, rows)
+
+
+def _alive(run: RunRecord) -> str:
+    if run.alive is None:
+        return _text("not asked")
+    silent = f"; silent: {', '.join(run.silent)}" if run.silent else ""
+    return _text(f"{run.alive}{silent}", "failed" if run.silent else "passed")
 
 
 def _faults(runs: Sequence[RunRecord]) -> str:

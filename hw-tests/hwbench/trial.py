@@ -17,6 +17,8 @@ _LATE_S: Final = 15.0
 _LIST_S: Final = 5.0  # the list is published with the end of the run
 _LIGHT_S: Final = 5.0  # from the response to the line on the console
 _GROUP_ATTEMPTS: Final = 3  # nobody confirms a group message, and one may be lost on the air
+# Who is silent is asked 20 s and 0.8 s a node, through as many proxies as there are.
+_ROLL_CALL_S: Final = 180.0
 _CLOCKS: Final = ("elapsed_s", "t_provisioned_s", "t_known_s", "t_proven_s", "proven", "reason")
 
 
@@ -116,6 +118,32 @@ class Trial:
             )
         assert not self.record.problems, "\n".join(self.record.problems)
         return run
+
+    def call_again(self) -> None:
+        """Ask all that were proven once more, some time after the end of the run.
+
+        A board may be a node when the run ends, and dead a minute later.
+
+        Raises:
+            AssertionError: a node is silent whose board has not lost its power.
+        """
+        bench, record = self._bench, self.record
+        proven = {node["addr"] for node in self.nodes()["nodes"] if node["proven"]}
+        if not proven:
+            record.alive = 0
+            return
+        time.sleep(max(0.0, record.ended_s + bench.roll_call_after_s - time.monotonic()))
+        bench.note(f"second roll-call of {self.run_id}")
+        # Each member of the group is asked by name whether it is off.
+        data = {"addr": self.run["group"], "state": "OFF"}
+        answer = bench.mqtt.request("node/set", data, _ROLL_CALL_S)
+        confirmed = set(answer["data"]["confirmed"]) if answer["status"] == "ok" else set()
+        with bench.timeline.locked():
+            views = bench.views(self.boards).values()
+            up = {f"0x{view.address:04x}" for view in views if view.address is not None}
+        record.alive = len(proven & confirmed)
+        record.silent = sorted(proven & up - confirmed)
+        assert not record.silent, f"{', '.join(record.silent)} answered in the run, and no more"
 
     # Lights
 

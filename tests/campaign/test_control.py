@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from fastprovd.campaign.control import (
     network_session,
     set_onoff,
 )
+from fastprovd.campaign.proxy_session import ProxySession
 from fastprovd.clock import SystemClock
 from fastprovd.emulator.bluez_adapter import FAILED
 from fastprovd.emulator.hosts import Flaws
@@ -28,6 +29,7 @@ from fastprovd.errors import (
     ResponseTimeout,
 )
 from fastprovd.gateway import Gateway, open_gateway
+from fastprovd.records import Node
 from tests.conftest import RunVirtual
 from tests.support.emulated import World, config, entropy, world
 
@@ -44,8 +46,11 @@ async def network(boards: int, tmp_path: Path) -> AsyncIterator[tuple[World, Gat
             yield scene, gateway
 
 
-def session(scene: World, gateway: Gateway, **more: Any) -> Any:
-    return network_session(scene.radio, gateway._top, CLOCK, **more)
+def session(
+    scene: World, gateway: Gateway, nodes: Iterable[int] = (), **more: Any
+) -> AbstractAsyncContextManager[ProxySession]:
+    known = [Node(address, "r-1") for address in nodes]
+    return network_session(scene.radio, gateway._top, CLOCK, nodes=known, **more)
 
 
 def primary_of(scene: World) -> Any:
@@ -139,7 +144,7 @@ def test_a_failed_connection_is_tried_again(run_virtual: RunVirtual[Any], tmp_pa
 
     async def main() -> None:
         async with network(1, tmp_path) as (scene, gateway):
-            where = {"nodes": [2], "device_address": scene.board(2).device_address}
+            where: Any = {"nodes": [2], "device_address": scene.board(2).device_address}
             refused = BleakDBusError(FAILED, ["le-connection-abort-by-local"])
             scene.adapter.fail_connects.extend([refused] * 4)
             async with session(scene, gateway, **where) as proxy:

@@ -46,7 +46,7 @@ def test_a_second_gateway_with_our_state_is_noticed(
         async with placed(3, tmp_path) as (here, gateway):
             directory = twin_directory(tmp_path)
             async with another_gateway(here, directory) as twin:
-                async with twin._session() as session:
+                async with twin._way_in() as open_session, open_session() as session:
                     await session.server_address
                     for _ in range(3):
                         await gateway.controls.set_onoff(ALL_NODES, True)
@@ -83,7 +83,7 @@ def test_a_run_beside_a_second_gateway_ends_with_the_reason(
                     twin.execute(twin.prepare_run(twin.settings(expected=3)))
                 )
                 await listener.reached(RunState.CLOSING)
-                async with gateway._session() as session:
+                async with gateway._way_in() as open_session, open_session() as session:
                     for _ in range(3):
                         await session.send(OnOffGet(), dst=ALL_NODES, key=gateway.network.app_key)
                         await asyncio.sleep(1.0)

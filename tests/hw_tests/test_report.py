@@ -78,6 +78,14 @@ def test_lies_are_in_the_page() -> None:
     assert '<td class="failed">0x0009 was published, but no board</td>' in made
 
 
+def test_who_was_alive_later_is_in_the_page() -> None:
+    """Counted, named if silent, and told if nobody was asked."""
+    made = page([a_run(alive=2), a_run(alive=1, silent=["0x0003"]), a_run()], [])
+    assert '<td class="passed">2</td>' in made
+    assert '<td class="failed">1; silent: 0x0003</td>' in made
+    assert "not asked" in made
+
+
 def test_the_page_stands_alone() -> None:
     """No address of anything elsewhere, no script."""
     made = page([a_run()], [TestOutcome("test_a", "passed", 1.0)])
@@ -163,9 +171,10 @@ def test_means() -> None:
 def test_the_table_of_runs(tmp_path: Path) -> None:
     """One line per run, for a spreadsheet."""
     path = tmp_path / "runs.csv"
-    write_csv(path, [a_run(faults=["a", "b"]), a_run(problems=['say "x", y'])])
+    write_csv(path, [a_run(faults=["a", "b"], silent=["x"]), a_run(problems=['say "x", y'])])
     with path.open(newline="") as file:
         first, second = csv.DictReader(file)
     assert (first["run_id"], first["t_known_s"], first["faults"]) == ("r-1", "8.25", "a; b")
+    assert (first["silent"], second["silent"]) == ("x", "")
     assert second["problems"] == 'say "x", y'
     assert second["t_proven_s"] == ""

@@ -107,7 +107,8 @@ def test_a_bench_that_is_too_small_is_named(tmp_path: Path) -> None:
 def test_a_rehearsal(tmp_path: Path) -> None:
     """A daemon of its own, three emulated boards with consoles, and the broker killed in mid-run:
     the run is done, every address is one that a board printed, and the session is on record."""
-    result = run_suite(tmp_path, "--rehearsal=3", "--require-bench", "-k", "broker")
+    options = ("--rehearsal=3", "--require-bench", "--roll-call-after=1")
+    result = run_suite(tmp_path, *options, "-k", "broker")
     assert result.returncode == 0, result.stdout
     assert "1 passed" in result.stdout
     (directory,) = tmp_path.iterdir()
@@ -117,6 +118,7 @@ def test_a_rehearsal(tmp_path: Path) -> None:
     with (directory / "runs.csv").open(newline="") as file:
         (run,) = csv.DictReader(file)
     assert (run["state"], run["known"], run["proven"], run["problems"]) == ("done", "3", "3", "")
+    assert (run["alive"], run["silent"]) == ("3", "")
     assert run["faults"] == "broker killed while provisioning"
     timeline = [
         json.loads(line) for line in (directory / "timeline.jsonl").read_text().splitlines()

@@ -11,6 +11,7 @@ import pytest
 from hwbench import trial
 from hwbench.config import BoardConfig
 from hwbench.consoles import BoardView
+from hwbench.records import RunRecord
 from hwbench.timeline import Entry
 from hwbench.trial import Trial
 
@@ -23,17 +24,20 @@ GROUP = "0xc000"
 class Network:
     """A bench whose two boards are nodes; it answers requests as the daemon would.
 
-    `deaf` nodes are unreachable, `liars` confirm without doing it, `dark` ones miss the group.
+    `deaf` nodes are unreachable, `liars` confirm without doing it, `dark` ones miss the group and
+    are silent when they are asked for it.
     """
 
     def __init__(self, state: str) -> None:
         self.is_used = False
+        self.roll_call_after_s = 0.0
         self.runs: list[object] = []
         self.notes: list[str] = []
         self.entries: list[Entry] = []
         self.deaf: set[str] = set()
         self.liars: set[str] = set()
         self.dark: set[str] = set()
+        self.proves_nobody = self.has_no_proxy = False
         self.timeline = self.mqtt = self
         self.lights = {f"0x000{n + 1}": BoardView(address=n + 1) for n in (1, 2)}
         self._run = {
@@ -66,8 +70,9 @@ class Network:
     def newest(self, topic: str) -> dict[str, Any]:
         if topic == "bridge/run":
             return self._run
+        proven = not self.proves_nobody
         nodes = [
-            {"addr": address, "uuid": None, "proven": True, "listed": True}
+            {"addr": address, "uuid": None, "proven": proven, "listed": True}
             for address in self.lights
         ]
         return {"run_id": "r-1", "count": 2, "nodes": nodes}
@@ -77,9 +82,13 @@ class Network:
             return {"status": "ok", "data": {"run_id": "r-1"}}
         address, on = data["addr"], data["state"] == "ON"
         if address == GROUP:
-            for node in set(self.lights) - self.deaf - self.dark:
+            reached = sorted(set(self.lights) - self.deaf - self.dark)
+            if self.has_no_proxy:
+                return {"status": "error", "code": "bluetooth_unavailable"}
+            for node in reached:
                 self.lights[node].light = on
-            return {"status": "ok", "data": {**data, "acknowledged": False}}
+            told = {"confirmed": reached, "unconfirmed": sorted(set(self.lights) - set(reached))}
+            return {"status": "ok", "data": {**data, "acknowledged": True, **told}}
         if address in self.deaf:
             return {"status": "error", "code": "node_unreachable"}
         if address not in self.liars:
@@ -189,3 +198,52 @@ def test_no_node_at_all() -> None:
     network.deaf = set(network.lights)
     with pytest.raises(AssertionError, match="no node does as it is told"):
         network.switch()
+
+
+def asked_again(network: Network) -> Trial:
+    """Return a trial whose run has ended and whose nodes are asked again."""
+    trial = begun(network)
+    network.entries = went_through("scanning", "done")
+    trial.end()
+    trial.call_again()
+    return trial
+
+
+def test_everybody_answers_again() -> None:
+    """The record counts them, and when they were asked is on the timeline."""
+    network = Network("done")
+    record = asked_again(network).record
+    assert (record.alive, record.silent) == (2, [])
+    assert network.notes == ["second roll-call of r-1"]
+
+
+def test_a_node_that_fell_silent_after_the_run() -> None:
+    """It fails and is named; one that lost its power is nobody's fault."""
+    network = Network("done")
+    network.dark = {"0x0003"}
+    with pytest.raises(AssertionError, match="0x0003 answered in the run, and no more"):
+        asked_again(network)
+    (record,) = network.runs
+    assert isinstance(record, RunRecord)
+    assert (record.alive, record.silent) == (1, ["0x0003"])
+    network = Network("done")
+    network.dark = {"0x0003"}
+    network.lights["0x0003"].address = None
+    assert asked_again(network).record.alive == 1
+
+
+def test_a_network_without_a_way_in() -> None:
+    """Then all are silent."""
+    network = Network("done")
+    network.has_no_proxy = True
+    with pytest.raises(AssertionError, match="0x0002, 0x0003 answered"):
+        asked_again(network)
+
+
+def test_nobody_to_ask_again() -> None:
+    """A run that proved nobody has nobody to lose."""
+    network = Network("partial")
+    network.proves_nobody = True
+    network._run["proven"] = 0
+    record = asked_again(network).record
+    assert (record.alive, record.silent, network.notes) == (0, [], [])

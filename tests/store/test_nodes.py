@@ -16,6 +16,7 @@ from fastprovd.errors import StoreError
 from fastprovd.mesh.keys import DevKey
 from fastprovd.records import Node, NodeRole, ParentSource
 from fastprovd.store import nodes
+from fastprovd.store.database import DATABASE_NAME, schema_scripts
 from fastprovd.store.state import StateStore
 
 TIMES = st.datetimes(timezones=st.just(UTC))
@@ -32,6 +33,7 @@ NODES = st.builds(
     provisioned_by=st.none() | st.integers(1, 0x7FFF),
     parent_source=st.none() | st.sampled_from(ParentSource),
     onoff=st.none() | st.booleans(),
+    gatt_proxy=st.none() | st.booleans(),
     first_seen=st.none() | TIMES,
     last_seen=st.none() | TIMES,
 )
@@ -47,8 +49,10 @@ def test_round_trip(
         nodes.save(connection, saved)
         loaded = nodes.load(connection)
     assert loaded == sorted(saved, key=lambda node: node.address)
-    assert [type(node.onoff) for node in loaded] == [
-        type(node.onoff) for node in sorted(saved, key=lambda node: node.address)
+    kinds = [(type(node.onoff), type(node.gatt_proxy)) for node in loaded]
+    assert kinds == [
+        (type(node.onoff), type(node.gatt_proxy))
+        for node in sorted(saved, key=lambda node: node.address)
     ]
 
 
@@ -60,6 +64,24 @@ def test_times_are_kept_as_utc(store: StateStore) -> None:
     assert first_seen == seen
     assert first_seen is not None
     assert first_seen.tzinfo is UTC
+
+
+def test_nodes_of_a_database_of_version_3(directory: Path) -> None:
+    """They are read as nodes whose proxy nobody told anything, and it can be noted from now on."""
+    directory.mkdir(mode=0o700)
+    connection = sqlite3.connect(directory / DATABASE_NAME)
+    connection.executescript("\n".join(schema_scripts()[:3]))
+    connection.execute("pragma user_version = 3")
+    connection.execute(
+        "insert into node (address, run_id, role, listed, proven) values (2, 'r-1', 'node', 1, 0)"
+    )
+    connection.commit()
+    connection.close()
+    with StateStore(directory) as store:
+        assert store.nodes() == [Node(2, "r-1", listed=True)]
+        told = Node(2, "r-1", listed=True, gatt_proxy=False)
+        store.save_nodes([told])
+        assert store.nodes() == [told]
 
 
 def test_a_node_is_replaced_by_address(store: StateStore) -> None:

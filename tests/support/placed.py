@@ -152,6 +152,7 @@ async def placed(
             if address not in without_app_key:
                 installer.say(board, address, _info_set(address), network.app_key)
         await asyncio.sleep(_SETTLED_S)
+        placed_boards[0].set_identity(False)  # as a run ends it, before the board dies of it
         moment = datetime.now(UTC)
         store = gateway._store
         store.save_dev_key(PRIMARY, placed_boards[0].uuid, given[0][2])
@@ -171,3 +172,11 @@ def in_a_row(world: World, cells: int, loss: float) -> None:
         for other in cell:
             near = abs(cell[one] - cell[other]) <= 1
             world.air.set_reach(one, other, Reach(loss) if near else None)
+
+
+def put_on_air(world: World, address: int, *, forwards: bool) -> None:
+    """Let a node advertise its Node Identity for a minute; it is a proxy only if it `forwards`."""
+    board = world.board(address)
+    assert board._models is not None
+    board._models.config.gatt_proxy = forwards
+    board.enable_proxy()
