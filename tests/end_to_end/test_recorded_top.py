@@ -3,8 +3,8 @@
 Our ProxyClient gets the recorded Top's first SEQ, what it received, and the messages it sent as
 typed values. Two things the throw-away Top did are not ours, and are only encoded alike:
 it acknowledged messages that came with TTL 0 with TTL 7 (ours, and a later one, answer with TTL 0,
-under the same SEQ at the same place), and it sent with TTL 1, which our stack refuses. Deadlines are left out:
-the recorded Top never repeated anything.
+under the same SEQ at the same place), and it sent with TTL 1, which our stack refuses. Deadlines
+are left out: the recorded Top never repeated anything.
 """
 
 from __future__ import annotations
