@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-dev
 DEMO_STAMP := $(VENV)/.installed-demo
 
-.PHONY: demo test fault-matrix crash-matrix stall-matrix system-test hw-rehearsal lint bench bench-runs bench-strangers coverage clean
+.PHONY: demo test fault-matrix crash-matrix stall-matrix system-test hw-rehearsal lint bench bench-runs bench-air bench-strangers coverage clean
 
 demo: $(DEMO_STAMP)
 	$(BIN)/fastprovd demo
@@ -53,6 +53,10 @@ bench: $(STAMP)
 # Ten minutes on two processors; BENCH_OPTIONS="--quick", or numbers of boards.
 bench-runs: $(STAMP)
 	$(BIN)/python -m tests.bench.runs $(BENCH_OPTIONS)
+
+# The emulator held against the firmware, 12 to 100 boards with and without collisions.
+bench-air: $(STAMP)
+	$(BIN)/python -m tests.bench.air $(BENCH_OPTIONS)
 
 bench-strangers: $(STAMP)
 	$(BIN)/python -m tests.bench.strangers

@@ -145,15 +145,14 @@ class AirPicture:
         times = self._proxies.get(board.device_address)
         return times is not None and times[-1] >= board.last_seen_s
 
-    def left_s(self, board: HeardBoard) -> float:
-        """Return when the board ceased to be an unprovisioned device, as near as reports tell.
+    def became_proxy_s(self, board: HeardBoard) -> float | None:
+        """Return when the board became a node, `None` if it was not heard as a proxy since.
 
-        It lies between its last report as one and its first as a proxy of our network. Without the
-        latter only the former tells, and BlueZ may repeat that for as long as the board sends.
+        It lies between its last report as an unprovisioned device and that.
         """
         shown_s = self._proxies_from.get(board.device_address)
         if shown_s is None:
-            return board.last_seen_s
+            return None
         became_s = shown_s - _SHOWN_AFTER_S
         return (min(board.last_seen_s, became_s) + became_s) / 2
 

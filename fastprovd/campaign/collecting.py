@@ -8,6 +8,7 @@ is safely short, and all else is asked by unicast.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from types import MappingProxyType
@@ -61,7 +62,7 @@ class Collecting:
         self._sessions: dict[int, ProxySession] = {}
         self._overheard: asyncio.Queue[PduOverheard] = asyncio.Queue(maxsize=1000)
         self._configured_s: dict[int, float] = {}
-        self._last_news = self._clock.monotonic()
+        self._last_news = self._last_known = self._clock.monotonic()
         self._calm = Calm(self._clock)
         self._identifying = Identifying(
             context,
@@ -259,7 +260,7 @@ class Collecting:
 
     async def _learn(self, address: int, *, listed: bool) -> None:
         if address not in self._log.nodes:
-            self._last_news = self._clock.monotonic()
+            self._last_news = self._last_known = self._clock.monotonic()
             for search in self._searches:
                 search.found(address)
             await self._log.change(t_known_s=self._log.since(self._last_news))
@@ -273,25 +274,28 @@ class Collecting:
         await self._log.node(address, **changes)
 
     def _t_provisioned(self) -> float | None:
-        """When the last board became a node; asked once all is quiet, later reports may be stale.
+        """Return when the last board became a node; asked once all is quiet.
 
-        Boards that are free yet do not count. Of boards that we do not hear, the answer to their
-        provisioner tells, and of those that were not overheard either, their address.
+        Boards that are free yet do not count. Of one that was not heard as a proxy since, BlueZ
+        may repeat that it is unprovisioned for as long as it sends; of those that we do not hear
+        nothing tells. Both were nodes before the last one answered its provisioner.
         """
-        picture, known = self._picture, self._log.run.t_known_s
-        now = self._clock.monotonic()
+        picture, now = self._picture, self._clock.monotonic()
         free = picture.unprovisioned(now, WAITS["board_gone"].seconds)
         free = sorted(free, key=lambda board: -board.last_seen_s)[: self.unaccounted()]
-        ours = {node.board.uuid for node in self._primaries.nodes.values()}
-        ours.update(board.uuid for board in free)
-        left = [picture.left_s(b) for b in picture.boards.values() if b.uuid not in ours]
-        is_any_unheard = (self._settings.expected or 0) > len(picture.boards)
-        if is_any_unheard and not self._configured_s:
-            return known
-        if is_any_unheard:
-            left.append(max(self._configured_s.values()) - _CONFIGURED_AFTER_S)
-        last = self._log.since(max(left)) if left else 0.0
-        return last if last is None or known is None or self.unaccounted() else min(last, known)
+        others = {node.board.uuid for node in self._primaries.nodes.values()}
+        others.update(board.uuid for board in free)
+        left = [board for board in picture.boards.values() if board.uuid not in others]
+        times = [at for board in left if (at := picture.became_proxy_s(board)) is not None]
+        latest = max(
+            (b.last_seen_s for b in left if picture.became_proxy_s(b) is None), default=None
+        )
+        if (self._settings.expected or 0) > len(picture.boards):
+            latest = math.inf
+        if latest is not None:
+            configured = max(self._configured_s.values(), default=self._last_known)
+            times.append(min(latest, configured - _CONFIGURED_AFTER_S))
+        return self._log.since(max(times, default=-math.inf))
 
     # Proving
 
@@ -326,8 +330,9 @@ class Collecting:
         await self._calm.wait(session)
 
     def _unproven(self) -> list[int]:
-        keyless = self._identifying.keyless
-        return [a for a, node in self._log.nodes.items() if not node.proven and a not in keyless]
+        # Who fell silent is asked once more in the end.
+        left_out = self._identifying.keyless | self._log.fell_silent
+        return [a for a, node in self._log.nodes.items() if not node.proven and a not in left_out]
 
     async def _learn_heard(self, address: int) -> None:
         if address not in self._log.nodes:

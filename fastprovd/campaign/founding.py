@@ -13,6 +13,7 @@ import structlog
 from fastprovd.campaign.air_picture import HeardBoard
 from fastprovd.campaign.context import RunContext
 from fastprovd.campaign.direct import Direct
+from fastprovd.campaign.node_identity import end_node_identity
 from fastprovd.campaign.planner import (
     Plan,
     choose_node_addr_cnt,
@@ -59,6 +60,7 @@ class Founding:
         self._sessions: Counter[bytes] = Counter()
         self._reason = "none is on the air"
         self._ready: dict[int, ProxySession] = {}
+        self._made_s: dict[int, float] = {}
 
     async def found(self) -> None:
         """Make the Primaries, give them the AppKey, and start them; raises RunEnd."""
@@ -71,6 +73,7 @@ class Founding:
             while plans and (board := await self._next_board()) is not None:
                 self._sessions[board.uuid] += 1
                 outcome, self._reason = await self._provision(plans[0], board, links)
+                await self._outlast_node_identities()
                 if outcome is Outcome.COMPLETED:
                     plans.popleft()
                     continue
@@ -178,6 +181,7 @@ class Founding:
                 ),
             )
             if outcome is Outcome.COMPLETED:
+                self._made_s[plan.primary] = self._clock.monotonic()
                 await self._note_node(plan, board)
                 try:
                     kept = self._bearer.kept_proxy_link(board.device_address)
@@ -258,6 +262,24 @@ class Founding:
         except (AccessError, BearerError) as error:
             return str(error)
         return ""
+
+    async def _outlast_node_identities(self) -> None:
+        """End Node Identity of nodes that wait long for the start.
+
+        INFO_SET ends it as well. Up to there it is the better advertisement: its Random tells a
+        fresh one from what BlueZ repeats while the board is off the air.
+        """
+        oldest_s = self._clock.monotonic() - WAITS["identity_ends"].seconds
+        for address in [a for a, made_s in self._made_s.items() if made_s < oldest_s]:
+            del self._made_s[address]
+            session = self._ready.get(address)
+            if session is None:
+                continue
+            dev_key = self._top.stack.dev_keys[address]
+            try:
+                await end_node_identity(session, address, dev_key, self._context.net_key.index)
+            except (AccessError, BearerError) as error:
+                log.info("node_identity_not_ended", reason=str(error))
 
     async def _start_anew(self, address: int, links: AsyncExitStack) -> str:
         board = self._primaries.nodes[address].board

@@ -23,7 +23,7 @@ async def hear_free_boards(
 
     What the first moment of the look brings does not count: BlueZ tells old data once more when a
     scan begins. A controller that filters duplicates may tell a free board only then; but our
-    scans begin anew each 2 s. Where another program keeps a scan of its own going, the filter
+    scans begin anew each 1.5 s. Where another program keeps a scan of its own going, the filter
     lasts 10.24 s: unless there `are_enough` before, the look goes on for longer than that.
     """
 

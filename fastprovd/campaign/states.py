@@ -130,6 +130,11 @@ WAITS: Final[Mapping[str, Wait]] = MappingProxyType(
         "identity": Wait(
             10.0, "Node Identity is on the air before Complete arrives, and stays for 60 s"
         ),
+        "identity_ends": Wait(
+            30.0,
+            "Node Identity ends after 60 s, and a board with the Bluedroid host with it; a vain "
+            "attempt at the next board takes 17 s",
+        ),
         "configuration": Wait(2.0, "AppKey Status and Composition Data come within 0.5 s"),
         "info_status": Wait(
             2.0, "INFO_STATUS comes within 0.1 s; a lost one means a hang-up, or the bind race"
@@ -150,7 +155,7 @@ WAITS: Final[Mapping[str, Wait]] = MappingProxyType(
         ),
         "board_quiet": Wait(
             2.5,
-            "a free board is told in each scan, and they begin anew each 2 s; where another "
+            "a free board is told in each scan, and they begin anew each 1.5 s; where another "
             "program keeps its own scan going it may seem to have left, which costs a round more",
         ),
         "board_gone": Wait(

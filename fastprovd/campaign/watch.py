@@ -27,7 +27,7 @@ ABSENCE_S: Final = 45.0
 # of the time; BlueZ needs up to 0.15 s for each start. It also wakes a scanner that BlueZ or the
 # controller has lost. Another program that scans as well keeps the old scan going, and with it the
 # filter; what must be sure of an absence waits for its 10.24 s (WAITS["board_gone"]).
-FRESH_S: Final = 2.0
+FRESH_S: Final = 1.5
 
 
 class Watch:

@@ -60,6 +60,11 @@ class AdvertisingQueue:
         """Whether nothing is sent or waits."""
         return self._current is None
 
+    @property
+    def current(self) -> QueuedPdu | None:
+        """The PDU that is being sent."""
+        return self._current
+
     def put(self, pdu: QueuedPdu) -> bool:
         """Append `pdu`; without a free buffer it is lost, and the answer is False."""
         if len(self._pdus) >= firmware.ADVERTISING_BUFFERS:
@@ -145,8 +150,10 @@ class Connectable:
 class ConnectableAdvertiser:
     """Connectable advertising: a state, not a stream; events are made only for who listens.
 
-    `content` is asked at every start, with the number of starts, what to advertise; `heard` is
-    told of an event; `listeners` tells whether anybody scans and whether anybody connects.
+    `content` is asked at every start, with the number of starts, what to advertise; `changed` is
+    told the interval of what is on the air now, `None` for nothing; `heard` is told of an event
+    and how many it stands for; `listeners` tells whether anybody scans and whether anybody
+    connects.
     """
 
     def __init__(
@@ -154,12 +161,14 @@ class ConnectableAdvertiser:
         loop: asyncio.AbstractEventLoop,
         random: Random,
         content: Callable[[int], Connectable | None],
-        heard: Callable[[Connectable], None],
+        changed: Callable[[float | None], None],
+        heard: Callable[[int], None],
         listeners: Callable[[], tuple[bool, bool]],
     ) -> None:
         self._loop = loop
         self._random = random
         self._content = content
+        self._changed = changed
         self._heard = heard
         self._listeners = listeners
         self._current: Connectable | None = None
@@ -177,11 +186,13 @@ class ConnectableAdvertiser:
         self._starts += 1
         self._current = self._content(self._starts)
         self._has_begun = False
+        self._changed(None if self._current is None else self._current.interval_s)
         self.wake()
 
     def stop(self) -> None:
         """Fall silent."""
         self._current = None
+        self._changed(None)
         self._cancel()
 
     def wake(self) -> None:
@@ -207,7 +218,7 @@ class ConnectableAdvertiser:
         interval = content.interval_s if initiated else max(content.interval_s, REPORT_INTERVAL_S)
         delay = interval + firmware.ADVERTISING_DELAY_S * self._random.random()
         self._timer = self._loop.call_later(delay, self._event)
-        self._heard(content)
+        self._heard(max(1, int(interval / (content.interval_s + firmware.ADVERTISING_DELAY_S / 2))))
 
     def _cancel(self) -> None:
         if self._timer is not None:

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
+from typing import Final
 
 from fastprovd.emulator.board import Board
 from fastprovd.emulator.controller import Adapter
 from fastprovd.emulator.frames import MeshFrame, Network
 from fastprovd.emulator.hosts import Flaws, Host
 from fastprovd.emulator.pb_adv import GenericPdu
+from fastprovd.emulator.radio import Radio
 from fastprovd.emulator.timeline import Entry, Happening
 from fastprovd.errors import LocalProtocolError
 from fastprovd.mesh.keys import NetKey
+
+# Fewer boards hardly disturb each other: with 12 the measured times are the same (OB 19).
+_COLLISIONS_FROM: Final = 20
+
+
+def collides(boards: int) -> bool:
+    """Tell whether so many boards on one air are to be shown with collisions, unless asked."""
+    return boards >= _COLLISIONS_FROM
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +39,15 @@ class Reach:
 class Air:
     """Boards and adapters around one event loop's clock; the same seed gives the same run.
 
-    By default everybody hears everybody at once and without loss. The loop is to be a
+    By default everybody hears everybody at once and without loss; with `collisions` transmissions
+    get lost as `radio.py` says, and what is left as `Reach` says. The loop is to be a
     `VirtualTimeLoop`, for real time one at speed 1: others mix up timers for the same moment, and
     with them the order of writes.
     """
 
-    def __init__(self, seed: int = 0, *, reach: Reach | None = None) -> None:
+    def __init__(
+        self, seed: int = 0, *, reach: Reach | None = None, collisions: bool = False
+    ) -> None:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.seed = seed
         self.timeline: list[Entry] = []
@@ -42,6 +55,8 @@ class Air:
         self._default_reach: Reach | None = reach or Reach()
         self._reach: dict[tuple[str, str], Reach | None] = {}
         self._random = self.random_for("air")
+        self._radio = Radio(self.octets_for, self.random_for("radio"))
+        self._collisions = collisions
         self._boards: dict[str, Board] = {}
         self._by_bit: list[Board] = []
         self._by_uuid: dict[bytes, Board] = {}
@@ -67,6 +82,7 @@ class Air:
         """
         if device_address in self._boards:
             raise LocalProtocolError(f"there is a board {device_address} already")
+        self._radio.add_board(device_address)
         board = Board(self, device_address, len(self._by_bit), host, flaws or Flaws())
         self._boards[device_address] = board
         self._by_bit.append(board)
@@ -130,9 +146,17 @@ class Air:
         return self._reach.get((sender, receiver), self._default_reach)
 
     def hears(self, sender: str, receiver: str) -> bool:
-        """Draw whether `receiver` hears one transmission of `sender`."""
+        """Draw whether `receiver` hears one transmission of `sender`, were there no other."""
         reach = self.reach(sender, receiver)
         return reach is not None and (reach.loss <= 0.0 or self._random.random() >= reach.loss)
+
+    def path_loss_db(self, one: str, other: str) -> float:
+        """Return how much weaker the one is at the other, 0 to 30 dB; it does not change."""
+        return self._radio.path_loss_db(one, other)
+
+    def set_interval(self, board: Board, interval_s: float | None) -> None:
+        """Tell how often `board` sends from now on, queue or advertising; `None`: not at all."""
+        self._radio.set_interval(board.bit, interval_s)
 
     def network(self, net_key: NetKey) -> Network:
         """Return what the holders of `net_key` share."""
@@ -167,12 +191,11 @@ class Air:
 
     def send_mesh(self, sender: Board, frame: MeshFrame, times: list[float]) -> None:
         """Put a Network PDU on the air; each board takes the first transmission it hears."""
-        self._report_at(sender, times[0])
+        self._report_at(sender, times)
         if self._is_ideal:
             self.loop.call_at(times[0], self._deliver_mesh, sender, frame)
             return
-        for at in times:
-            self.loop.call_at(at, self._transmit_mesh, sender, frame)
+        self.loop.call_at(times[0], self._transmit_mesh, sender, frame, times, 0)
 
     def _deliver_mesh(self, sender: Board, frame: MeshFrame) -> None:
         rest = frame.network.members & ~frame.flood.heard & ~(1 << sender.bit)
@@ -181,9 +204,19 @@ class Air:
             rest ^= low
             self._by_bit[low.bit_length() - 1].hear_mesh(frame)
 
-    def _transmit_mesh(self, sender: Board, frame: MeshFrame) -> None:
+    def _transmit_mesh(
+        self, sender: Board, frame: MeshFrame, times: list[float], number: int
+    ) -> None:
         """One transmission: who has heard the PDU, from whomever, does not listen any more."""
         rest = frame.network.members & ~frame.flood.heard & ~(1 << sender.bit)
+        if not rest:
+            return
+        if number + 1 < len(times):
+            self.loop.call_at(
+                times[number + 1], self._transmit_mesh, sender, frame, times, number + 1
+            )
+        if self._collisions:
+            rest = self._radio.survivors(sender.bit, rest)
         while rest:
             low = rest & -rest
             rest ^= low
@@ -201,47 +234,43 @@ class Air:
             receiver.hear_mesh(frame)
 
     def send_beacon(self, sender: Board, times: list[float]) -> None:
-        """Put an Unprovisioned Device beacon on the air."""
-        self._report_at(sender, times[0])
-        if self._is_ideal:
-            if self._provisioners:
-                self.loop.call_at(times[0], self._deliver_beacon, sender)
-            return
-        for receiver in tuple(self._provisioners.values()):
-            heard_at = self._first_heard(sender, receiver, times)
-            if heard_at is not None:
-                self.loop.call_at(heard_at, receiver.hear_beacon, sender)
+        """Put an Unprovisioned Device beacon on the air; who has no room yet may have it later."""
+        self._report_at(sender, times)
+        for at in times if self._provisioners else ():
+            self.loop.call_at(at, self._transmit_beacon, sender)
 
-    def _deliver_beacon(self, sender: Board) -> None:
+    def _transmit_beacon(self, sender: Board) -> None:
         for receiver in tuple(self._provisioners.values()):
-            receiver.hear_beacon(sender)
+            reach = self.reach(sender.device_address, receiver.device_address)
+            if reach is None or not self._gets_through(sender, receiver, reach):
+                continue
+            if reach.delay_s > 0.0:
+                self.loop.call_later(reach.delay_s, receiver.hear_beacon, sender)
+            else:
+                receiver.hear_beacon(sender)
 
     def send_pb_adv(
         self, sender: Board, pdu: GenericPdu, receiver: Board, times: list[float]
     ) -> None:
         """Put a PB-ADV PDU on the air; only its receiver cares, but for every transmission."""
-        self._report_at(sender, times[0])
+        self._report_at(sender, times)
         if not receiver.listens_to_pb_adv:
             return
         reach = self.reach(sender.device_address, receiver.device_address)
         if reach is None:
             return
         for at in times:
-            if reach.loss <= 0.0 or self._random.random() >= reach.loss:
+            if self._gets_through(sender, receiver, reach):
                 self.loop.call_at(at + reach.delay_s, receiver.hear_pb_adv, pdu)
 
     @property
     def _is_ideal(self) -> bool:
-        return not self._reach and self._default_reach == Reach()
+        return not (self._collisions or self._reach) and self._default_reach == Reach()
 
-    def _first_heard(self, sender: Board, receiver: Board, times: Iterable[float]) -> float | None:
-        reach = self.reach(sender.device_address, receiver.device_address)
-        if reach is None:
-            return None
-        for at in times:
-            if reach.loss <= 0.0 or self._random.random() >= reach.loss:
-                return at + reach.delay_s
-        return None
+    def _gets_through(self, sender: Board, receiver: Board, reach: Reach) -> bool:
+        if self._collisions and not self._radio.survivors(sender.bit, 1 << receiver.bit):
+            return False
+        return reach.loss <= 0.0 or self._random.random() >= reach.loss
 
     # Adapters
 
@@ -261,17 +290,22 @@ class Air:
         )
         return bool(self._observing), initiated
 
-    def connectable_event(self, board: Board) -> None:
-        """Let the adapters hear one connectable advertising event of `board`."""
+    def connectable_event(self, board: Board, events: int) -> None:
+        """Let the adapters hear `board`, whose last `events` advertising events are told as one."""
         for adapter in tuple(self._adapters.values()):
-            if self.hears(board.device_address, adapter.name):
+            if self._adapter_hears(board, adapter, events):
                 adapter.hear_connectable(board)
 
-    def _report_at(self, sender: Board, at: float) -> None:
+    def _report_at(self, sender: Board, times: list[float]) -> None:
         if self._observing:
-            self.loop.call_at(at, self._report, sender)
+            self.loop.call_at(times[0], self._report, sender, len(times))
 
-    def _report(self, sender: Board) -> None:
+    def _report(self, sender: Board, events: int) -> None:
         for adapter in tuple(self._observing.values()):
-            if self.hears(sender.device_address, adapter.name):
+            if self._adapter_hears(sender, adapter, events):
                 adapter.hear_non_connectable(sender)
+
+    def _adapter_hears(self, board: Board, adapter: Adapter, events: int) -> bool:
+        if not self.hears(board.device_address, adapter.name):
+            return False
+        return not self._collisions or self._radio.hears(board.bit, adapter.name, events)

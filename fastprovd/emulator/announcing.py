@@ -33,7 +33,8 @@ class Announcer:
             board.loop,
             board.air.random_for(f"{board.device_address}/advertiser"),
             self._content,
-            lambda _: board.air.connectable_event(board),
+            self._sends_at,
+            lambda events: board.air.connectable_event(board, events),
             lambda: board.air.listeners(board),
         )
         self.reset()
@@ -48,6 +49,13 @@ class Announcer:
         self._glows_at_hang_up = False
         self._return_is_news = False
         self._cancel_identity: Callable[[], None] | None = None
+
+    def _sends_at(self, interval_s: float | None) -> None:
+        board = self._board
+        # What is in the queue is sent as often as the fastest advertising.
+        board.air.set_interval(
+            board, interval_s if board.queue.is_idle else firmware.FAST_INTERVAL_S
+        )
 
     def update(self) -> None:
         """Begin again, or stop: the queue, the links or the content have changed."""

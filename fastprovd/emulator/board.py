@@ -199,18 +199,15 @@ class Board:
         started: Callable[[], None] | None = None,
         ended: Callable[[], None] | None = None,
         slot_s: float = firmware.SLOT_S,
-    ) -> bool:
-        """Queue a Network PDU; False when no buffer is free."""
-        if self._is_silent:
-            return False
-        return self.queue.put(
-            QueuedPdu(
-                lambda times: self.air.send_mesh(self, frame, times),
-                started=started,
-                ended=ended,
-                slot_s=slot_s,
-            )
+    ) -> QueuedPdu | None:
+        """Queue a Network PDU; `None` when no buffer is free."""
+        queued = QueuedPdu(
+            lambda times: self.air.send_mesh(self, frame, times),
+            started=started,
+            ended=ended,
+            slot_s=slot_s,
         )
+        return queued if not self._is_silent and self.queue.put(queued) else None
 
     def queue_pb_adv(self, queued: QueuedPdu) -> None:
         """Queue a PB-ADV PDU."""

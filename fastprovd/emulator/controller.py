@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fastprovd.emulator.peripheral import Central, PeripheralLink, Report
 
 if TYPE_CHECKING:
     from fastprovd.emulator.air import Air
     from fastprovd.emulator.board import Board
+
+
+# As a board is heard from a metre or two: 0 dBm, and the loss of free space.
+STRONGEST_DBM: Final = -45
 
 
 class Adapter:
@@ -29,8 +33,8 @@ class Adapter:
         """Return how strong this adapter hears that board; it does not change."""
         rssi = self._rssi_dbm.get(device_address)
         if rssi is None:
-            octet = self._air.octets_for(f"rssi/{self.name}/{device_address}", 1)[0]
-            rssi = self._rssi_dbm[device_address] = -40 - octet % 50
+            loss_db = self._air.path_loss_db(self.name, device_address)
+            rssi = self._rssi_dbm[device_address] = round(STRONGEST_DBM - loss_db)
         return rssi
 
     def observe(self, observer: Callable[[Report], None]) -> Callable[[], None]:

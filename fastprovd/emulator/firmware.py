@@ -79,8 +79,11 @@ SEGMENTATION: Final = SegmentationTimers(
     ack_per_segment_s=0.1,
     ack_min_s=0.4,
     ack_restarts=False,
-    incomplete_s=10.5,  # OB 11: 10.4 to 10.7 s after the last segment
+    incomplete_s=10.0,
+    incomplete_per_segment_s=0.1,
+    ack_takes_round=True,
 )
+RECEIVE_CONTEXTS: Final = 10  # FP build options: RX_SEG_MSG; also how many past ones it knows
 COMPOSITION: Final = CompositionData(
     cid=COMPANY_ID,
     pid=0,

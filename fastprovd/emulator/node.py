@@ -8,16 +8,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fastprovd.emulator import firmware
+from fastprovd.emulator.advertising import QueuedPdu
 from fastprovd.emulator.frames import Flood, MeshFrame, Network
 from fastprovd.emulator.proxy_server import ProxyServer
+from fastprovd.emulator.transport import BoardStack
 from fastprovd.mesh import addresses
 from fastprovd.mesh.events import Event
 from fastprovd.mesh.iv_index import IvIndex
 from fastprovd.mesh.keys import AppKey, DevKey
+from fastprovd.mesh.lower_transport import SegmentHeader
 from fastprovd.mesh.network import NetworkPdu, encode_network_pdu
 from fastprovd.mesh.replay import ReplayProtectionList
 from fastprovd.mesh.sequence import SequenceNumbers
-from fastprovd.mesh.stack import OutgoingPdu, Stack
+from fastprovd.mesh.stack import OutgoingPdu
 
 if TYPE_CHECKING:
     from fastprovd.emulator.board import Board
@@ -43,12 +46,12 @@ class MeshNode:
         self._received = received
         self.network = network
         self.address = address
-        self.stack = Stack(
+        self.stack = BoardStack(
+            is_waiting=lambda dst, header: (dst, header) in self._waiting,
             address=address,
             net_keys=[network.net_key],
             iv_index=iv_index,
             sequence=SequenceNumbers(range(1 << 24)),
-            timers=firmware.SEGMENTATION,
             replay=ReplayProtectionList(firmware.REPLAY_LIST),
             default_ttl=firmware.DEFAULT_TTL,
         )
@@ -59,6 +62,8 @@ class MeshNode:
         self._bit = 1 << board.bit
         self._timer: asyncio.TimerHandle | None = None
         self._segments_queued = 0
+        # Segments in the queue whose turn has not come.
+        self._waiting: dict[tuple[int, SegmentHeader], QueuedPdu] = {}
         self._subscriptions: list[int] = []
         # The last segmented message that went to a proxy client: destination and SeqZero.
         self._gatt_transfer: tuple[int, int] | None = None
@@ -112,34 +117,58 @@ class MeshNode:
         for out in self.stack.pdus_to_send():
             self._hand_over(out, started)
             started = None
+        self._withdraw()
         if started is not None:
             # It waits behind another message to the same node; that is when its time begins.
             started()
         self._schedule()
 
+    def _withdraw(self) -> None:
+        """Take the segments that nobody needs any more out of the queue."""
+        for key, queued in list(self._waiting.items()):
+            if not self.stack.is_wanted(*key):
+                queued.cancelled = True
+                del self._waiting[key]
+                self._segments_queued -= 1
+
     def _hand_over(self, out: OutgoingPdu, started: Callable[[], None] | None) -> None:
-        transport = out.pdu.transport_pdu
-        is_segment = not out.pdu.ctl and bool(transport[0] & 0x80)
-        seq_zero = int.from_bytes(transport[1:3], "big") >> 2 & 0x1FFF
-        transfer = (out.pdu.dst, seq_zero) if is_segment else None
+        header = None
+        if not out.pdu.ctl and out.pdu.transport_pdu[0] & 0x80:
+            header = SegmentHeader.decode(out.pdu.transport_pdu[1:4])
+        transfer = None if header is None else (out.pdu.dst, header.seq_zero)
         self.proxy.forward(out.raw, out.pdu.dst)
         if self.proxy.is_client(out.pdu.dst):
             self._gatt_transfer = transfer or self._gatt_transfer
             if started is not None:
                 started()
             return
-        ended = None
-        slot_s = firmware.SLOT_S
-        if transfer is not None:
-            self._segments_queued += 1
-            ended = self._segment_ended(out.pdu)
-            if transfer == self._gatt_transfer:
-                slot_s = firmware.REPEATED_FROM_GATT_SLOT_S
         frame = self.network.frame(out.raw, out.pdu)
         frame.flood.heard |= self._bit
-        queued = self._board.queue_mesh(frame, started=started, ended=ended, slot_s=slot_s)
-        if not queued and is_segment:
-            self._segments_queued -= 1
+        if header is None:
+            self._board.queue_mesh(frame, started=started)
+            return
+        is_repeated = transfer == self._gatt_transfer
+        key = (out.pdu.dst, header)
+        queued = self._board.queue_mesh(
+            frame,
+            started=self._segment_started(key, started),
+            ended=self._segment_ended(out.pdu),
+            slot_s=firmware.REPEATED_FROM_GATT_SLOT_S if is_repeated else firmware.SLOT_S,
+        )
+        if queued is not None:
+            self._segments_queued += 1
+            if queued is not self._board.queue.current:
+                self._waiting[key] = queued
+
+    def _segment_started(
+        self, key: tuple[int, SegmentHeader], started: Callable[[], None] | None
+    ) -> Callable[[], None]:
+        def begun() -> None:
+            self._waiting.pop(key, None)
+            if started is not None:
+                started()
+
+        return begun
 
     def _segment_ended(self, pdu: NetworkPdu) -> Callable[[], None]:
         def ended() -> None:
@@ -166,6 +195,8 @@ class MeshNode:
             self._to_stack(pdu)
             if pdu.dst == self.address:
                 return
+        else:
+            self._overhear(pdu)
         # With the relay off only what is not tagged for relaying is lost one hop earlier (FP 7).
         if pdu.ttl >= (2 if self.relay else 3):
             self._pass_on(pdu, from_air=True, to_air=self.relay)
@@ -178,6 +209,8 @@ class MeshNode:
             self._to_stack(pdu)
             if pdu.dst == self.address:
                 return
+        elif self._board.gatt_proxy:
+            self._overhear(pdu)
         if pdu.ttl >= 3 and self._board.gatt_proxy:
             self._pass_on(pdu, from_air=False, to_air=True)
 
@@ -188,6 +221,12 @@ class MeshNode:
         for event in self.stack.receive(pdu, self._board.now()):
             self._received(event)
         self.flush()
+
+    def _overhear(self, pdu: NetworkPdu) -> None:
+        if pdu.ctl:
+            for event in self.stack.overhear(pdu, self._board.now()):
+                self._received(event)
+            self.flush()
 
     def _pass_on(self, pdu: NetworkPdu, *, from_air: bool, to_air: bool) -> None:
         relayed = pdu.relayed()

@@ -180,7 +180,10 @@ class _Transport:
             self._in_flight.append(self._put(pdu, ended=ended))
 
     def _fragments_ended(self) -> None:
+        # A PDU that was cleared while it was on the air starts the one timer as well.
         if self._in_flight:
+            if self._cancel_retransmit is not None:
+                self._cancel_retransmit()
             self._cancel_retransmit = self._board.later(
                 firmware.PB_ADV_RETRANSMIT_S, self._retransmit
             )

@@ -22,7 +22,9 @@ class SegmentationTimers:
     timer is 0.15 + 0.05 * TTL (§3.5.3.4), plus `ack_per_segment_s` for each missing segment;
     `ack_restarts` starts it again at every new segment, so that a transfer in progress is never
     acknowledged in part: a board with little memory answers such an acknowledgment with all
-    missing segments at once. An unfinished transfer is given up after `incomplete_s` (§3.5.3.4).
+    missing segments at once. An unfinished transfer is given up after `incomplete_s` (§3.5.3.4),
+    plus `incomplete_per_segment_s` for each segment received, times TTL. With `ack_takes_round`
+    each partial acknowledgment, news or not, is a round of its own, as ESP-IDF has it.
     """
 
     retransmit_base_s: float = 0.2
@@ -36,6 +38,8 @@ class SegmentationTimers:
     ack_min_s: float = 0.4
     ack_restarts: bool = True
     incomplete_s: float = 10.0
+    incomplete_per_segment_s: float = 0.0
+    ack_takes_round: bool = False
 
     def retransmit_s(self, ttl: int) -> float:
         """Return the wait for an acknowledgment after the last segment of a round."""
@@ -45,6 +49,10 @@ class SegmentationTimers:
         """Return the wait before a partial acknowledgment."""
         wait = self.ack_base_s + self.ack_per_ttl_s * ttl + self.ack_per_segment_s * missing
         return max(self.ack_min_s, wait)
+
+    def give_up_s(self, ttl: int, received: int) -> float:
+        """Return how long an unfinished transfer waits for its next segment."""
+        return self.incomplete_s + self.incomplete_per_segment_s * ttl * received
 
 
 def seq_auth(seq: int, seq_zero: int) -> int:
@@ -151,7 +159,7 @@ class OutgoingTransfer:
                 segment,
             )
             for seg_o, segment in enumerate(self._segments)
-            if not self._block_ack >> seg_o & 1
+            if not self.is_acknowledged(seg_o)
         ]
 
     def segment_left(self, now: float) -> None:
@@ -167,21 +175,32 @@ class OutgoingTransfer:
         )
         self._deadline = now + wait
 
-    def acknowledge(self, block_ack: int) -> None:
-        """Take a BlockAck; progress makes the missing segments due at once."""
+    def is_acknowledged(self, seg_o: int) -> bool:
+        """Whether the receiver has that segment."""
+        return bool(self._block_ack >> seg_o & 1)
+
+    def acknowledge(self, block_ack: int) -> bool:
+        """Take a BlockAck; progress makes the missing segments due at once.
+
+        Return False when that takes a round and there is none left.
+        """
         progress = block_ack & ~self._block_ack & ((1 << len(self._segments)) - 1)
-        if not progress:
-            return
         self._block_ack |= progress
         if self.is_complete:
             self._deadline = None
-        else:
+        elif self._timers.ack_takes_round:
+            return self._begin_round()
+        elif progress:
             self._due = True
+        return True
 
     def handle_deadline(self, now: float) -> bool:
         """Begin the next round; return False when there is none left."""
         if self._deadline is None or now < self._deadline:
             return True
+        return self._begin_round()
+
+    def _begin_round(self) -> bool:
         self._deadline = None
         self._rounds_left -= 1
         if self._rounds_left <= 0:
@@ -210,6 +229,7 @@ class IncomingTransfer:
         "acknowledged",
         "aid",
         "akf",
+        "dst",
         "iv_index",
         "seg_n",
         "seq_auth",
@@ -221,6 +241,7 @@ class IncomingTransfer:
     def __init__(
         self,
         src: int,
+        dst: int,
         seq_auth: int,
         iv_index: int,
         first: SegmentedAccess,
@@ -231,6 +252,7 @@ class IncomingTransfer:
         now: float,
     ) -> None:
         self.src = src
+        self.dst = dst
         self.seq_auth = seq_auth
         self.iv_index = iv_index
         self.seq_zero = first.header.seq_zero
@@ -244,7 +266,7 @@ class IncomingTransfer:
         self._segments: dict[int, bytes] = {}
         self._last_seq = -1
         self._ack_deadline: float | None = None
-        self._incomplete_deadline = now + timers.incomplete_s
+        self._incomplete_deadline = now + timers.give_up_s(ttl, 0)
 
     @property
     def ttl(self) -> int:
@@ -291,7 +313,7 @@ class IncomingTransfer:
         if header.seg_o in self._segments:
             return
         self._segments[header.seg_o] = pdu.segment
-        self._incomplete_deadline = now + self._timers.incomplete_s
+        self._incomplete_deadline = now + self._timers.give_up_s(self._ttl, len(self._segments))
         if self.acknowledged and (self._timers.ack_restarts or self._ack_deadline is None):
             self._start_acknowledgment_timer(now)
 

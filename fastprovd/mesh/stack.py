@@ -245,34 +245,13 @@ class Stack:
 
     def _receive_segment(self, pdu: NetworkPdu, lower: SegmentedAccess, now: float) -> list[Event]:
         auth = seq_auth(pdu.seq, lower.header.seq_zero)
-        key = (pdu.src, pdu.dst)
-        done = self._completed.get(key)
-        if done is not None and (pdu.iv_index, auth) <= (done.iv_index, done.seq_auth):
-            is_last = (pdu.iv_index, auth) == (done.iv_index, done.seq_auth)
-            if is_last and pdu.dst == self.address:  # the sender missed our acknowledgment
-                self._acknowledge(pdu.src, done.seq_zero, done.block_ack, pdu.ttl)
+        transfer = self._transfer_of(pdu, lower, auth, now)
+        if transfer is None:
             return []
-        transfer = self._incoming.get(key)
-        if transfer is None or (transfer.iv_index, transfer.seq_auth) < (pdu.iv_index, auth):
-            if transfer is None and len(self._incoming) >= MAX_INCOMING_TRANSFERS:
-                if pdu.dst == self.address:
-                    self._acknowledge(pdu.src, lower.header.seq_zero, REFUSED, pdu.ttl)
-                return []
-            transfer = self._incoming[key] = IncomingTransfer(
-                pdu.src,
-                auth,
-                pdu.iv_index,
-                lower,
-                ttl=pdu.ttl,
-                acknowledged=pdu.dst == self.address,
-                timers=self._timers,
-                now=now,
-            )
-        elif (transfer.iv_index, transfer.seq_auth) != (pdu.iv_index, auth):
-            return []  # a segment of an older message, given up by its sender
         transfer.receive(lower, pdu.seq, now)
         if not transfer.is_complete:
             return []
+        key = (pdu.src, pdu.dst)
         del self._incoming[key]
         self.replay.record(pdu.src, pdu.iv_index, transfer.last_seq)
         self._completed[key] = _CompletedTransfer(
@@ -282,6 +261,44 @@ class Stack:
             self._acknowledge(pdu.src, transfer.seq_zero, transfer.block_ack, pdu.ttl)
         context = MessageContext(auth, pdu.src, pdu.dst, pdu.iv_index, transfer.szmic)
         return self._receive_upper(pdu, transfer.akf, transfer.aid, transfer.upper_pdu(), context)
+
+    def _transfer_of(
+        self, pdu: NetworkPdu, lower: SegmentedAccess, auth: int, now: float
+    ) -> IncomingTransfer | None:
+        """Return the transfer that a segment belongs to, `None` when it comes too late."""
+        key = (pdu.src, pdu.dst)
+        done = self._completed.get(key)
+        if done is not None and (pdu.iv_index, auth) <= (done.iv_index, done.seq_auth):
+            is_last = (pdu.iv_index, auth) == (done.iv_index, done.seq_auth)
+            if is_last and pdu.dst == self.address:  # the sender missed our acknowledgment
+                self._acknowledge(pdu.src, done.seq_zero, done.block_ack, pdu.ttl)
+            return None
+        transfer = self._incoming.get(key)
+        if transfer is None or (transfer.iv_index, transfer.seq_auth) < (pdu.iv_index, auth):
+            if transfer is None and len(self._incoming) >= MAX_INCOMING_TRANSFERS:
+                if pdu.dst == self.address:
+                    self._acknowledge(pdu.src, lower.header.seq_zero, REFUSED, pdu.ttl)
+                return None
+            return self._begin_transfer(pdu, lower, auth, now)
+        if (transfer.iv_index, transfer.seq_auth) != (pdu.iv_index, auth):
+            return None  # a segment of an older message, given up by its sender
+        return transfer
+
+    def _begin_transfer(
+        self, pdu: NetworkPdu, lower: SegmentedAccess, auth: int, now: float
+    ) -> IncomingTransfer:
+        transfer = self._incoming[pdu.src, pdu.dst] = IncomingTransfer(
+            pdu.src,
+            pdu.dst,
+            auth,
+            pdu.iv_index,
+            lower,
+            ttl=pdu.ttl,
+            acknowledged=pdu.dst == self.address,
+            timers=self._timers,
+            now=now,
+        )
+        return transfer
 
     def _receive_upper(
         self, pdu: NetworkPdu, akf: int, aid: int, upper_pdu: bytes, context: MessageContext
@@ -311,7 +328,10 @@ class Stack:
                 return [
                     TransferFailed(transfer.transfer_id, transfer.route.dst, "the receiver refused")
                 ]
-            transfer.acknowledge(ack.block_ack)
+            if not transfer.acknowledge(ack.block_ack):
+                self._outgoing.remove(transfer)
+                self._start_transfers(now)
+                return [self._given_up(transfer)]
             if transfer.is_complete:
                 self._outgoing.remove(transfer)
                 self._start_transfers(now)
@@ -355,9 +375,12 @@ class Stack:
     def _send_due_segments(
         self, transfer: OutgoingTransfer, now: float, seq: int | None = None
     ) -> None:
-        for segment in transfer.take_segments(now):
+        for segment in self._due_segments(transfer, now):
             self._emit(segment, self.sequence.take() if seq is None else seq, transfer.route)
             seq = None
+
+    def _due_segments(self, transfer: OutgoingTransfer, now: float) -> list[SegmentedAccess]:
+        return transfer.take_segments(now)
 
     def _given_up(self, transfer: OutgoingTransfer) -> Event:
         dst = transfer.route.dst

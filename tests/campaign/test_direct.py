@@ -52,8 +52,8 @@ def test_a_run_without_provisioners(run_virtual: RunVirtual, boards: int, host: 
             assert run.t_known_s is not None
             assert run.t_proven_s is not None
             assert run.t_proven_s - run.t_known_s < 1.0
-            # 1.75 s a board and link, and a little for hearing the boards again.
-            assert run.t_known_s < 3.0 + 0.4 * boards
+            # 3.1 s a board and link, of 5, and a little for hearing the boards again.
+            assert run.t_known_s < 3.0 + 0.7 * boards
             # A board with the Bluedroid host dies after Node Identity; it must not come to that.
             await asyncio.sleep(70.0)
             check_nobody_is_left_behind(s)
@@ -68,6 +68,8 @@ def test_some_proxies_stay_on_the_air(run_virtual: RunVirtual) -> None:
     async def main() -> None:
         async with scene(30, 3, flaws=Flaws(), settings=direct(30)) as s:
             await s.campaign.execute()
+            # Until BlueZ has hung up a board shows its Network ID, also with its proxy off.
+            await asyncio.sleep(3.0)
             on_air: set[str] = set()
             async with s.bearer.scan() as scan:
                 try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from bleak.exc import BleakDBusError
 
 from fastprovd.bearers.adapter import MAX_LINKS
 from fastprovd.campaign.settings import Method, RunSettings
+from fastprovd.emulator import firmware
 from fastprovd.emulator.air import Reach
 from fastprovd.emulator.bluez_adapter import FAILED
 from fastprovd.emulator.hosts import Flaws, Host
@@ -19,6 +22,7 @@ from tests.support.scene import Scene, device_address, scene
 
 RunVirtual = Callable[[Coroutine[Any, Any, Any]], Any]
 PERFECT = Flaws.none()
+DEADLY = replace(PERFECT, silence_after_node_identity=True)
 
 
 def primaries_of(s: Scene) -> list[int]:
@@ -41,7 +45,8 @@ def test_several_primaries_share_the_work(run_virtual: RunVirtual, primaries: in
                 if n.role is NodeRole.PRIMARY_PROVISIONER
             ]
             assert sorted(told) == primaries_of(s) == list(range(0x0002, 0x0002 + primaries))
-            assert all(s.true_nodes()[address].children for address in told)
+            # A third one may find that the first two and their children have taken all.
+            assert sum(bool(s.true_nodes()[address].children) for address in told) >= 2
             assert run.window_evidence is not None
             assert f"Provisioners {' and '.join(map(format_address, told))} confirmed it" in (
                 run.window_evidence
@@ -75,6 +80,30 @@ def test_a_primary_that_can_not_be_made_is_done_without(run_virtual: RunVirtual)
             assert run.proven == 4
             warned = [data["reason"] for kind, data in s.listener.events if kind == "warning"]
             assert any("no board could be made the Primary" in reason for reason in warned)
+
+    run_virtual(main())
+
+
+def test_a_primary_outlasts_the_search_for_the_next(
+    run_virtual: RunVirtual, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After almost a minute of vain attempts at other boards it is alive, and provisions them."""
+    monkeypatch.setattr(firmware, "SILENCE_WITH_LINK", 1.0)
+    # The attempts take 56 s here; with more Primaries to make they may take longer.
+    monkeypatch.setattr(firmware, "NODE_IDENTITY_S", 50.0)
+
+    async def main() -> None:
+        settings = RunSettings(expected=8, primaries=2)
+        async with scene(8, 4, host=Host.BLUEDROID, flaws=DEADLY, settings=settings) as s:
+            running = asyncio.create_task(s.campaign.execute())
+            await s.listener.reached(RunState.CONFIGURING_PRIMARY)
+            (primary,) = s.true_nodes().values()
+            others = [board for board in s.air.boards if board is not primary]
+            for board in others:
+                board.stalls.silent_sessions = 100
+            run = await running
+            assert not primary.is_silent
+            assert run.state is RunState.DONE, run.reason
 
     run_virtual(main())
 
@@ -160,7 +189,8 @@ def test_cells_behind_cells(run_virtual: RunVirtual) -> None:
             run = await s.campaign.execute()
             s.check_against_truth(run)
             assert (run.heard, run.proven) == (10, 30)
-            assert run.t_provisioned_s == run.t_known_s
+            assert run.t_provisioned_s is not None
+            assert run.t_provisioned_s == pytest.approx(s.t_provisioned_s(), abs=1.0)
 
     run_virtual(main())
 

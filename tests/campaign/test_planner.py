@@ -130,10 +130,10 @@ def test_the_mode_is_not_the_number_of_boards() -> None:
 
 @pytest.mark.parametrize(
     ("boards", "links", "expected"),
-    [(1, 1, True), (23, 1, True), (24, 1, False), (100, 1, False), (300, 5, True)],
+    [(1, 1, True), (6, 1, True), (7, 1, False), (22, 2, True), (23, 2, False), (300, 5, True)],
 )
 def test_who_is_faster(boards: int, links: int, expected: bool) -> None:
-    """With one link we win up to 23 boards; with five always."""
+    """With one link we win up to 6 boards, with two up to 22; with five always."""
     assert is_direct(RunSettings(method=Method.AUTO, links=links), boards) is expected
 
 

@@ -23,7 +23,7 @@ DIRECT = RunSettings(method=Method.DIRECT, expected=12)
         (RunSettings(), 5, "method fast: as told; fast is expected to take .*, direct 2 s with 5"),
         (RunSettings(method=Method.DIRECT), 5, "method direct: as told"),
         (RunSettings(method=AUTO), 5, "method direct: 2 s with 5 links, fast would take 17..19 s"),
-        (RunSettings(method=AUTO, links=1), 80, "method fast: .*, direct would take 140 s with 1"),
+        (RunSettings(method=AUTO, links=1), 80, "method fast: .*, direct would take 247 s with 1"),
         (RunSettings(expected=6), 5, "method fast: as told; 1 board is not heard, and boards prov"),
         (
             BEYOND,

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastprovd.campaign.times import (
-    EMULATED,
     EXTRAPOLATED,
     MEASURED,
+    MEASURED_CLOCK,
     Expected,
     direct_time,
     fast_time,
@@ -24,9 +24,10 @@ from fastprovd.campaign.times import (
         (20, 1, Expected(32.4, 46.2, MEASURED)),
         (20, 2, Expected(33.4, 35.2, MEASURED)),
         (16, 2, Expected(28.8, 29.7, MEASURED)),
-        (35, 1, Expected(37.7, 56.1, EMULATED)),
-        (100, 3, Expected(62.0, 170.0, EMULATED)),
-        (101, 1, Expected(84.8, 170.0, EXTRAPOLATED)),
+        (35, 1, Expected(38.7, 61.1, MEASURED_CLOCK)),
+        (50, 2, Expected(33.4, 60.0, MEASURED_CLOCK)),
+        (100, 3, Expected(61.0, 105.0, MEASURED_CLOCK)),
+        (101, 1, Expected(64.4, 120.9, EXTRAPOLATED)),
     ],
 )
 def test_times_are_those_of_the_runs(boards: int, primaries: int, expected: Expected) -> None:
@@ -44,6 +45,8 @@ def test_more_boards_take_longer(boards: int, primaries: int) -> None:
 
 
 def test_links_share_the_boards() -> None:
-    """Five links provision eleven boards in three rounds."""
-    assert direct_time(11, 5).middle_s == pytest.approx(3 * 1.75)
-    assert direct_time(11, 1).middle_s == pytest.approx(11 * 1.75)
+    """Rounds of 3.1 s, of which the last need not wait for BlueZ to hang up (observed.md §18)."""
+    assert direct_time(20, 5).middle_s == 11.0
+    assert direct_time(20, 10).middle_s == 4.8
+    assert direct_time(20, 20).middle_s == 1.7
+    assert direct_time(11, 1).middle_s == pytest.approx(10 * 3.1 + 1.7)

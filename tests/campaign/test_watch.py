@@ -162,14 +162,15 @@ def test_a_scan_that_never_works_leaves_its_reason(run_virtual: RunVirtual[Any])
 
 
 def test_scans_begin_anew(run_virtual: RunVirtual[Any]) -> None:
-    """A controller may tell an unchanged advertiser once in a scan; none lasts longer than 2 s."""
+    """A controller may tell an unchanged advertiser once in a scan; none lasts for long."""
 
     async def main() -> None:
         scene = Scene(*[[(0.1, _board(1))]] * 10, fresh_s=FRESH_S)
-        await scene.watch.listen(5.0)
-        assert scene.bearer.scans == [[0.0, 2.0], [2.0, 4.0], [4.0, 5.0]]
+        await scene.watch.listen(2.5 * FRESH_S)
+        ends = [FRESH_S, 2 * FRESH_S, 2.5 * FRESH_S]
+        assert scene.bearer.scans == [[0.0, ends[0]], ends[:2], ends[1:]]
         (board,) = scene.told
-        assert board.last_seen_s == 4.1
+        assert board.last_seen_s == 2 * FRESH_S + 0.1
         assert scene.restarts == []
 
     run_virtual(main())
@@ -182,7 +183,7 @@ def test_what_is_wanted_may_come_in_a_later_scan(run_virtual: RunVirtual[Any]) -
         scene = Scene([(0.1, _board(1))], [(0.5, PROXY)], fresh_s=FRESH_S)
         found = await scene.watch.until(_is_proxy, 10.0)
         assert found is not None
-        assert found.seen_s == 2.5
+        assert found.seen_s == FRESH_S + 0.5
         assert not scene.bearer.is_scanning
 
     run_virtual(main())

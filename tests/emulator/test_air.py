@@ -6,8 +6,10 @@ import asyncio
 
 import pytest
 
-from fastprovd.emulator.air import Air, Reach
+from fastprovd.emulator.air import Air, Reach, collides
+from fastprovd.emulator.firmware import FAST_INTERVAL_S
 from fastprovd.emulator.hosts import Flaws, Host
+from fastprovd.emulator.peripheral import Report
 from fastprovd.emulator.timeline import Happening
 from fastprovd.errors import LocalProtocolError
 from tests.conftest import RunVirtual
@@ -63,30 +65,91 @@ def test_reach_may_differ_by_direction(run_virtual: RunVirtual[None]) -> None:
     run_virtual(main())
 
 
-def test_loss_is_per_transmission(run_virtual: RunVirtual[None]) -> None:
-    """With 90 % loss a Network PDU of four transmissions is heard about every third time."""
-
-    async def main() -> float:
-        air = Air(1, reach=Reach(loss=0.9))
-        sender, receiver = (air.add_board(address_of(n)) for n in (1, 2))
-        hits = sum(
-            air._first_heard(sender, receiver, [0.0, 0.02, 0.04, 0.06]) is not None
-            for _ in range(2000)
-        )
-        return hits / 2000
-
-    assert run_virtual(main()) == pytest.approx(1 - 0.9**4, abs=0.04)
+async def beacons_heard(air: Air, count: int) -> list[float]:
+    """Let one board send `count` beacons, one a second, each twice; return when another heard."""
+    sender, receiver = (air.add_board(address_of(n), power_on=False) for n in (1, 2))
+    times: list[float] = []
+    receiver.hear_beacon = lambda _: times.append(air.loop.time())  # type: ignore[method-assign]
+    air.set_provisioner(receiver, active=True)
+    begun = air.loop.time()
+    for number in range(count):
+        air.send_beacon(sender, [begun + number, begun + number + 0.25])
+    await asyncio.sleep(count + 1.0)
+    return [at - begun for at in times]
 
 
-def test_delay_is_added(run_virtual: RunVirtual[None]) -> None:
-    """A receiver hears a transmission `delay_s` later."""
+def test_loss_is_per_transmission(run_virtual: RunVirtual[list[float]]) -> None:
+    """With 70 % loss each of the transmissions of a PDU is heard three times of ten."""
 
-    async def main() -> None:
-        air = Air(1, reach=Reach(delay_s=0.5))
-        sender, receiver = (air.add_board(address_of(n)) for n in (1, 2))
-        assert air._first_heard(sender, receiver, [1.0, 1.1]) == 1.5
+    async def main() -> list[float]:
+        return await beacons_heard(Air(1, reach=Reach(loss=0.7)), 2000)
 
-    run_virtual(main())
+    heard = run_virtual(main())
+    assert len(heard) / 4000 == pytest.approx(0.3, abs=0.03)
+    assert len({int(at) for at in heard}) / 2000 == pytest.approx(1 - 0.7**2, abs=0.04)
+
+
+def test_delay_is_added(run_virtual: RunVirtual[list[float]]) -> None:
+    """A receiver hears each transmission `delay_s` later."""
+
+    async def main() -> list[float]:
+        return await beacons_heard(Air(1, reach=Reach(delay_s=0.5)), 2)
+
+    assert run_virtual(main()) == pytest.approx([0.5, 0.75, 1.5, 1.75])
+
+
+def test_loss_and_collisions_add_up(run_virtual: RunVirtual[list[float]]) -> None:
+    """What is not lost in a collision is lost as often as `Reach` says."""
+
+    async def main(loss: float, *, collisions: bool) -> list[float]:
+        air = Air(1, reach=Reach(loss=loss), collisions=collisions)
+        for number in range(10, 70):
+            air.set_interval(air.add_board(address_of(number), power_on=False), FAST_INTERVAL_S)
+        return await beacons_heard(air, 2000)
+
+    colliding = len(run_virtual(main(0.0, collisions=True)))
+    assert 0 < colliding < 0.8 * 4000
+    assert len(run_virtual(main(0.0, collisions=False))) == 4000
+    both = len(run_virtual(main(0.5, collisions=True)))
+    assert both == pytest.approx(colliding / 2, rel=0.1)
+
+
+def test_adapters_hear_less_where_many_advertise(run_virtual: RunVirtual[int]) -> None:
+    """60 boards that advertise at 20 ms cost an adapter reports, but no board is never heard."""
+
+    async def main(*, collisions: bool) -> tuple[int, int]:
+        air = Air(1, collisions=collisions)
+        for number in range(1, 61):
+            air.add_board(address_of(number), host=Host.NIMBLE)
+        await asyncio.sleep(5.0)
+        reports: list[Report] = []
+        air.adapter().observe(reports.append)
+        await asyncio.sleep(10.0)
+        return len(reports), len({report.device_address for report in reports})
+
+    ideal, boards = run_virtual(main(collisions=False))
+    assert boards == 60
+    colliding, boards = run_virtual(main(collisions=True))
+    assert boards == 60
+    assert 0.4 * ideal < colliding < 0.95 * ideal
+
+
+def test_a_run_with_collisions_depends_on_the_seed_only(run_virtual: RunVirtual[object]) -> None:
+    """The same seed gives the same run to the microsecond, another one another run."""
+
+    async def main(seed: int) -> list[tuple[float, str]]:
+        air = Air(seed, collisions=True)
+        for number in range(1, 13):
+            air.add_board(address_of(number), flaws=Flaws.none())
+        top = Top(air)
+        await top.prepare()
+        await top.start(count=1)
+        await asyncio.sleep(15.0)
+        return [(entry.time_s, entry.device_address) for entry in air.timeline]
+
+    first = run_virtual(main(1))
+    assert run_virtual(main(1)) == first
+    assert run_virtual(main(2)) != first
 
 
 def test_a_run_works_with_delay(run_virtual: RunVirtual[None]) -> None:
@@ -103,6 +166,11 @@ def test_a_run_works_with_delay(run_virtual: RunVirtual[None]) -> None:
         assert all(board.has_app_key for board in air.boards)
 
     run_virtual(main())
+
+
+def test_the_number_of_boards_decides_about_collisions() -> None:
+    """From 20 boards on they are shown unless somebody says otherwise."""
+    assert [collides(boards) for boards in (1, 19, 20, 300)] == [False, False, True, True]
 
 
 def test_nobody_listening_costs_nothing(run_virtual: RunVirtual[None]) -> None:
@@ -129,7 +197,7 @@ def test_nobody_listening_costs_nothing(run_virtual: RunVirtual[None]) -> None:
 
 
 def test_rssi_is_fixed_per_adapter_and_board(run_virtual: RunVirtual[None]) -> None:
-    """The same seed gives the same RSSI, between -89 and -40 dBm, different per board."""
+    """The same seed gives the same RSSI, path loss below -45 dBm, different per board."""
 
     async def main(seed: int) -> list[int]:
         air = Air(seed)
@@ -138,7 +206,7 @@ def test_rssi_is_fixed_per_adapter_and_board(run_virtual: RunVirtual[None]) -> N
     values = run_virtual(main(1))
     assert values == run_virtual(main(1))
     assert values != run_virtual(main(2))
-    assert all(-90 < value <= -40 for value in values)
+    assert all(-75 <= value <= -45 for value in values)
     assert len(set(values)) > 5
 
 

@@ -125,7 +125,7 @@ def test_a_run_takes_as_long_as_measured(
 
 def test_pb_adv_sessions_take_as_long_as_measured(run_virtual: RunVirtual[Result]) -> None:
     """Link open to Complete 1.7/3.0/8.0 s, Complete to configured 0.7/1.6/8.6 s."""
-    runs = [run_virtual(whole_run(n, seed, n - 1)) for n in (3, 7, 12, 20) for seed in range(4)]
+    runs = [run_virtual(whole_run(n, seed, n - 1)) for n in (3, 7, 12, 20) for seed in range(8)]
     sessions = [t for run in runs for t in run.open_to_complete]
     assert 1.5 <= min(sessions) <= 2.2
     assert statistics.median(sessions) == pytest.approx(3.0, rel=0.25)

@@ -209,3 +209,20 @@ def test_all_addresses_burnt_ends_provisioning(run_virtual: RunVirtual[None]) ->
         assert primary.children == ()
 
     run_virtual(main())
+
+
+def test_a_transaction_is_repeated_by_one_timer(run_virtual: RunVirtual[None]) -> None:
+    """What was still on the air when a transaction began does not repeat it early."""
+
+    async def main(seed: int) -> list[float]:
+        air, _, _ = await started(5, seed)
+        await asyncio.sleep(20.0)
+        capabilities: dict[Board, list[float]] = {}
+        for t, sender, pdu in air.sent:
+            if pdu.message is PduType.CAPABILITIES:
+                capabilities.setdefault(sender, []).append(t)
+        return [b - a for times in capabilities.values() for a, b in pairwise(times)]
+
+    gaps = [gap for seed in range(12) for gap in run_virtual(main(seed))]
+    assert gaps
+    assert min(gaps) > 0.43

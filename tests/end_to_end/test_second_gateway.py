@@ -20,13 +20,12 @@ from tests.conftest import RunVirtual
 from tests.support.copies import image_of
 from tests.support.emulated import World, config, entropy, world
 from tests.support.placed import PRIMARY, placed
-from tests.support.quirks import SCENE_QUIRKS
 from tests.support.scene import Listener
 
 
 def another_gateway(here: World, directory: Path) -> Any:
     """A gateway with an adapter of its own, and its state in `directory`."""
-    adapter = EmulatedAdapter(here.air.adapter("hci1"), name="hci1", seed=2, quirks=SCENE_QUIRKS)
+    adapter = EmulatedAdapter(here.air.adapter("hci1"), name="hci1", seed=2)
     radio = BleakBearer("hci1", scanner_backend(adapter), client_backend(adapter))
     return open_gateway(config(directory), radio=radio, entropy=entropy())
 

@@ -21,7 +21,13 @@ from fastprovd.mesh.segmentation import (
 TIMERS = SegmentationTimers()
 
 
-def _outgoing(segments: int, *, to_group: bool = False, ttl: int = 3) -> OutgoingTransfer:
+def _outgoing(
+    segments: int,
+    *,
+    to_group: bool = False,
+    ttl: int = 3,
+    timers: SegmentationTimers = TIMERS,
+) -> OutgoingTransfer:
     return OutgoingTransfer(
         1,
         TransferRoute(0xC000 if to_group else 5, ttl, 0, 0),
@@ -31,7 +37,7 @@ def _outgoing(segments: int, *, to_group: bool = False, ttl: int = 3) -> Outgoin
         aid=7,
         szmic=0,
         to_group=to_group,
-        timers=TIMERS,
+        timers=timers,
     )
 
 
@@ -44,7 +50,7 @@ def _segment(seg_o: int, seg_n: int, *, szmic: int = 0) -> SegmentedAccess:
 
 
 def _incoming(first: SegmentedAccess, timers: SegmentationTimers = TIMERS) -> IncomingTransfer:
-    return IncomingTransfer(5, 9, 0, first, ttl=3, acknowledged=True, timers=timers, now=0.0)
+    return IncomingTransfer(5, 1, 9, 0, first, ttl=3, acknowledged=True, timers=timers, now=0.0)
 
 
 @given(st.integers(0, (1 << 24) - 1), st.integers(0, 0x1FFE))
@@ -153,3 +159,27 @@ def test_unfinished_transfer_is_given_up() -> None:
     transfer.receive(_segment(0, 1), 9, 2.0)
     assert transfer.handle_deadline(11.9) is True
     assert transfer.handle_deadline(12.0) is None
+
+
+def test_an_acknowledgment_may_take_a_round() -> None:
+    """With `ack_takes_round` every partial one repeats what is missing, until no round is left."""
+    timers = SegmentationTimers(ack_takes_round=True)
+    transfer = _outgoing(2, timers=timers)
+    assert _seg_o(transfer.take_segments(0.0)) == [0, 1]
+    for _ in range(timers.rounds - 1):
+        assert transfer.acknowledge(0b01)
+        assert transfer.is_acknowledged(0)
+        assert not transfer.is_acknowledged(1)
+        assert _seg_o(transfer.take_segments(0.1)) == [1]
+    assert not transfer.acknowledge(0b01)
+    assert transfer.deadline is None
+
+
+def test_the_time_to_give_up_may_grow_with_the_segments() -> None:
+    """10 s, and 0.1 s times TTL for each segment received."""
+    timers = SegmentationTimers(incomplete_per_segment_s=0.1)
+    transfer = _incoming(_segment(0, 5), timers)
+    for received in range(3):
+        transfer.receive(_segment(received, 5), 9, 0.0)
+    assert transfer.handle_deadline(10.85) is not None
+    assert transfer.handle_deadline(10.95) is None

@@ -25,7 +25,7 @@ from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.bearers.gatt import GattLink
 from fastprovd.clock import SystemClock
 from fastprovd.config import Config, GatewayConfig, MqttConfig, RunConfig, StateConfig
-from fastprovd.emulator.air import Air
+from fastprovd.emulator.air import Air, collides
 from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
 from fastprovd.emulator.bluez_adapter import EmulatedAdapter
 from fastprovd.emulator.hosts import Flaws, Host
@@ -36,7 +36,6 @@ from fastprovd.mesh.network import decode_network_pdu
 from fastprovd.mesh.proxy import ProxyPduType
 from fastprovd.records import Node, Run, Step
 from fastprovd.store.state import StateStore
-from tests.support.quirks import SCENE_QUIRKS
 from tests.support.scene import device_address
 
 _DATABASE: Final = ("state.db", "state.db-wal")
@@ -302,14 +301,14 @@ async def crash_world(
     **settings: Any,
 ) -> AsyncIterator[World]:
     """Place boards, which boot now; `settings` are those of `[run]`."""
-    air = Air(seed)
+    air = Air(seed, collisions=collides(boards))
     for number in range(1, boards + 1):
         air.add_board(device_address(number), host=host, flaws=flaws)
     random = Random(f"{seed}/crash")
     with _directory() as directory:
         yield World(
             air,
-            EmulatedAdapter(air.adapter(), seed=seed, quirks=SCENE_QUIRKS),
+            EmulatedAdapter(air.adapter(), seed=seed),
             directory,
             {"expected": boards, **settings},
             random,

@@ -9,12 +9,11 @@ from typing import Any, Literal
 
 from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.config import Config, GatewayConfig, MqttConfig, RunConfig, StateConfig
-from fastprovd.emulator.air import Air
+from fastprovd.emulator.air import Air, collides
 from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
 from fastprovd.emulator.bluez_adapter import EmulatedAdapter
 from fastprovd.emulator.board import Board
 from fastprovd.emulator.hosts import Flaws
-from tests.support.quirks import SCENE_QUIRKS
 
 
 @dataclass(frozen=True)
@@ -33,10 +32,10 @@ class World:
 
 def world(boards: int, seed: int = 1) -> World:
     """Place boards; they boot now."""
-    air = Air(seed)
+    air = Air(seed, collisions=collides(boards))
     for number in range(1, boards + 1):
         air.add_board(f"24:0A:C4:5E:00:{number:02X}", flaws=Flaws.none())
-    adapter = EmulatedAdapter(air.adapter(), seed=seed, quirks=SCENE_QUIRKS)
+    adapter = EmulatedAdapter(air.adapter(), seed=seed)
     return World(air, adapter, BleakBearer("", scanner_backend(adapter), client_backend(adapter)))
 
 

@@ -94,6 +94,7 @@ def listen(name: str) -> Heard:
 def _transfer(pdu: NetworkPdu, seq: int, first: SegmentedAccess, now: float) -> IncomingTransfer:
     return IncomingTransfer(
         pdu.src,
+        pdu.dst,
         seq,
         pdu.iv_index,
         first,

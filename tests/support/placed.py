@@ -25,7 +25,6 @@ from fastprovd.mesh.sequence import SequenceNumbers
 from fastprovd.mesh.stack import Stack
 from fastprovd.records import Network, Node, NodeRole, Run, RunState
 from tests.support.emulated import World, config, entropy
-from tests.support.quirks import SCENE_QUIRKS
 from tests.support.scene import device_address
 
 GROUP = 0xC000
@@ -133,7 +132,7 @@ async def placed(
         air.add_board(device_address(number), host=host, flaws=flaws)
         for number in range(1, boards + 1)
     ]
-    adapter = EmulatedAdapter(air.adapter(), seed=seed, quirks=SCENE_QUIRKS)
+    adapter = EmulatedAdapter(air.adapter(), seed=seed)
     radio = BleakBearer("", scanner_backend(adapter), client_backend(adapter))
     await asyncio.sleep(3.1)  # all have booted
     octets = entropy(seed)

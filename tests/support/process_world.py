@@ -21,7 +21,6 @@ from fastprovd.emulator.bluez import Bluetoothd
 from fastprovd.emulator.bluez_adapter import EmulatedAdapter
 from fastprovd.emulator.hosts import Flaws
 from fastprovd.records import StepKind
-from tests.support.quirks import SCENE_QUIRKS
 from tests.support.scene import device_address
 
 _START_S: Final = 10.0
@@ -55,7 +54,7 @@ class Boards:
         self.air = Air(1)
         for number in range(1, self._count + 1):
             self.air.add_board(device_address(number), flaws=Flaws.none())
-        self.adapter = EmulatedAdapter(self.air.adapter(), seed=1, quirks=SCENE_QUIRKS)
+        self.adapter = EmulatedAdapter(self.air.adapter(), seed=1)
         async with Bluetoothd(self.adapter, self._bus_address):
             self._started.set()
             await self._ending.wait()

@@ -18,18 +18,18 @@ from fastprovd.campaign.proxy_session import TopProvisioner
 from fastprovd.campaign.run import Campaign
 from fastprovd.campaign.settings import RunSettings
 from fastprovd.clock import SystemClock
-from fastprovd.emulator.air import Air
+from fastprovd.emulator.air import Air, collides
 from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
 from fastprovd.emulator.bluez import Bluetoothd
 from fastprovd.emulator.bluez_adapter import EmulatedAdapter
 from fastprovd.emulator.board import Board
 from fastprovd.emulator.hosts import Flaws, Host
+from fastprovd.emulator.timeline import Happening
 from fastprovd.mesh.replay import ReplayProtectionList
 from fastprovd.mesh.sequence import SequenceNumbers
 from fastprovd.mesh.stack import Stack
 from fastprovd.records import Membership, Node, Run, RunState, Window
 from fastprovd.store.state import StateStore
-from tests.support.quirks import SCENE_QUIRKS
 
 
 def device_address(number: int) -> str:
@@ -98,6 +98,12 @@ class Scene:
             for board in self.air.boards
             if board.unicast_address is not None
         }
+
+    def t_provisioned_s(self) -> float:
+        """Return when the last board became a node that another board made, since INFO_SET."""
+        begun = min(e.time_s for e in self.air.timeline if e.what is Happening.RUN_STARTED)
+        made = (e for e in self.air.timeline if e.what is Happening.PROVISIONED and e.detail)
+        return max(entry.time_s for entry in made) - begun
 
     def rungs(self) -> list[str]:
         """Return the rungs of ladders that were tried, in order."""
@@ -174,12 +180,16 @@ async def scene(
     door: Door | None = None,
     links: int = MAX_LINKS,
     listener: Listener | None = None,
+    collisions: bool | None = None,
 ) -> AsyncIterator[Scene]:
-    """Set the scene; everything in it depends on the seed only."""
-    air = Air(seed)
+    """Set the scene; everything in it depends on the seed only.
+
+    Without a word about `collisions` the number of boards decides, as in the demo.
+    """
+    air = Air(seed, collisions=collides(boards) if collisions is None else collisions)
     for number in range(1, boards + 1):
         air.add_board(device_address(number), host=host, flaws=flaws)
-    adapter = EmulatedAdapter(air.adapter(), seed=seed, quirks=SCENE_QUIRKS)
+    adapter = EmulatedAdapter(air.adapter(), seed=seed)
     entropy = random.Random(f"{seed}/entropy").randbytes
     with tempfile.TemporaryDirectory() as directory:
         state = Path(directory) / "state"
