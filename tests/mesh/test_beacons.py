@@ -203,14 +203,14 @@ def test_recorded_beacons_are_authentic(name: str) -> None:
 
 
 def test_the_recordings_hold_beacons_of_proxies() -> None:
-    """Twenty-one Secure Network beacons were recorded."""
+    """Twenty-eight Secure Network beacons were recorded."""
     assert (
         sum(
             event["type"] == 1
             for name in RECORDING_NAMES
             for event in recording(name).of("proxy_rx")
         )
-        == 21
+        == 28
     )
 
 
@@ -239,7 +239,7 @@ def test_recorded_advertisements_are_classified(name: str) -> None:
         assert data is not None
         assert data.encode() == octets
         if isinstance(data, UnprovisionedDevice):
-            assert data.uuid[7:1:-1] == bytes.fromhex(event["addr"].replace(":", ""))
+            assert data.uuid == recording(name).host.device_uuid(event["addr"])
         elif isinstance(data, NetworkIdentity):
             assert data.matches(net_key)
         elif event["addr"] in addresses:

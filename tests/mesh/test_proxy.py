@@ -31,7 +31,8 @@ from tests.support.data import RECORDING_NAMES, recording, vectors
 
 WRITE_COMMAND, NOTIFICATION = 0x52, 0x1B
 DIED = {"n12-cnt1-polled", "n20-cnt19"}
-DATA_HANDLES = {0x0010, 0x0012, 0x0016, 0x0018}
+# Of NimBLE, then of Bluedroid.
+DATA_HANDLES = {0x0010, 0x0012, 0x0016, 0x0018, 0x002A, 0x002C, 0x0030, 0x0032}
 ON_AIR: list[tuple[ProxyConfiguration, str]] = [
     (SetFilterType(FilterType.ACCEPT_LIST), "0000"),
     (SetFilterType(FilterType.REJECT_LIST), "0001"),

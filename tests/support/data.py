@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from fastprovd.emulator.hosts import Host
+
 _TESTS = Path(__file__).parent.parent
 RECORDING_NAMES = sorted(path.stem for path in (_TESTS / "recordings").glob("*.jsonl"))
 
@@ -27,6 +29,11 @@ class Recording:
         with (_TESTS / "recordings" / f"{name}.jsonl").open() as lines:
             self.header: dict[str, Any] = json.loads(next(lines))
             self.events: list[dict[str, Any]] = [json.loads(line) for line in lines]
+
+    @property
+    def host(self) -> Host:
+        """The Bluetooth host of the boards."""
+        return {"NimBLE": Host.NIMBLE, "Bluedroid": Host.BLUEDROID}[self.header["firmware"]["host"]]
 
     def of(self, *kinds: str) -> Iterator[dict[str, Any]]:
         """Yield the events of these kinds, in order of time."""
