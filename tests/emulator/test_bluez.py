@@ -263,3 +263,22 @@ def test_the_radio_is_disturbed(run_paced: RunPaced, private_bus: PrivateBus) ->
         await p.connect()
 
     run(run_paced, private_bus, scenario)
+
+
+def test_a_board_that_answers_nothing_is_connected_for_30_s(
+    run_paced: RunPaced, private_bus: PrivateBus
+) -> None:
+    """No services are resolved; BlueZ ends the link when its request was not answered."""
+
+    async def scenario(b: Bench, p: Program) -> None:
+        await p.find(b.board)
+        b.board.answers = False
+        p.signals.clear()
+        await p.connect()
+        await asyncio.sleep(25)
+        name = DEVICE.rsplit("/", 1)[-1]
+        assert p.signals == [f"{name} Connected=True"]
+        await asyncio.sleep(8)
+        assert p.signals == [f"{name} Connected=True", f"{name} Connected=False"]
+
+    run(run_paced, private_bus, scenario)

@@ -18,7 +18,7 @@ from fastprovd.mesh.models.fast_provisioning import InfoSet
 from fastprovd.mesh.network import decode_network_pdu
 from fastprovd.mesh.proxy import FilterStatus, decode_proxy_configuration
 from tests.conftest import RunVirtual
-from tests.emulator.top import PROXY, Top, address_of, payload_of
+from tests.emulator.top import PROXY, Top, address_of, payload_of, top_of
 from tests.support.conversation import Step, conversation
 from tests.support.data import recording
 from tests.support.listener import keys
@@ -30,12 +30,6 @@ INFO_SET = InfoSet.OPCODE.to_bytes(3, "big")
 BURST_S = 0.01
 # Longer gaps were waited for something that might have come.
 LONG_GAP_S = 0.3
-
-
-def top_of(air: Air, name: str) -> Top:
-    """Return a Top with the keys and the first SEQ of a recording."""
-    known, header = keys(name), recording(name).header
-    return Top(air, net_key=known.net_key, app_key=known.app_key, first_seq=header["first_seq"])
 
 
 async def provision_as_recorded(top: Top, name: str, index: int = 0) -> DevKey:

@@ -27,6 +27,8 @@ from fastprovd.mesh.proxy import ProxyPduType, Reassembler, segment
 from fastprovd.mesh.proxy_client import ProxyClient
 from fastprovd.mesh.sequence import SequenceNumbers
 from fastprovd.mesh.stack import Stack
+from tests.support.data import recording
+from tests.support.listener import keys
 
 PROVISIONING = 0x1827
 PROXY = 0x1828
@@ -338,3 +340,9 @@ def payload_of(message: Message | UnknownMessage) -> bytes:
 def address_of(number: int) -> str:
     """Return the BD_ADDR of board `number`, as the recordings spell them."""
     return f"24:0A:C4:5E:{number >> 8:02X}:{number & 0xFF:02X}"
+
+
+def top_of(air: Air, name: str) -> Top:
+    """Return a Top with the keys and the first SEQ of a recording."""
+    known, header = keys(name), recording(name).header
+    return Top(air, net_key=known.net_key, app_key=known.app_key, first_seq=header["first_seq"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,7 +15,7 @@ from fastprovd.emulator import firmware
 from fastprovd.emulator.air import Air, Reach
 from fastprovd.emulator.board import Board
 from fastprovd.emulator.frames import MeshFrame
-from fastprovd.emulator.hosts import Flaws, Host
+from fastprovd.emulator.hosts import Flaws
 from fastprovd.emulator.pb_adv import GenericPdu, Kind
 from fastprovd.mesh.keys import AppKey
 from fastprovd.mesh.lower_transport import (
@@ -187,7 +188,7 @@ async def _session(name: str, seed: int) -> dict[str, float]:
     top = Top(air)
     air.tally = Tally(top.app_key)
     start = top.loop.time()
-    _place_boards(air, name, start)
+    place_boards(air, name, Flaws.none(), before_s=_began(name))
     await top.find(lambda report: report.device_address == primary["bd_addr"])
     await top.connect(primary["bd_addr"])
     dev_key = await top.provision(unicast)
@@ -203,13 +204,18 @@ async def _session(name: str, seed: int) -> dict[str, float]:
     return air.tally.total()
 
 
-def _place_boards(air: Air, name: str, start: float) -> None:
-    """Let each board send its first beacon when it did: who meets whom hangs on that."""
+def place_boards(air: Air, name: str, flaws: Flaws, *, before_s: float = math.inf) -> None:
+    """Let each board send its first beacon when it did: who meets whom hangs on that.
+
+    To be called at the begin of the session, without `firmware.BOOT_JITTER_S`.
+    """
     first: dict[str, float] = {}
     for event in recording(name).of("air_beacon"):
-        if event["t"] < _began(name):
+        if event["t"] < before_s:
             first.setdefault(event["addr"], event["t"])
     assert len(first) == recording(name).header["boards"]
     for device_address, at in first.items():
-        board = air.add_board(device_address, host=Host.NIMBLE, flaws=Flaws.none(), power_on=False)
-        air.loop.call_at(start + at, board.power_on)
+        board = air.add_board(
+            device_address, host=recording(name).host, flaws=flaws, power_on=False
+        )
+        air.loop.call_later(at, board.power_on)
