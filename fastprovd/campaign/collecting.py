@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from types import MappingProxyType
 from typing import Any, Final
 
 import structlog
 
-from fastprovd.campaign.calm import Calm, pause
+from fastprovd.campaign.calm import Calm
 from fastprovd.campaign.context import RunContext
 from fastprovd.campaign.control import get_node_list
 from fastprovd.campaign.identifying import Identifying
@@ -32,6 +32,7 @@ from fastprovd.errors import BearerError, ConnectionLost, ResponseTimeout
 from fastprovd.mesh.addresses import format_address, is_unicast
 from fastprovd.mesh.beacons import Advertisement
 from fastprovd.mesh.events import PduOverheard
+from fastprovd.mesh.proxy import FilterType, SetFilterType
 from fastprovd.records import ParentSource, StepKind
 
 log = structlog.get_logger()
@@ -61,6 +62,8 @@ class Collecting:
         self._searches = [AddressSearch(plan.share) for plan in primaries.plans]
         self._sessions: dict[int, ProxySession] = {}
         self._overheard: asyncio.Queue[PduOverheard] = asyncio.Queue(maxsize=1000)
+        self._is_overheard = asyncio.Event()
+        self._is_settled_down = False
         self._configured_s: dict[int, float] = {}
         self._last_news = self._last_known = self._clock.monotonic()
         self._calm = Calm(self._clock)
@@ -91,12 +94,12 @@ class Collecting:
             BearerError: the link could not be opened, or went away; call again.
         """
         self._sessions.clear()
+        self._is_settled_down = False
         async with AsyncExitStack() as links:
-            session = await self._open(device_address, links, overhears=True)
+            session = await self._open(device_address, links)
             await self._log.step(
                 StepKind.PROXY_LINK, address=primary, device_address=device_address
             )
-            session.overheard = self._overhear
             if primary is None:
                 await self._identifying.place(session, device_address)
             else:
@@ -106,6 +109,7 @@ class Collecting:
                 self._calm.begin()
                 await self._log.move(Trigger.PROXY_BACK)
                 await self._settle(session)
+                await self._end_overhearing(session)
                 await self._log.move(Trigger.SETTLED, t_provisioned_s=self._t_provisioned())
                 await self._log.step(StepKind.PROVING)
                 await self._roll_call(session).prove(self._unproven())
@@ -114,13 +118,25 @@ class Collecting:
                 await self.prove(session)
                 await then(session)
 
-    async def _open(
-        self, device_address: str, links: AsyncExitStack, *, overhears: bool
-    ) -> ProxySession:
+    async def _open(self, device_address: str, links: AsyncExitStack) -> ProxySession:
+        """Open a link that overhears; once all is settled the first one that does is enough."""
+        overhears = not self._is_settled_down
         link = await links.enter_async_context(self._bearer.proxy_link(device_address))
-        return await links.enter_async_context(
+        session = await links.enter_async_context(
             proxy_session(link, self._top, self._clock, overhears=overhears)
         )
+        if overhears:
+            session.overheard = self._overhear
+        return session
+
+    async def _end_overhearing(self, first: ProxySession) -> None:
+        """Have the other proxies send our answers over their links only, not through the mesh."""
+        self._is_settled_down = True
+        for session in self._sessions.values():
+            if session is not first:
+                session.overheard = None
+                with suppress(ConnectionLost):
+                    await session.configure(SetFilterType(FilterType.ACCEPT_LIST))
 
     async def _look_for_others(self, links: AsyncExitStack) -> None:
         """Keep the picture of the air, and link to the other Primaries when they are heard."""
@@ -130,7 +146,7 @@ class Collecting:
             if found is None or address is None:
                 continue
             try:
-                session = await self._open(found.device_address, links, overhears=False)
+                session = await self._open(found.device_address, links)
                 await self._take_up(address, session)
             except BearerError as error:
                 log.info("primary_link_failed", reason=str(error))
@@ -190,7 +206,7 @@ class Collecting:
             await self.look(session)
             if not self.unaccounted() or self._is_settled():
                 return
-            await pause(session, WAITS["poll"].seconds)
+            await self._overhear_for(session, WAITS["poll"].seconds)
 
     async def look(self, session: ProxySession) -> bool:
         """Read each list if that is safe, and take what was overheard; return whether it was news.
@@ -240,7 +256,22 @@ class Collecting:
             await self._learn(address, listed=True)
         self._log.publish_nodes()
 
+    async def _overhear_for(self, session: ProxySession, seconds: float) -> None:
+        """Wait, and take at once what is overheard; raises ConnectionLost."""
+        end = self._clock.monotonic() + seconds
+        while self.unaccounted() and (left_s := end - self._clock.monotonic()) > 0:
+            await self._take_overheard()
+            self._is_overheard.clear()
+            ends = [asyncio.ensure_future(e.wait()) for e in (self._is_overheard, session.lost)]
+            try:
+                await asyncio.wait(ends, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for waiting in ends:
+                    waiting.cancel()
+            session.check()
+
     def _overhear(self, event: PduOverheard) -> None:
+        self._is_overheard.set()
         self._calm.heard(event)
         if event.device_key:
             self._configured_s.setdefault(event.src, self._clock.monotonic())
