@@ -235,6 +235,7 @@ def _demo(options: argparse.Namespace) -> int:
         host=HOSTS[options.host],
         flaws=options.flaws == "on",
         method=options.method,
+        air=options.air,
     )
     return RUN_EXITS[run_demo(demo, sys.stdout, as_json=options.json).state]
 
@@ -407,6 +408,12 @@ def _add_demo_options(demo: argparse.ArgumentParser) -> None:
         choices=("on", "off"),
         default="off",
         help="let the boards have the faults of real firmware (default: off)",
+    )
+    demo.add_argument(
+        "--air",
+        choices=("auto", "ideal", "collisions"),
+        default="auto",
+        help="whether transmissions collide; auto: from 20 boards on (default: auto)",
     )
 
 

@@ -20,7 +20,7 @@ from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.config import Config, GatewayConfig, MeshConfig, MqttConfig, RunConfig, StateConfig
 from fastprovd.console import write_line
 from fastprovd.emulator import virtual_time
-from fastprovd.emulator.air import Air
+from fastprovd.emulator.air import Air, collides
 from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
 from fastprovd.emulator.bluez_adapter import EmulatedAdapter
 from fastprovd.emulator.hosts import Flaws, Host
@@ -55,6 +55,12 @@ class DemoOptions:
     host: Host = field(default=Host.BLUEDROID)
     flaws: bool = False
     method: Literal["fast", "direct", "auto"] = "fast"
+    air: Literal["auto", "ideal", "collisions"] = "auto"
+
+    @property
+    def collisions(self) -> bool:
+        """Whether transmissions collide; with `air` "auto" the number of boards decides."""
+        return collides(self.boards) if self.air == "auto" else self.air == "collisions"
 
 
 def run_demo(options: DemoOptions, stream: TextIO, *, as_json: bool) -> Run:
@@ -86,7 +92,7 @@ class _Demo:
                 broker = await stack.enter_async_context(local_broker())
             else:
                 broker = LocalBroker(*options.broker, "mosquitto")
-            air = Air(options.seed)
+            air = Air(options.seed, collisions=options.collisions)
             self._add_boards(air)
             adapter = EmulatedAdapter(air.adapter(), seed=options.seed)
             radio = BleakBearer("", scanner_backend(adapter), client_backend(adapter))
@@ -181,8 +187,9 @@ class _Demo:
         options = self._options
         yield (
             f"{options.boards} virtual boards ({options.host.name}, flaws "
-            f"{'on' if options.flaws else 'off'}), seed {options.seed}, at {options.speed:g} times "
-            "the speed of real ones."
+            f"{'on' if options.flaws else 'off'}) on an air "
+            f"{'with' if options.collisions else 'without'} collisions, seed {options.seed}, at "
+            f"{options.speed:g} times the speed of real ones."
         )
         yield f"MQTT broker: {broker.host}:{broker.port}. To listen in another terminal:"
         yield f"  {self._subscription(broker)}"

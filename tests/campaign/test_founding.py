@@ -41,7 +41,8 @@ def test_several_primaries_share_the_work(run_virtual: RunVirtual, primaries: in
                 if n.role is NodeRole.PRIMARY_PROVISIONER
             ]
             assert sorted(told) == primaries_of(s) == list(range(0x0002, 0x0002 + primaries))
-            assert all(s.true_nodes()[address].children for address in told)
+            # A third one may find that the first two and their children have taken all.
+            assert sum(bool(s.true_nodes()[address].children) for address in told) >= 2
             assert run.window_evidence is not None
             assert f"Provisioners {' and '.join(map(format_address, told))} confirmed it" in (
                 run.window_evidence

@@ -25,7 +25,7 @@ from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.bearers.gatt import GattLink
 from fastprovd.clock import SystemClock
 from fastprovd.config import Config, GatewayConfig, MqttConfig, RunConfig, StateConfig
-from fastprovd.emulator.air import Air
+from fastprovd.emulator.air import Air, collides
 from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
 from fastprovd.emulator.bluez_adapter import EmulatedAdapter
 from fastprovd.emulator.hosts import Flaws, Host
@@ -301,7 +301,7 @@ async def crash_world(
     **settings: Any,
 ) -> AsyncIterator[World]:
     """Place boards, which boot now; `settings` are those of `[run]`."""
-    air = Air(seed)
+    air = Air(seed, collisions=collides(boards))
     for number in range(1, boards + 1):
         air.add_board(device_address(number), host=host, flaws=flaws)
     random = Random(f"{seed}/crash")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.config import Config, GatewayConfig, MqttConfig, RunConfig, StateConfig
-from fastprovd.emulator.air import Air
+from fastprovd.emulator.air import Air, collides
 from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
 from fastprovd.emulator.bluez_adapter import EmulatedAdapter
 from fastprovd.emulator.board import Board
@@ -32,7 +32,7 @@ class World:
 
 def world(boards: int, seed: int = 1) -> World:
     """Place boards; they boot now."""
-    air = Air(seed)
+    air = Air(seed, collisions=collides(boards))
     for number in range(1, boards + 1):
         air.add_board(f"24:0A:C4:5E:00:{number:02X}", flaws=Flaws.none())
     adapter = EmulatedAdapter(air.adapter(), seed=seed)

@@ -18,7 +18,7 @@ from fastprovd.campaign.proxy_session import TopProvisioner
 from fastprovd.campaign.run import Campaign
 from fastprovd.campaign.settings import RunSettings
 from fastprovd.clock import SystemClock
-from fastprovd.emulator.air import Air
+from fastprovd.emulator.air import Air, collides
 from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
 from fastprovd.emulator.bluez import Bluetoothd
 from fastprovd.emulator.bluez_adapter import EmulatedAdapter
@@ -173,9 +173,13 @@ async def scene(
     door: Door | None = None,
     links: int = MAX_LINKS,
     listener: Listener | None = None,
+    collisions: bool | None = None,
 ) -> AsyncIterator[Scene]:
-    """Set the scene; everything in it depends on the seed only."""
-    air = Air(seed)
+    """Set the scene; everything in it depends on the seed only.
+
+    Without a word about `collisions` the number of boards decides, as in the demo.
+    """
+    air = Air(seed, collisions=collides(boards) if collisions is None else collisions)
     for number in range(1, boards + 1):
         air.add_board(device_address(number), host=host, flaws=flaws)
     adapter = EmulatedAdapter(air.adapter(), seed=seed)
