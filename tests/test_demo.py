@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -85,3 +85,19 @@ def test_a_broker_that_is_not_there() -> None:
     """The run ends, and then the broker can not be read back."""
     with pytest.raises(BrokerUnavailable):
         run_demo(DemoOptions(1, speed=100, broker=("127.0.0.1", 9)), io.StringIO(), as_json=True)
+
+
+@pytest.mark.parametrize(
+    ("boards", "air", "collisions"),
+    [
+        (19, "auto", False),
+        (20, "auto", True),
+        (100, "ideal", False),
+        (2, "collisions", True),
+    ],
+)
+def test_the_air_is_chosen_by_number_unless_asked(
+    boards: int, air: Literal["auto", "ideal", "collisions"], collisions: bool
+) -> None:
+    """From 20 boards on transmissions collide; `--air` decides otherwise."""
+    assert DemoOptions(boards, air=air).collisions is collisions

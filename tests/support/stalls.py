@@ -157,8 +157,8 @@ def primary_restarts(s: Scene, patch: pytest.MonkeyPatch) -> Happened:
 
 
 def primary_off(s: Scene, patch: pytest.MonkeyPatch) -> Happened:
-    """The first Primary loses power for good, 12 s after its start."""
-    return when(s, primary_starts, lambda board, entry: board.power_off(), after_s=12.0)
+    """The first Primary loses power for good, 10 s after its start."""
+    return when(s, primary_starts, lambda board, entry: board.power_off(), after_s=10.0)
 
 
 def primary_out_of_our_reach(s: Scene, patch: pytest.MonkeyPatch) -> Happened:
