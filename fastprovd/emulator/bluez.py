@@ -231,7 +231,11 @@ class Bluetoothd:
             await self._call_adapter(message)
             return Reply()
         # /org/bluez/hci0/dev_XX_XX_XX_XX_XX_XX and what is below
-        return await self._devices["/".join(path.split("/")[:5])].call(message)
+        device = self._devices["/".join(path.split("/")[:5])]
+        try:
+            return await device.call(message)
+        finally:
+            self._drop_if_forgotten(device)
 
     async def _call_adapter(self, message: Message) -> None:
         client = message.sender or ""
@@ -328,17 +332,23 @@ class Bluetoothd:
     def _look_after(self, device: BluezDevice) -> None:
         """Take the device away once the adapter has forgotten it; look again until then."""
         remote = device.remote
-        if self._devices.get(remote.path) is not device:
-            return
-        if self._adapter.device(remote.address) is not remote:
-            del self._devices[remote.path]
-            device.remove()
+        if self._drop_if_forgotten(device):
             return
         loop = asyncio.get_running_loop()
         silent_since = remote.last_seen if remote.connection is None else loop.time()
         loop.call_at(
             silent_since + self._adapter.timing.forget_s + _GRACE_S, self._look_after, device
         )
+
+    def _drop_if_forgotten(self, device: BluezDevice) -> bool:
+        remote = device.remote
+        if self._devices.get(remote.path) is not device:
+            return True
+        if self._adapter.device(remote.address) is remote:
+            return False
+        del self._devices[remote.path]
+        device.remove()
+        return True
 
     def _remove_device(self, path: str) -> None:
         device = self._devices.pop(path, None)
