@@ -240,7 +240,7 @@ class Bluetoothd:
     async def _call_adapter(self, message: Message) -> None:
         client = message.sender or ""
         if message.member == "RemoveDevice":
-            self._remove_device(message.body[0])
+            await self._remove_device(message.body[0])
             return
         if not self._adapter.powered:
             raise BleakDBusError(NOT_READY, ["Resource Not Ready"])
@@ -350,12 +350,12 @@ class Bluetoothd:
         device.remove()
         return True
 
-    def _remove_device(self, path: str) -> None:
-        device = self._devices.pop(path, None)
+    async def _remove_device(self, path: str) -> None:
+        device = self._devices.get(path)
         if device is None:
             raise BleakDBusError(_DOES_NOT_EXIST, ["Does Not Exist"])
-        self._adapter.remove_device(device.remote.address)
-        device.remove()
+        await self._adapter.remove_device(device.remote.address)
+        self._drop_if_forgotten(device)
 
 
 def _to_bus(member: str, *body: str) -> Message:

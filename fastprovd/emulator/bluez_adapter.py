@@ -192,12 +192,18 @@ class EmulatedAdapter:
             return None
         return device
 
-    def remove_device(self, address: str) -> bool:
-        """Forget a device and end its link; tell whether it was known."""
-        device = self._devices.pop(address, None)
-        if device is not None and device.connection is not None:
-            device.connection.hang_up()
-        return device is not None
+    async def remove_device(self, address: str) -> bool:
+        """Forget a device when its link has ended; tell whether it was known."""
+        device = self._devices.get(address)
+        if device is None:
+            return False
+        if device.connection is not None and device.connection.alive:
+            lost = device.connection.lost
+            self.request_disconnect(device)
+            await lost.wait()
+        if self._devices.get(address) is device:
+            del self._devices[address]
+        return True
 
     async def start_discovery(
         self,
