@@ -85,6 +85,7 @@ async def _removed(door: Door, board: FakeBoard) -> float:
     await client.connect()
     begun = now()
     await client.unpair()
+    await client.disconnect()  # for bleak to close its files
     return begun
 
 
