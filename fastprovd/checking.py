@@ -63,8 +63,8 @@ def check_mapping(
     """Return `cls` made of `mapping`, or `None` and every problem found.
 
     `cls` is a dataclass whose fields are bool, int, float, str, bytes (hex digits), Path,
-    `Literal`, a tuple of any length of one of them, any of them or `None`, or dataclasses of the
-    same kind. `where` is the dotted path of the mapping itself.
+    `Literal`, either of two such values, a tuple of any length of one of them, any of them or
+    `None`, or dataclasses of the same kind. `where` is the dotted path of the mapping itself.
     """
     problems: list[Problem] = []
     value = _table(cls, mapping, where, problems)
@@ -97,10 +97,13 @@ def field_types(cls: Any) -> dict[str, Any]:
 
 def optional(kind: Any) -> tuple[Any, bool]:
     """Return the type without `None`, and whether it had it."""
-    if get_origin(kind) in (Union, types.UnionType):
-        rest = [arm for arm in get_args(kind) if arm is not type(None)]
-        return rest[0], True
-    return kind, False
+    arms = [arm for arm in either(kind) if arm is not type(None)]
+    return Union[tuple(arms)], len(arms) < len(either(kind))  # noqa: UP007 - of any number
+
+
+def either(kind: Any) -> tuple[Any, ...]:
+    """Return the types of which a value may have any."""
+    return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
 
 
 def _table(cls: type[T], mapping: Any, where: str, problems: list[Problem]) -> T | None:
@@ -135,20 +138,25 @@ def _value(
         return _table(kind, raw, path, problems)  # type: ignore[arg-type]
     if get_origin(kind) is tuple:
         return _items(get_args(kind)[0], raw, rules, path, problems)
-    try:
-        if get_origin(kind) is Literal:
-            return _choice(get_args(kind), raw)
-        return _CHECKS[kind](raw, rules)
-    except ValueError as error:
-        problems.append(Problem(path, str(error)))
-        return None
+    expected = []
+    for arm in either(kind):
+        try:
+            if get_origin(arm) is Literal:
+                return _choice(get_args(arm), raw)
+            return _CHECKS[arm](raw, rules)
+        except ValueError as error:
+            sentence, _, got = str(error).rpartition(", got ")
+            expected.append(sentence.removeprefix("expected "))
+    problems.append(Problem(path, f"expected {' or '.join(expected)}, got {got}"))
+    return None
 
 
 def _choice(choices: tuple[Any, ...], raw: Any) -> Any:
     if type(raw) in {type(choice) for choice in choices} and raw in choices:
         return raw
     allowed = ", ".join(f"'{choice}'" for choice in choices)
-    raise ValueError(f"expected one of {allowed}, got {_shown(raw)}")
+    one_of = "one of " if len(choices) > 1 else ""
+    raise ValueError(f"expected {one_of}{allowed}, got {_shown(raw)}")
 
 
 def _boolean(raw: Any, rules: Mapping[str, Any]) -> bool:

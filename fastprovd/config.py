@@ -106,13 +106,19 @@ class BluetoothConfig:
         pattern=_ADAPTER,
         expected="hci0, an address such as AA:BB:CC:DD:EE:FF, or nothing",
     )
-    max_links: int = setting(
-        5,
-        "GATT links at once, those included that BlueZ is still hanging up. Some adapters bear "
-        "only 3, others 10 and more.",
+    max_links: int | Literal["auto"] = setting(
+        "auto",
+        "GATT links at once, those included that BlueZ is still hanging up. auto: as many as the "
+        "adapter bears, which is found out; a number is a ceiling. Some adapters bear only 3, "
+        "others 10 and more.",
         low=1,
         high=MAX_LINKS,
     )
+
+    @property
+    def links_ceiling(self) -> int | None:
+        """The configured number; `None`: as many as the adapter bears."""
+        return None if self.max_links == "auto" else self.max_links
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,11 +382,11 @@ def _broken_rules(config: Config) -> Iterator[Problem]:
                 f"mesh.allow[{number}]",
                 f"no Device UUID of {entry} begins with mesh.match {mesh.match.hex()}",
             )
-    if (config.run.primaries or 1) > config.bluetooth.max_links:
+    ceiling = config.bluetooth.links_ceiling
+    if ceiling is not None and (config.run.primaries or 1) > ceiling:
         yield Problem(
             "run.primaries",
-            f"{config.run.primaries} need as many links, and [bluetooth] max_links is "
-            f"{config.bluetooth.max_links}",
+            f"{config.run.primaries} need as many links, and [bluetooth] max_links is {ceiling}",
         )
     if mqtt.password_file is not None and not mqtt.username:
         yield Problem("mqtt.username", "a password needs a user name")

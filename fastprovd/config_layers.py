@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, get_origin
 
-from fastprovd.checking import field_types, optional
+from fastprovd.checking import either, field_types, optional
 
 ENVIRONMENT_PREFIX: Final = "FASTPROVD_"
 PASSWORD_CREDENTIAL: Final = "mqtt.password"  # noqa: S105 - the name of a file
@@ -112,7 +112,7 @@ def _environment_value(schema: type, path: list[str], text: str) -> Any:
     for key in path:
         kind = field_types(kind).get(key) if is_dataclass(kind) else None
         kind = optional(kind)[0]
-    if kind not in (bool, int, float) and get_origin(kind) is not tuple:
+    if not any(arm in (bool, int, float) or get_origin(arm) is tuple for arm in either(kind)):
         return text
     try:
         return tomllib.loads(f"value = {text}")["value"]

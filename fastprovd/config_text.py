@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import Field, fields, is_dataclass
 from typing import Any, Final, Literal, get_args, get_origin
 
-from fastprovd.checking import field_types, format_value
+from fastprovd.checking import either, field_types, format_value
 from fastprovd.config import DEFAULT_PATH, Config
 
 _WIDTH: Final = 96
@@ -84,6 +84,8 @@ def _comment(item: Field[Any], kind: Any) -> str:
             format_value(rules[end], hexadecimal=rules["hexadecimal"]) for end in ("low", "high")
         )
         parts.append(f"Range {low}..{high}.")
-    if get_origin(kind) is Literal:
-        parts.append("One of " + ", ".join(format_value(choice) for choice in get_args(kind)) + ".")
+    for arm in either(kind):
+        if get_origin(arm) is Literal:
+            choices = [format_value(choice) for choice in get_args(arm)]
+            parts.append(f"{'One of' if len(choices) > 1 else 'Or'} {', '.join(choices)}.")
     return " ".join(part for part in parts if part)

@@ -7,6 +7,7 @@ import signal
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 import structlog
@@ -151,6 +152,22 @@ class _StatusLine(SilentAudience):
         self._notifier.status(f"{run.run_id}: {run.state}, {run.known}{of} addresses known")
 
 
+class _LinksLine(SilentAudience):
+    """Tells in `bridge/info` how many links the adapter bears, when a run has found that out."""
+
+    def __init__(self, gateway: Gateway, publisher: MqttPublisher, info: GatewayInfo) -> None:
+        self._gateway = gateway
+        self._publisher = publisher
+        self._info = info
+
+    def run_changed(self, run: Run) -> None:
+        """Look whether it is another number."""
+        info = replace(self._info, links=self._gateway.links)
+        if info != self._info:
+            self._info = info
+            self._publisher.info_changed(info)
+
+
 async def _heal(gateway: Gateway, runs: Runs) -> None:
     """Look for boards that lost their power, and begin a run for them if that is the policy.
 
@@ -226,10 +243,11 @@ async def publisher_for(
             publisher.run_changed(run)
             publisher.nodes_changed(nodes, run)
             publisher.groups_changed(await gateway.controls.groups())
-        audience: Audience = publisher
-        gateway.audiences.members.append(audience)
+        members: list[Audience] = [publisher, _LinksLine(gateway, publisher, info)]
+        gateway.audiences.members.extend(members)
         yield publisher
-        gateway.audiences.members.remove(audience)
+        for member in members:
+            gateway.audiences.members.remove(member)
     finally:
         outbox.close()
 
@@ -280,6 +298,7 @@ def gateway_info(gateway: Gateway, clock: Clock) -> GatewayInfo:
         provisioner_address=network.address,
         unicast_min=config.mesh.unicast_min,
         unicast_max=config.mesh.unicast_max,
+        links=gateway.links,
     )
 
 

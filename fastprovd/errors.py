@@ -130,6 +130,10 @@ class BluetoothUnavailable(BearerError):
     """No adapter, no bluetoothd, or powered off."""
 
 
+class NoFreeLink(BearerError):
+    """The adapter bears no more links, and none of those that are open ended in time."""
+
+
 class StoreError(FastprovdError):
     """The state directory can not be used as it is."""
 

@@ -38,7 +38,7 @@ from fastprovd.mesh.replay import ReplayProtectionList
 from fastprovd.mesh.sequence import SequenceNumbers
 from fastprovd.mesh.stack import Stack
 from fastprovd.radio import Radio, adapter_problem, bluetooth
-from fastprovd.records import Network, Node, Run, RunState
+from fastprovd.records import AdapterLinks, Network, Node, Run, RunState
 from fastprovd.returns import Returns
 from fastprovd.run_settings import run_settings
 from fastprovd.store.state import StateStore
@@ -99,6 +99,11 @@ class Gateway:
             dev_keys=stack.dev_keys,
             first_tid=entropy(1)[0],
         )
+
+    @property
+    def links(self) -> AdapterLinks:
+        """How many links the adapter bears, as far as that is known."""
+        return self._radio.links
 
     async def close_left_links(self) -> None:
         """Hang up what a process before us left behind, if Bluetooth can be used now."""
@@ -372,7 +377,7 @@ async def open_gateway(
             config,
             store,
             network,
-            radio=radio or bluetooth(config),
+            radio=radio or bluetooth(config, store),
             clock=clock,
             entropy=entropy,
         )

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 import structlog
 
 from fastprovd.bearers.adapter import BleakBearer
+from fastprovd.bearers.adapter_memory import LinkMemory
 from fastprovd.campaign.ports import Bearer
 from fastprovd.config import Config
 from fastprovd.errors import BearerError
@@ -41,13 +42,17 @@ class Radio(Bearer, Protocol):
         ...
 
 
-def bluetooth(config: Config) -> Radio:
-    """Return the adapter that the configuration names; nothing is opened yet."""
+def bluetooth(config: Config, memory: LinkMemory | None = None) -> Radio:
+    """Return the adapter that the configuration names; nothing is opened yet.
+
+    In `memory` is kept how many links which adapter bears.
+    """
     return BleakBearer(
         config.bluetooth.adapter,
         connect_timeout_s=config.run.connect_timeout_s,
         connect_attempts=config.run.connect_attempts,
-        max_links=config.bluetooth.max_links,
+        max_links=config.bluetooth.links_ceiling,
+        memory=memory,
     )
 
 

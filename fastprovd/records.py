@@ -277,3 +277,16 @@ class Network:
     app_key: AppKey
     iv_index: IvIndex
     address: int
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterLinks:
+    """How many GATT links may be open at once, those included that BlueZ is still hanging up.
+
+    `now` is the number to plan with, `most` what it may become while the work goes on; `found` says
+    in words how it is known: `configured`, `learning`, `learnt: link 11 was refused (no answer)`.
+    """
+
+    now: int
+    most: int
+    found: str

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from fastprovd.campaign.settings import Method, RunSettings
 from fastprovd.config import Config
+
+# With `max_links = "auto"`: adapters of all makes bear that many, but for those that bear only 3.
+PLANNED_LINKS: Final = 5
 
 
 def run_settings(config: Config, **overrides: Any) -> RunSettings:
@@ -14,7 +17,7 @@ def run_settings(config: Config, **overrides: Any) -> RunSettings:
     mesh, run = config.mesh, config.run
     settings = RunSettings(
         method=Method(run.method),
-        links=config.bluetooth.max_links,
+        links=config.bluetooth.links_ceiling or PLANNED_LINKS,
         primaries=run.primaries,
         expected=run.expected,
         match=mesh.match,

@@ -104,6 +104,40 @@ def test_rules_between_values(toml: Path, text: str, problem: str) -> None:
     assert problem in found
 
 
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [
+        ("0", "expected 1..32 or 'auto', got int 0"),
+        ("33", "expected 1..32 or 'auto', got int 33"),
+        ("2.5", "expected int or 'auto', got float 2.5"),
+        ("true", "expected int or 'auto', got bool True"),
+        ('"many"', "expected int or 'auto', got str 'many'"),
+    ],
+)
+def test_a_wrong_number_of_links(toml: Path, written: str, problem: str) -> None:
+    """The sentence names both ways to write it right."""
+    found = problems_of(toml, f"[bluetooth]\nmax_links = {written}\n")
+    assert found == [f"{toml}:2: bluetooth.max_links: {problem}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "ceiling"),
+    [
+        ("", {}, None),
+        ('max_links = "auto"', {}, None),
+        ("max_links = 7", {}, 7),
+        ("max_links = 7", {"FASTPROVD_BLUETOOTH__MAX_LINKS": "auto"}, None),
+        ("", {"FASTPROVD_BLUETOOTH__MAX_LINKS": "3"}, 3),
+    ],
+)
+def test_links_are_found_out_or_a_number(
+    toml: Path, text: str, environment: dict[str, str], ceiling: int | None
+) -> None:
+    """A number is a ceiling, auto is none."""
+    toml.write_text(f"[bluetooth]\n{text}\n")
+    assert load(toml, environment, "gw1").bluetooth.links_ceiling == ceiling
+
+
 def test_expected_that_just_fits(toml: Path) -> None:
     """A range with exactly one address for each board is enough."""
     toml.write_text("[mesh]\nunicast_max = 5\n[run]\nexpected = 4\n")

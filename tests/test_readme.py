@@ -15,7 +15,7 @@ import pytest
 
 from fastprovd.campaign.air_picture import HeardBoard
 from fastprovd.campaign.verdict import FORMER, missing_boards
-from fastprovd.checking import field_types, format_value, optional
+from fastprovd.checking import either, field_types, format_value, optional
 from fastprovd.cli import MEANINGS, main
 from fastprovd.config import Config
 from fastprovd.emulator.hosts import Flaws
@@ -78,14 +78,15 @@ def configuration_rows(table: Any, path: str = "") -> Iterator[str]:
             default = f"`{format_value(value, hexadecimal=rules['hexadecimal'])}`"
         kind = optional(kinds[item.name])[0]
         allowed = ""
-        if get_origin(kind) is Literal:
-            allowed = ", ".join(f"`{format_value(choice)}`" for choice in get_args(kind))
-        elif rules["low"] is not None:
+        for arm in either(kind):
+            if get_origin(arm) is Literal:
+                allowed = ", ".join(f"`{format_value(choice)}`" for choice in get_args(arm))
+        if rules["low"] is not None:
             low, high = (
                 format_value(rules[end], hexadecimal=rules["hexadecimal"])
                 for end in ("low", "high")
             )
-            allowed = f"{low}..{high}"
+            allowed = f"{low}..{high}" + (f" or {allowed}" if allowed else "")
             if kind is bytes:
                 allowed += " octets"
         unit = " s" if item.name.endswith("_s") else ""

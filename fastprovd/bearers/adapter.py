@@ -4,32 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Final, Self
 
 import structlog
-from bleak import BleakClient
-from bleak.args.bluez import BlueZClientArgs
 from bleak.backends.client import BaseBleakClient
-from bleak.backends.device import BLEDevice
 from bleak.backends.scanner import BaseBleakScanner
 
+from fastprovd.bearers.adapter_memory import LinkMemory
 from fastprovd.bearers.bluez import close_left_links, find_adapter
 from fastprovd.bearers.bluez_watch import BluezWatch
-from fastprovd.bearers.connection import DISCONNECT_TIMEOUT_S, Connection
+from fastprovd.bearers.connection import DISCONNECT_TIMEOUT_S, Connection, Connections
+from fastprovd.bearers.devices import KnownDevices
 from fastprovd.bearers.errors import BLEAK_ERRORS, Remedy, describe, diagnose
 from fastprovd.bearers.gatt import PROVISIONING, PROXY, GattLink, MeshService
+from fastprovd.bearers.load import AdapterLoad, Refused
 from fastprovd.bearers.radio import RadioUse
 from fastprovd.bearers.scanner import BleakScan
+from fastprovd.bearers.slots import Attempt
 from fastprovd.bearers.swaps import Swaps
 from fastprovd.errors import (
     BluetoothUnavailable,
     ConnectionLost,
     LocalProtocolError,
+    NoFreeLink,
     OtherService,
 )
+from fastprovd.records import AdapterLinks
 
 # Connect and discovery take 0.5 to 1.6 s; a board that just went off the air never answers.
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -38,14 +41,14 @@ _BLEAK_MARGIN_S: Final = 5.0
 # Failed establishments come in bursts of radio noise; the third attempt nearly always succeeds.
 CONNECT_BACK_OFF_S: Final = (0.25, 0.5, 1.0)
 CONNECT_ATTEMPTS: Final = 3
-# Links at once, those included that BlueZ is still hanging up: what adapters of all makes bear.
-MAX_LINKS: Final = 5
+# An adapter that refuses links for so long is full of other programs' links.
+FULL_S: Final = 60.0
+# Boards advertise several times a second, and a fresh scan tells of each of them.
+_SEARCH_S: Final = 3.0
 # A connection waits so long for Bluetooth to return: bluetoothd restarts in 0.6 to 2.2 s, a person
 # needs half a minute to plug an adapter in again, and BlueZ some seconds to show it.
 RETURN_S: Final = 45.0
 _RETURN_PAUSE_S: Final = 0.5
-# BlueZ forgets an unconnected device 30 s after its last advertisement.
-_DEVICE_LIFE_S: Final = 20.0
 
 log = structlog.get_logger(__name__)
 
@@ -55,9 +58,10 @@ class BleakBearer:
 
     It never connects while it discovers: connections and a scan wait for each other, and asking
     for a link inside a scan is a LocalProtocolError. A scan while links are open is fine, and so
-    are connections beside each other, up to `max_links`; more wait. Links are hung up in the
-    background, because BlueZ takes 2 s for it; the next connection to the same board, and the end
-    of the bearer, wait for that.
+    are connections beside each other, as many as the adapter bears, and no more than `max_links`;
+    more wait, see `LinkLimit`. What was learnt of an adapter is kept in `memory`. Links are hung up
+    in the background, because BlueZ takes 2 s for it; the next connection to the same board, and
+    the end of the bearer, wait for that.
 
     When bluetoothd or the adapter goes, links and the scan end at once, and connections that are
     asked for soon after wait for the return. With backends of the caller's nothing is watched.
@@ -73,7 +77,8 @@ class BleakBearer:
         client_backend: type[BaseBleakClient] | None = None,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         connect_attempts: int = CONNECT_ATTEMPTS,
-        max_links: int = MAX_LINKS,
+        max_links: int | None = None,
+        memory: LinkMemory | None = None,
     ) -> None:
         self._adapter = adapter
         self._adapter_name = ""
@@ -83,14 +88,13 @@ class BleakBearer:
         self._connect_attempts = connect_attempts
         self._is_open = False
         self._scan: BleakScan | None = None
-        self._connections: set[Connection] = set()
+        self._connections = Connections(self._ended)
         self._lost_s = -math.inf
         self._watch = AsyncExitStack()
         self._radio = RadioUse()
-        self._slots = asyncio.Semaphore(max_links)
+        self._load = AdapterLoad(max_links, memory, self._in_use)
         self._swaps = Swaps()
-        self._devices: dict[str, tuple[BLEDevice, float]] = {}
-        self._hang_ups: dict[asyncio.Task[None], Connection] = {}
+        self._devices = KnownDevices(client_backend, connect_timeout_s)
 
     async def __aenter__(self) -> Self:
         if self._is_bluez:
@@ -111,8 +115,7 @@ class BleakBearer:
     ) -> None:
         self._is_open = False
         try:
-            while self._hang_ups:
-                await asyncio.wait(self._hang_ups)
+            await self._connections.hung_up()
         finally:
             await self._watch.aclose()
 
@@ -126,6 +129,11 @@ class BleakBearer:
             await self._find_adapter()
             await close_left_links(self._adapter_name)
 
+    @property
+    def links(self) -> AdapterLinks:
+        """How many links may be open at once; it changes while one connects."""
+        return self._load.links
+
     @asynccontextmanager
     async def scan(self) -> AsyncIterator[BleakScan]:
         """Discover until the context ends; waits for a connection that is being opened.
@@ -136,20 +144,24 @@ class BleakBearer:
             LocalProtocolError: inside another scan.
         """
         self._check_radio("scan")
-        async with self._radio.scanning():
+        async with self._radio.scanning(), self._discovery() as scan:
+            yield scan
+
+    @asynccontextmanager
+    async def _discovery(self) -> AsyncIterator[BleakScan]:
+        try:
+            await self._find_adapter()
+            self._devices.forget_silent()
+            scan = self._scan = BleakScan(
+                self._adapter_name, self._scanner_backend, self._devices.remember
+            )
             try:
-                await self._find_adapter()
-                self._forget_silent()
-                scan = self._scan = BleakScan(
-                    self._adapter_name, self._scanner_backend, self._remember
-                )
-                try:
-                    await scan.start()
-                    yield scan
-                finally:
-                    await scan.stop()
+                await scan.start()
+                yield scan
             finally:
-                self._scan = None
+                await scan.stop()
+        finally:
+            self._scan = None
 
     @asynccontextmanager
     async def provisioning_link(self, device_address: str) -> AsyncIterator[GattLink]:
@@ -167,6 +179,7 @@ class BleakBearer:
             WrongService: it answers and does not offer the service.
             ConnectionLost: it was reached and lost again, at every attempt.
             BluetoothUnavailable: the adapter or bluetoothd is the cause.
+            NoFreeLink: the adapter bears no more links, and none ended for a minute.
             LocalProtocolError: inside a scan.
         """
         async with self._link(device_address, PROXY) as link:
@@ -175,16 +188,69 @@ class BleakBearer:
     @asynccontextmanager
     async def _link(self, device_address: str, service: MeshService) -> AsyncIterator[GattLink]:
         self._check_radio("connect")
-        await self._slots.acquire()
-        try:
-            async with self._radio.opening():
-                connection = await self._connect(device_address, service)
-        except BaseException:
-            self._slots.release()
-            raise
+        connection = await self._borne(device_address, service)
         connection.has_slot = True
         async with self._closing(connection):
             yield connection.link
+
+    async def _borne(self, device_address: str, service: MeshService) -> Connection:
+        """Connect when the adapter has a link to spare; what it refuses is repeated later."""
+        refused: Refused | None = None
+        limit_s = math.inf
+        try:
+            while True:
+                await self._load.meet()
+                await self._load.acquire(refused)
+                try:
+                    return await self._connect_with_slot(device_address, service, refused)
+                except Refused as error:
+                    refused = error
+                    limit_s = min(limit_s, asyncio.get_running_loop().time() + FULL_S)
+                if asyncio.get_running_loop().time() >= limit_s:
+                    raise NoFreeLink(
+                        f"the adapter refuses a link to {device_address} ({refused}); end what "
+                        "else uses it, or use another adapter"
+                    ) from refused
+        except BaseException:
+            if refused is not None:
+                self._load.denied()
+            raise
+
+    async def _connect_with_slot(
+        self, device_address: str, service: MeshService, refused: Refused | None
+    ) -> Connection:
+        is_doubt = refused is not None and not refused.is_certain
+        try:
+            if is_doubt or (self._load.is_shared and device_address not in self._devices):
+                await self._search(device_address, anew=is_doubt)
+            async with self._radio.opening():
+                return await self._connect(device_address, service, refused)
+        except BaseException:
+            # The slot of a link that did not come about, once nothing is left of it.
+            hang_ups = self._connections.hang_ups(device_address)
+            if hang_ups:
+                hang_ups[-1].add_done_callback(lambda _: self._load.release())
+            else:
+                self._load.release()
+            raise
+
+    async def _search(self, device_address: str, *, anew: bool) -> None:
+        """Hear of a board, `anew` when BlueZ may have forgotten it with a link that was refused.
+
+        bleak would search as well, but while others connect.
+        """
+        if anew:
+            self._devices.forget(device_address)
+        async with self._radio.searching():
+            if device_address in self._devices:  # another search has heard it
+                return
+            try:
+                async with asyncio.timeout(_SEARCH_S), self._discovery() as scan:
+                    async for _ in scan:
+                        if device_address in self._devices:
+                            return
+            except (TimeoutError, BluetoothUnavailable) as error:
+                log.debug("not_heard", device_address=device_address, error=describe(error))
 
     @asynccontextmanager
     async def kept_proxy_link(self, device_address: str) -> AsyncIterator[GattLink]:
@@ -214,7 +280,7 @@ class BleakBearer:
             yield
         finally:
             connection.link.lose("the link was closed")
-            self._hang_up(connection)
+            self._connections.hang_up(connection)
 
     def _check_radio(self, purpose: str) -> None:
         if not self._is_open:
@@ -226,6 +292,10 @@ class BleakBearer:
     def _is_bluez(self) -> bool:
         return self._scanner_backend is None and self._client_backend is None
 
+    def _in_use(self) -> tuple[str, Collection[str]]:
+        adapter = self._adapter_name if self._is_bluez else ""
+        return adapter, {connection.device_address for connection in self._connections}
+
     async def _find_adapter(self) -> None:
         if self._adapter_name:
             return
@@ -235,15 +305,23 @@ class BleakBearer:
         else:
             self._adapter_name = await find_adapter(self._adapter)
 
-    async def _connect(self, device_address: str, service: MeshService) -> Connection:
+    async def _connect(
+        self, device_address: str, service: MeshService, before: Refused | None
+    ) -> Connection:
+        """Connect in some attempts; one `before`, which is not counted, was refused, or may be.
+
+        Raises:
+            Refused: the adapter bears no more, or may bear no more.
+        """
         loop = asyncio.get_running_loop()
         started_s = loop.time()
         attempt = 1
         is_forgotten = False
+        doubt = None if before is None or before.is_certain else before
         while True:
-            await self._hung_up(device_address)
+            await self._connections.hung_up(device_address)
             try:
-                connection = await self._open(device_address, service)
+                connection = await self._try(device_address, service, before)
             except (*BLEAK_ERRORS, BluetoothUnavailable, OtherService) as error:
                 diagnosis = diagnose(error)
                 log.debug(
@@ -252,6 +330,9 @@ class BleakBearer:
                     attempt=attempt,
                     error=describe(error),
                 )
+                if doubt is not None:
+                    self._load.denied()
+                    doubt = None
                 if diagnosis.error is BluetoothUnavailable and self._may_return:
                     await asyncio.sleep(_RETURN_PAUSE_S)
                     continue
@@ -266,10 +347,12 @@ class BleakBearer:
                     await self._forget(device_address)
                     is_forgotten = True
                 if remedy in (Remedy.SEARCH, Remedy.FORGET):
-                    self._devices.pop(device_address, None)
+                    self._devices.forget(device_address)
                 await asyncio.sleep(CONNECT_BACK_OFF_S[min(attempt, len(CONNECT_BACK_OFF_S)) - 1])
                 attempt += 1
             else:
+                if doubt is not None:
+                    await self._load.learn(doubt)
                 log.info(
                     "link_opened",
                     device_address=device_address,
@@ -280,30 +363,56 @@ class BleakBearer:
                 )
                 return connection
 
-    async def _open(self, device_address: str, service: MeshService) -> Connection:
+    async def _try(
+        self, device_address: str, service: MeshService, before: Refused | None
+    ) -> Connection:
+        """Connect in one attempt; raises Refused as well."""
+        attempt = self._load.begin()
+        was_known = device_address in self._devices
+        try:
+            return await self._open(device_address, service, attempt)
+        except BLEAK_ERRORS as error:
+            refused = None
+            if diagnose(error).remedy is Remedy.WAIT:
+                refused = await self._load.refused(attempt, describe(error))
+            elif isinstance(error, TimeoutError) and was_known and before is None:
+                refused = self._load.doubt(attempt)
+            if refused is not None:
+                raise refused from error
+            raise
+        finally:
+            if not attempt.is_open:
+                self._load.end(attempt)
+
+    async def _open(
+        self, device_address: str, service: MeshService, attempt: Attempt | None = None
+    ) -> Connection:
+        """Open a link, with an `attempt`, or take over the one that is there."""
         await self._find_adapter()
         self._swaps.forget(device_address)
         link = GattLink(device_address, service)
-        client = self._client(device_address, link.on_disconnected)
+        client = self._devices.client(device_address, self._adapter_name, link.on_disconnected)
         connection = Connection(device_address, link, client)
         self._connections.add(connection)
         try:
             async with asyncio.timeout(2 * self._connect_timeout_s + _BLEAK_MARGIN_S):
                 await client.connect()
-            # BlueZ knows a board as long as it is connected, however long it was not heard.
-            self._linked(device_address)
+            if attempt is not None:
+                connection.attempt = attempt
+                self._load.opened(attempt)
+            self._devices.linked(device_address)
             await link.start(client)
             return connection
         except BaseException:
-            self._hang_up(connection)
+            self._connections.hang_up(connection)
             raise
 
     async def _forget(self, device_address: str) -> None:
         """Have BlueZ drop the device, with the services that it remembers."""
-        await self._hung_up(device_address)
+        await self._connections.hung_up(device_address)
         try:
             async with asyncio.timeout(DISCONNECT_TIMEOUT_S):
-                await self._client(device_address).unpair()
+                await self._devices.client(device_address, self._adapter_name).unpair()
         except BLEAK_ERRORS as error:
             log.debug("forget_failed", device_address=device_address, error=describe(error))
         else:
@@ -323,58 +432,8 @@ class BleakBearer:
         if self._scan is not None:
             self._scan.lose(reason)
 
-    def _client(
-        self, device_address: str, on_disconnected: Callable[[BleakClient], None] | None = None
-    ) -> BleakClient:
-        self._forget_silent()
-        known = self._devices.get(device_address)
-        bluez = BlueZClientArgs()
-        if self._adapter_name:
-            bluez["adapter"] = self._adapter_name
-        # With a device that BlueZ still knows bleak need not search for it first.
-        return BleakClient(
-            device_address if known is None else known[0],
-            disconnected_callback=on_disconnected,
-            timeout=self._connect_timeout_s,
-            bluez=bluez,
-            backend=self._client_backend,
-        )
-
-    def _remember(self, device: BLEDevice) -> None:
-        self._devices[device.address] = (device, asyncio.get_running_loop().time())
-
-    def _linked(self, device_address: str) -> None:
-        known = self._devices.get(device_address)
-        if known is not None:
-            self._remember(known[0])
-
-    def _forget_silent(self) -> None:
-        oldest_s = asyncio.get_running_loop().time() - _DEVICE_LIFE_S
-        self._devices = {
-            address: (device, seen_s)
-            for address, (device, seen_s) in self._devices.items()
-            if seen_s > oldest_s
-        }
-
-    def _hang_up(self, connection: Connection) -> None:
-        # Not in a TaskGroup: an error elsewhere must not cancel it and leave a link behind.
-        task = asyncio.create_task(
-            connection.hang_up(), name=f"hang_up[{connection.device_address}]"
-        )
-        self._hang_ups[task] = connection
-        task.add_done_callback(self._hung_up_one)
-
-    def _hung_up_one(self, task: asyncio.Task[None]) -> None:
-        connection = self._hang_ups.pop(task)
-        self._connections.discard(connection)
+    def _ended(self, connection: Connection) -> None:
+        if connection.attempt is not None:
+            self._load.end(connection.attempt)
         if connection.has_slot:
-            self._slots.release()
-
-    async def _hung_up(self, device_address: str) -> None:
-        tasks = [
-            task
-            for task, connection in self._hang_ups.items()
-            if connection.device_address == device_address
-        ]
-        if tasks:
-            await asyncio.wait(tasks)
+            self._load.release()

@@ -80,6 +80,30 @@ def first_adapter(objects: Objects) -> str:
     return min(powered, key=lambda name: (len(name), name))
 
 
+async def adapter_in_use(adapter: str) -> tuple[str, frozenset[str]]:
+    """Return the BD_ADDRs of the adapter with this name and of all devices connected to it.
+
+    Raises:
+        BluetoothUnavailable: no such adapter, or bluetoothd does not answer.
+    """
+    async with _bluetoothd() as bus:
+        objects = await _managed_objects(bus)
+    path = f"/org/bluez/{adapter}"
+    if path not in objects:
+        raise BluetoothUnavailable(f"there is no {adapter}; plug it in, or correct `adapter`")
+    return str(objects[path][_ADAPTER]["Address"].value), connected_devices(objects, path)
+
+
+def connected_devices(objects: Objects, adapter_path: str) -> frozenset[str]:
+    """Return the BD_ADDRs of the devices that are connected to an adapter, by any program."""
+    devices = (interfaces[_DEVICE] for interfaces in objects.values() if _DEVICE in interfaces)
+    return frozenset(
+        str(device["Address"].value)
+        for device in devices
+        if device["Adapter"].value == adapter_path and device["Connected"].value
+    )
+
+
 async def close_left_links(adapter: str) -> None:
     """Hang up every link to a mesh board on this adapter.
 

@@ -1,8 +1,9 @@
-"""One link and its end, which never fails and never lasts."""
+"""Links and their ends, which never fail and never last."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +12,7 @@ from bleak import BleakClient
 
 from fastprovd.bearers.errors import BLEAK_ERRORS, describe
 from fastprovd.bearers.gatt import GattLink
+from fastprovd.bearers.slots import Attempt
 
 # bleak gives up after 10 s.
 DISCONNECT_TIMEOUT_S: Final = 12.0
@@ -24,13 +26,15 @@ log = structlog.get_logger(__name__)
 class Connection:
     """A link and bleak's side of it; `is_gone` with bluetoothd or the adapter.
 
-    `has_slot`: it counts as one of the links that the adapter bears.
+    `attempt`: it counts as one of the links that the adapter bears, until BlueZ has hung it up.
+    `has_slot`: its end gives the slot back.
     """
 
     device_address: str
     link: GattLink
     client: BleakClient
     is_gone: bool = False
+    attempt: Attempt | None = None
     has_slot: bool = False
     hanging_up: asyncio.Timeout | None = None
 
@@ -55,3 +59,52 @@ class Connection:
             log.debug("link_closed", device_address=self.device_address)
         finally:
             self.hanging_up = None
+
+
+class Connections:
+    """All links of a bearer, and those of them that BlueZ is hanging up; `ended` is told of each.
+
+    BlueZ takes 2 s for that, in the background.
+    """
+
+    def __init__(self, ended: Callable[[Connection], None]) -> None:
+        self._ended = ended
+        self._all: set[Connection] = set()
+        self._hang_ups: dict[asyncio.Task[None], Connection] = {}
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(tuple(self._all))
+
+    def add(self, connection: Connection) -> None:
+        """Take a link, from before it is opened."""
+        self._all.add(connection)
+
+    def hang_up(self, connection: Connection) -> None:
+        """Begin to end it."""
+        # Not in a TaskGroup: an error elsewhere must not cancel it and leave a link behind.
+        task = asyncio.create_task(
+            connection.hang_up(), name=f"hang_up[{connection.device_address}]"
+        )
+        self._hang_ups[task] = connection
+        task.add_done_callback(self._hung_up)
+
+    def hang_ups(self, device_address: str | None = None) -> list[asyncio.Task[None]]:
+        """Return what is going on, with one board or with all."""
+        return [
+            task
+            for task, connection in self._hang_ups.items()
+            if device_address in (None, connection.device_address)
+        ]
+
+    async def hung_up(self, device_address: str | None = None) -> None:
+        """Wait for the end of what is going on, with one board or with all."""
+        while tasks := self.hang_ups(device_address):
+            await asyncio.wait(tasks)
+
+    def _hung_up(self, task: asyncio.Task[None]) -> None:
+        connection = self._hang_ups.pop(task)
+        self._all.discard(connection)
+        self._ended(connection)

@@ -13,6 +13,7 @@ from fastprovd.errors import (
     BluetoothUnavailable,
     ConnectionLost,
     DeviceNotFound,
+    NoFreeLink,
     OtherService,
 )
 
@@ -23,7 +24,7 @@ BLEAK_ERRORS: Final = (BleakError, OSError, EOFError, AssertionError)
 
 
 class Remedy(Enum):
-    """What helps; the first three are tried before an error is raised, with a pause between.
+    """What helps; all but the last are tried before an error is raised, with a pause between.
 
     Each attempt to connect has a new client, so a link that is not to be trusted needs no remedy
     of its own.
@@ -32,6 +33,7 @@ class Remedy(Enum):
     RETRY = "try again"
     SEARCH = "BlueZ does not know the device any more: find it again, then try again"
     FORGET = "BlueZ shows services from before: have it forget the device, find it again, try again"
+    WAIT = "the adapter bears no more links: try again when one has ended"
     GIVE_UP = "nothing we do helps, somebody must follow the advice"
 
 
@@ -55,6 +57,9 @@ _OFF: Final = Diagnosis(
 )
 _FORGOTTEN: Final = Diagnosis(
     DeviceNotFound, Remedy.SEARCH, "scan again, BlueZ has forgotten the device"
+)
+_FULL: Final = Diagnosis(
+    NoFreeLink, Remedy.WAIT, "the adapter bears no more links: end those of other programs"
 )
 _LINK_GONE: Final = Diagnosis(ConnectionLost, Remedy.RETRY, "connect to the board again")
 
@@ -120,6 +125,11 @@ _TABLE: Final[tuple[tuple[str, Diagnosis], ...]] = (
     ),
     # bluetoothd was restarted under a scan
     ("No discovery started", Diagnosis(BluetoothUnavailable, Remedy.RETRY, "scan again")),
+    # The controller refuses a link: HCI 0x09, 0x07, 0x0C and 0x0D in the words of BlueZ
+    ("connection-concurrent-connection-limit", _FULL),
+    ("connection-memory-allocation", _FULL),
+    ("connection-busy", _FULL),
+    ("connection-refused", _FULL),
     # Establishing a link
     ("OtherService", Diagnosis(OtherService, Remedy.FORGET, "look again for the board")),
     (

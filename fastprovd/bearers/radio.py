@@ -10,19 +10,22 @@ from contextlib import asynccontextmanager
 class RadioUse:
     """BlueZ opens connections beside each other well, and beside a discovery badly.
 
-    A scan waits for the connections that are being opened, they wait for the scan. It knows
-    nothing of links that are open: they are in nobody's way.
+    A scan waits for the connections that are being opened, they wait for the scan. A search for
+    one board is a short scan that comes first: who wants to open a connection waits for it. It
+    knows nothing of links that are open: they are in nobody's way.
     """
 
     def __init__(self) -> None:
         self.is_scanning = False
         self._opening = 0
+        self._searches = 0  # waiting ones, too
+        self._is_searching = False
         self._changed = asyncio.Event()
 
     @asynccontextmanager
     async def scanning(self) -> AsyncIterator[None]:
         """Wait for one's turn, then discover until the context ends."""
-        while self.is_scanning or self._opening:
+        while self.is_scanning or self._opening or self._searches:
             await self._change()
         self.is_scanning = True
         try:
@@ -32,9 +35,25 @@ class RadioUse:
             self._tell()
 
     @asynccontextmanager
+    async def searching(self) -> AsyncIterator[None]:
+        """Wait for the end of a scan and of what is being opened, then search."""
+        self._searches += 1
+        try:
+            while self.is_scanning or self._opening or self._is_searching:
+                await self._change()
+            self._is_searching = True
+            try:
+                yield
+            finally:
+                self._is_searching = False
+        finally:
+            self._searches -= 1
+            self._tell()
+
+    @asynccontextmanager
     async def opening(self) -> AsyncIterator[None]:
-        """Wait for the end of a scan, then open a connection until the context ends."""
-        while self.is_scanning:
+        """Wait for the end of a scan or search, then open a connection until the context ends."""
+        while self.is_scanning or self._searches:
             await self._change()
         self._opening += 1
         try:

@@ -14,7 +14,7 @@ from fastprovd.mesh.beacons import Advertisement
 from fastprovd.mesh.iv_index import IvIndex
 from fastprovd.mesh.keys import DevKey
 from fastprovd.mesh.proxy import ProxyPduType
-from fastprovd.records import AddressRange, Membership, Node, Run, Step
+from fastprovd.records import AdapterLinks, AddressRange, Membership, Node, Run, Step
 
 
 class Link(Protocol):
@@ -44,6 +44,11 @@ class Scan(Protocol):
 
 class Bearer(Protocol):
     """The adapter: it never connects while it discovers."""
+
+    @property
+    def links(self) -> AdapterLinks:
+        """How many links may be open at once; it changes while one connects, more wait inside."""
+        ...
 
     def scan(self) -> AbstractAsyncContextManager[Scan]:
         """Discover until the context ends."""

@@ -188,7 +188,7 @@ class _Client(BaseBleakClient):
 
     async def unpair(self) -> None:
         self._is_known = False
-        if not self._emulated.remove_device(self.address):
+        if not await self._emulated.remove_device(self.address):
             raise BleakDeviceNotFoundError(
                 self.address, f"Device with address {self.address} was not found."
             )

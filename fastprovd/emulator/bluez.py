@@ -231,12 +231,16 @@ class Bluetoothd:
             await self._call_adapter(message)
             return Reply()
         # /org/bluez/hci0/dev_XX_XX_XX_XX_XX_XX and what is below
-        return await self._devices["/".join(path.split("/")[:5])].call(message)
+        device = self._devices["/".join(path.split("/")[:5])]
+        try:
+            return await device.call(message)
+        finally:
+            self._drop_if_forgotten(device)
 
     async def _call_adapter(self, message: Message) -> None:
         client = message.sender or ""
         if message.member == "RemoveDevice":
-            self._remove_device(message.body[0])
+            await self._remove_device(message.body[0])
             return
         if not self._adapter.powered:
             raise BleakDBusError(NOT_READY, ["Resource Not Ready"])
@@ -328,11 +332,7 @@ class Bluetoothd:
     def _look_after(self, device: BluezDevice) -> None:
         """Take the device away once the adapter has forgotten it; look again until then."""
         remote = device.remote
-        if self._devices.get(remote.path) is not device:
-            return
-        if self._adapter.device(remote.address) is not remote:
-            del self._devices[remote.path]
-            device.remove()
+        if self._drop_if_forgotten(device):
             return
         loop = asyncio.get_running_loop()
         silent_since = remote.last_seen if remote.connection is None else loop.time()
@@ -340,12 +340,22 @@ class Bluetoothd:
             silent_since + self._adapter.timing.forget_s + _GRACE_S, self._look_after, device
         )
 
-    def _remove_device(self, path: str) -> None:
-        device = self._devices.pop(path, None)
+    def _drop_if_forgotten(self, device: BluezDevice) -> bool:
+        remote = device.remote
+        if self._devices.get(remote.path) is not device:
+            return True
+        if self._adapter.device(remote.address) is remote:
+            return False
+        del self._devices[remote.path]
+        device.remove()
+        return True
+
+    async def _remove_device(self, path: str) -> None:
+        device = self._devices.get(path)
         if device is None:
             raise BleakDBusError(_DOES_NOT_EXIST, ["Does Not Exist"])
-        self._adapter.remove_device(device.remote.address)
-        device.remove()
+        await self._adapter.remove_device(device.remote.address)
+        self._drop_if_forgotten(device)
 
 
 def _to_bus(member: str, *body: str) -> Message:

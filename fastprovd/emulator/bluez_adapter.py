@@ -17,40 +17,14 @@ from bleak.exc import (
 )
 from bleak.uuids import normalize_uuid_16
 
+from fastprovd.emulator.bluez_quirks import BlueZQuirks
 from fastprovd.emulator.connection import FAILED, BlueZTiming, Connection
-from fastprovd.emulator.duplicate_filter import DuplicateFilter, Reported
+from fastprovd.emulator.duplicate_filter import Reported
+from fastprovd.emulator.link_limit import LimitedPort, Refusal
 from fastprovd.emulator.peripheral import CONNECTION_TIMEOUT, AirPort, Report
 
 IN_PROGRESS: Final = "org.bluez.Error.InProgress"
 NOT_READY: Final = "org.bluez.Error.NotReady"
-
-
-@dataclass(frozen=True, slots=True)
-class BlueZQuirks:
-    """What BlueZ does and nobody expects; each can be switched off alone."""
-
-    # A report without service data refreshes the RSSI, and the old service data is told again.
-    stale_service_data: bool = True
-    # The first report of a device may be a beacon: no service data yet.
-    bare_first_report: bool = True
-    # Service UUIDs of earlier advertisements stay.
-    accumulating_service_uuids: bool = True
-    # Without DuplicateData the service data of earlier advertisements stays, too.
-    accumulating_service_data: bool = True
-    # After Service Changed the client goes on offering the old services; writes fail.
-    stale_services: bool = True
-    # A write that meets a link just gone fails; otherwise it is lost without a word.
-    racing_writes_fail: bool = True
-    # Connecting to a board that does not advertise takes for ever; otherwise it fails after 2 s.
-    silent_connect: bool = True
-    # Discovery can not be started while a connection is pending.
-    no_discovery_while_connecting: bool = True
-    # A connect during discovery may have to wait until the kernel restarts its scan.
-    slow_connect_while_discovering: bool = True
-    # The kernel has the controller filter duplicates, whatever DuplicateData says, and BlueZ has
-    # it begin its scan anew every `discovery_restart_s`: what the filter holds back until then is
-    # not heard of. Measured with kernels 6.1 and 6.12.
-    duplicate_filter: DuplicateFilter = DuplicateFilter.BY_ADDRESS
 
 
 @dataclass(slots=True)
@@ -89,6 +63,9 @@ class EmulatedAdapter:
     `remembers_services`: the services of an earlier link are shown again, without a discovery,
     until the device is removed; boards were never seen to suffer from it. `held_reports` counts
     what `hold_data` kept back.
+
+    `max_links` bounds the links that are open at once, whosever they are, and may change at any
+    time; a further one is refused by `refusal`, and `refused` counts those.
     """
 
     def __init__(
@@ -110,7 +87,11 @@ class EmulatedAdapter:
         self.fail_connects: deque[Exception | None] = deque()
         self.scan_outlives_crash = False
         self.remembers_services = False
+        self.max_links: int | None = None
+        self.refusal = Refusal.SILENCE
+        self.refused = 0
         self._air = air
+        self._limited = LimitedPort(air, self._is_full)
         self._powered = True
         self._devices: dict[str, DeviceObject] = {}
         self.on_power: Callable[[bool], None] | None = None
@@ -211,12 +192,18 @@ class EmulatedAdapter:
             return None
         return device
 
-    def remove_device(self, address: str) -> bool:
-        """Forget a device and end its link; tell whether it was known."""
-        device = self._devices.pop(address, None)
-        if device is not None and device.connection is not None:
-            device.connection.hang_up()
-        return device is not None
+    async def remove_device(self, address: str) -> bool:
+        """Forget a device when its link has ended; tell whether it was known."""
+        device = self._devices.get(address)
+        if device is None:
+            return False
+        if device.connection is not None and device.connection.alive:
+            lost = device.connection.lost
+            self.request_disconnect(device)
+            await lost.wait()
+        if self._devices.get(address) is device:
+            del self._devices[address]
+        return True
 
     async def start_discovery(
         self,
@@ -278,7 +265,7 @@ class EmulatedAdapter:
                 and self.rng.random() < 0.5
             ):
                 await asyncio.sleep(self.rng.uniform(0, self.timing.discovery_restart_s))
-            cancel = self._air.initiate(device.address, connection, connection.open)
+            cancel = self._initiate(device, connection)
             if self.quirks.silent_connect:
                 await connection.opened
             else:
@@ -286,14 +273,18 @@ class EmulatedAdapter:
         except BaseException:
             if cancel is not None:
                 cancel()
-            connection.opened.cancel()
-            connection.hang_up()
-            device.connection = None
+            if connection.alive:  # cancelled in the moment in which it opened
+                connection.on_lost = lambda: _unlink(device)
+                self.request_disconnect(device)
+            else:
+                connection.opened.cancel()
+                device.connection = None
+            if connection.unanswered:
+                self._devices.pop(device.address, None)
             raise
 
         def lost() -> None:
-            device.connection = None
-            device.last_seen = asyncio.get_running_loop().time()
+            _unlink(device)
             on_lost()
 
         connection.on_lost = lost
@@ -310,6 +301,21 @@ class EmulatedAdapter:
             asyncio.get_running_loop().call_later(
                 self.timing.disconnect_s, device.connection.hang_up
             )
+
+    def _initiate(self, device: DeviceObject, connection: Connection) -> Callable[[], None]:
+        if self.max_links is None:
+            return self._air.initiate(device.address, connection, connection.open)
+
+        def refused() -> None:
+            self.refused += 1
+            connection.refuse(self.refusal)
+
+        return self._limited.initiate(device.address, connection, connection.open, refused)
+
+    def _is_full(self, opening: int) -> bool:
+        devices = self._devices.values()
+        open_links = sum(d.connection is not None and d.connection.alive for d in devices)
+        return self.max_links is not None and open_links + opening >= self.max_links
 
     @property
     def _is_connecting(self) -> bool:
@@ -395,6 +401,11 @@ class EmulatedAdapter:
         if self.quirks.accumulating_service_uuids:
             uuids = list(dict.fromkeys(device.service_uuids + uuids))
         device.service_uuids = uuids
+
+
+def _unlink(device: DeviceObject) -> None:
+    device.connection = None
+    device.last_seen = asyncio.get_running_loop().time()
 
 
 def _in_full(service_data: Iterable[tuple[int, bytes]]) -> dict[str, bytes]:

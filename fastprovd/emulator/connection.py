@@ -11,6 +11,7 @@ from typing import Final
 
 from bleak.exc import BleakDBusError
 
+from fastprovd.emulator.link_limit import Refusal
 from fastprovd.emulator.peripheral import AttError, PeripheralLink, Service
 
 FAILED: Final = "org.bluez.Error.Failed"
@@ -55,7 +56,8 @@ class Connection:
 
     Values arrive in order, a D-Bus message later, and those that left the board before it hung up
     arrive before the loss does. `on_value` gets value handle and value; `on_refreshed` the services
-    that Service Changed has brought; `on_lost` is called once, whoever ended the link.
+    that Service Changed has brought; `on_lost` is called once, whoever ended the link. It stays
+    `unanswered` when the controller bears no more links.
     """
 
     def __init__(self, timing: BlueZTiming, rng: random.Random) -> None:
@@ -65,6 +67,7 @@ class Connection:
         self.on_refreshed: Callable[[tuple[Service, ...]], None] | None = None
         self.on_lost: Callable[[], None] | None = None
         self.services: tuple[Service, ...] = ()
+        self.unanswered = False
         self._timing = timing
         self._rng = rng
         self._loop = asyncio.get_running_loop()
@@ -94,6 +97,12 @@ class Connection:
             self.hang_up()
             await self.lost.wait()
         return False
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Take the controller's refusal: the attempt fails, or is never answered."""
+        self.unanswered = refusal is Refusal.SILENCE
+        if refusal.value is not None and not self.opened.done():
+            self.opened.set_exception(BleakDBusError(FAILED, [refusal.value]))
 
     def discover(self) -> None:
         """Take the services the board shows now; later ones come with Service Changed."""

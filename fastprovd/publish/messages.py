@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from fastprovd.mesh.addresses import format_address
 from fastprovd.records import (
+    AdapterLinks,
     Membership,
     MissingBoard,
     Node,
@@ -134,6 +135,7 @@ class GatewayInfo:
     provisioner_address: int | None = None
     unicast_min: int | None = None
     unicast_max: int | None = None
+    links: AdapterLinks | None = None
 
 
 def timestamp(moment: datetime) -> str:
@@ -291,6 +293,8 @@ def info_message(topics: Topics, info: GatewayInfo, mqtt: Mapping[str, Any]) -> 
         "limits": {
             "unicast_min": _address(info.unicast_min),
             "unicast_max": _address(info.unicast_max),
+            "links": None if info.links is None else info.links.now,
+            "links_found": None if info.links is None else info.links.found,
         },
         "mqtt": {name: mqtt[name] for name in ("host", "port", "version")},
     }

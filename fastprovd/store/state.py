@@ -13,7 +13,7 @@ from fastprovd.errors import CopiedStore, LocalProtocolError
 from fastprovd.mesh.iv_index import IvIndex
 from fastprovd.mesh.keys import DevKey
 from fastprovd.records import AddressRange, Membership, Network, Node, Run, Step
-from fastprovd.store import counters, home, journal, ranges
+from fastprovd.store import adapters, counters, home, journal, ranges
 from fastprovd.store import memberships as membership_table
 from fastprovd.store import network as network_table
 from fastprovd.store import nodes as node_table
@@ -222,6 +222,16 @@ class StateStore:
         """Return one run, or `None` when there is none of that name."""
         with self._database.transaction() as connection:
             return run_table.load(connection, run_id)
+
+    def adapter_links(self, address: str, system: str) -> int | None:
+        """Return how many links an adapter was found to bear on this `system`."""
+        with self._database.transaction() as connection:
+            return adapters.load(connection, address, system)
+
+    def save_adapter_links(self, address: str, system: str, links: int | None) -> None:
+        """Keep how many links an adapter bears; `None` forgets it."""
+        with self._database.transaction() as connection:
+            adapters.save(connection, address, system, links)
 
     def save_step(self, step: Step) -> None:
         """Append to the journal of a run."""

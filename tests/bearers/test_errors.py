@@ -17,6 +17,7 @@ from fastprovd.errors import (
     BluetoothUnavailable,
     ConnectionLost,
     DeviceNotFound,
+    NoFreeLink,
     OtherService,
 )
 
@@ -25,7 +26,8 @@ OFF, NONE, NO_CENTRAL = (
     BleakBluetoothNotAvailableReason.NO_BLUETOOTH,
     BleakBluetoothNotAvailableReason.NO_BLE_CENTRAL_ROLE,
 )
-RETRY, SEARCH, FORGET, GIVE_UP = Remedy.RETRY, Remedy.SEARCH, Remedy.FORGET, Remedy.GIVE_UP
+RETRY, SEARCH, FORGET = Remedy.RETRY, Remedy.SEARCH, Remedy.FORGET
+WAIT, GIVE_UP = Remedy.WAIT, Remedy.GIVE_UP
 
 
 def failed(text: str) -> BleakDBusError:
@@ -100,6 +102,11 @@ NO_CONNECT = 'Method "Connect" with signature "" on interface "org.bluez.Device1
         (bluez("DoesNotExist", "Does Not Exist"), DeviceNotFound, SEARCH, "scan again"),
         # Establishing a link
         (OtherService("it offers 1827"), OtherService, FORGET, "look again"),
+        (failed("le-connection-concurrent-connection-limit"), NoFreeLink, WAIT, "other programs"),
+        (failed("le-connection-memory-allocation"), NoFreeLink, WAIT, "other programs"),
+        (failed("le-connection-busy"), NoFreeLink, WAIT, "other programs"),
+        (failed("le-connection-refused"), NoFreeLink, WAIT, "other programs"),
+        (failed("br-connection-busy"), NoFreeLink, WAIT, "other programs"),
         (failed("le-connection-abort-by-local"), ConnectionLost, RETRY, "Wi-Fi"),
         (failed("br-connection-canceled"), ConnectionLost, RETRY, "ControllerMode"),
         (failed("br-connection-profile-unavailable"), ConnectionLost, RETRY, "ControllerMode"),

@@ -261,7 +261,7 @@ def test_a_device_that_bluez_forgot_is_searched(run_virtual: Any) -> None:
         bench = BearerBench()
         async with bench.bearer() as bearer:
             address = await find(bench, bearer)
-            bench.adapter.remove_device(address)
+            await bench.adapter.remove_device(address)
             async with bearer.provisioning_link(address) as link:
                 assert link.is_connected
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from bleak.exc import BleakDBusError
 
-from fastprovd.bearers.adapter import MAX_LINKS
+from fastprovd.bearers.link_limit import START_LINKS
 from fastprovd.campaign.settings import Method, RunSettings
 from fastprovd.emulator import firmware
 from fastprovd.emulator.air import Reach
@@ -199,7 +199,7 @@ def test_three_hundred_boards(run_virtual: RunVirtual) -> None:
     """We provision all of them, with as many links as the adapter bears."""
 
     async def main() -> None:
-        settings = RunSettings(expected=300, method=Method.AUTO, links=MAX_LINKS)
+        settings = RunSettings(expected=300, method=Method.AUTO, links=START_LINKS)
         async with scene(300, 4, flaws=Flaws(), settings=settings) as s:
             run = await s.campaign.execute()
             assert run.state is RunState.DONE, run.reason

@@ -22,7 +22,8 @@ from bleak.exc import (
 from bleak.uuids import normalize_uuid_16
 
 from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
-from fastprovd.emulator.bluez_adapter import BlueZQuirks, EmulatedAdapter
+from fastprovd.emulator.bluez_adapter import EmulatedAdapter
+from fastprovd.emulator.bluez_quirks import BlueZQuirks
 from fastprovd.emulator.duplicate_filter import DuplicateFilter
 from fastprovd.emulator.peripheral import CONNECTION_TIMEOUT, Characteristic, Service
 from tests.support.fake_air import (

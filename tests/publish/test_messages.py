@@ -37,6 +37,7 @@ from fastprovd.publish.messages import (
     timestamp,
 )
 from fastprovd.records import (
+    AdapterLinks,
     Membership,
     MissingBoard,
     Node,
@@ -123,6 +124,7 @@ def test_the_info_message() -> None:
         provisioner_address=0x0001,
         unicast_min=0x0005,
         unicast_max=0x01FF,
+        links=AdapterLinks(10, 10, "learnt: link 11 was refused (no answer)"),
     )
     broker = {"host": "localhost", "port": 1883, "version": 5, "password": "never"}
     message = info_message(TOPICS, info, broker)
@@ -141,7 +143,12 @@ def test_the_info_message() -> None:
             "iv_index": 0,
             "provisioner_address": "0x0001",
         },
-        "limits": {"unicast_min": "0x0005", "unicast_max": "0x01ff"},
+        "limits": {
+            "unicast_min": "0x0005",
+            "unicast_max": "0x01ff",
+            "links": 10,
+            "links_found": "learnt: link 11 was refused (no answer)",
+        },
         "mqtt": {"host": "localhost", "port": 1883, "version": 5},
     }
 

@@ -196,6 +196,15 @@ class Door(ABC):
         """
 
     @abstractmethod
+    def limit_links(self, links: int | None, code: int = 0x09) -> None:
+        """Have the controller bear so many links, and refuse more with that HCI error code."""
+
+    @property
+    @abstractmethod
+    def refused(self) -> int:
+        """How many connections the controller has refused so far."""
+
+    @abstractmethod
     async def is_discovering(self) -> bool:
         """Tell whether the adapter discovers for anybody."""
 

@@ -40,6 +40,15 @@ class Bench(Door):
         """Tell the adapter."""
         self.adapter.quirks = replace(self.adapter.quirks, duplicate_filter=kind)
 
+    def limit_links(self, links: int | None, code: int = 0x09) -> None:
+        """Tell the adapter; BlueZ makes no difference between the codes."""
+        self.adapter.max_links = links
+
+    @property
+    def refused(self) -> int:
+        """Ask the adapter."""
+        return self.adapter.refused
+
     async def is_discovering(self) -> bool:
         """Ask the adapter."""
         return self.adapter.discovering

@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+from fastprovd.bearers.link_limit import START_LINKS
 from fastprovd.errors import BearerError, BluetoothUnavailable
 from fastprovd.mesh.beacons import Advertisement
+from fastprovd.records import AdapterLinks
 from tests.support.fake_link import FakeLink
 
 # A scan: what is heard how many seconds after it began; an exception breaks it.
@@ -33,6 +35,11 @@ class FakeBearer:
         self.refuses_scans_until_s = 0.0
         # Seconds that an attempt takes, and how it ends.
         self.refuses: Callable[[str], tuple[float, BearerError] | None] = lambda _: None
+
+    @property
+    def links(self) -> AdapterLinks:
+        """As many as ever."""
+        return AdapterLinks(START_LINKS, START_LINKS, "configured")
 
     @property
     def is_scanning(self) -> bool:

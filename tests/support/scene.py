@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastprovd.bearers.adapter import MAX_LINKS, BleakBearer
+from fastprovd.bearers.adapter import BleakBearer
+from fastprovd.bearers.link_limit import START_LINKS
 from fastprovd.campaign.air_picture import HeardBoard
 from fastprovd.campaign.proxy_session import TopProvisioner
 from fastprovd.campaign.run import Campaign
@@ -178,7 +179,7 @@ async def scene(
     flaws: Flaws | None = None,
     settings: RunSettings | None = None,
     door: Door | None = None,
-    links: int = MAX_LINKS,
+    links: int = START_LINKS,
     listener: Listener | None = None,
     collisions: bool | None = None,
 ) -> AsyncIterator[Scene]:

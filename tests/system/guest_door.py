@@ -44,6 +44,7 @@ class GuestDoor(Door):
     async def __aexit__(self, *_: object) -> None:
         self.clear()
         self._controller.duplicate_filter = DuplicateFilter.BY_ADDRESS
+        self._controller.max_links = None
         await self._bluez.__aexit__()
         if not self._bus.is_running:
             await self._bluetoothd.end(signal.SIGKILL)
@@ -62,6 +63,16 @@ class GuestDoor(Door):
     def filter_duplicates(self, kind: DuplicateFilter) -> None:
         """Tell the controller."""
         self._controller.duplicate_filter = kind
+
+    def limit_links(self, links: int | None, code: int = 0x09) -> None:
+        """Tell the controller."""
+        self._controller.max_links = links
+        self._controller.refusal = code
+
+    @property
+    def refused(self) -> int:
+        """Ask the controller."""
+        return self._controller.refused
 
     async def is_discovering(self) -> bool:
         """Ask BlueZ."""

@@ -50,7 +50,10 @@ class ScanCommand:
 
 
 class VirtualAdapter(Controller):  # type: ignore[misc] # Bumble is not installed where mypy runs
-    """Serves the kernel; `port` is the air it is on, and may be exchanged while it is idle."""
+    """Serves the kernel; `port` is the air it is on, and may be exchanged while it is idle.
+
+    It bears `max_links`, refuses more with the error code `refusal`, and counts those.
+    """
 
     # With either feature the kernel waits for events that Bumble does not send.
     le_features = Controller.le_features & ~(
@@ -66,6 +69,9 @@ class VirtualAdapter(Controller):  # type: ignore[misc] # Bumble is not installe
         self.duplicate_filter = DuplicateFilter.BY_ADDRESS
         self._reported = Reported()
         self.scan_commands: list[ScanCommand] = []
+        self.max_links: int | None = None
+        self.refusal = hci.HCI_ErrorCode.CONNECTION_LIMIT_EXCEEDED_ERROR
+        self.refused = 0
 
     def join(self, port: AirPort) -> None:
         """Go to another air; links and what was asked of the old one end as by loss."""
@@ -135,6 +141,10 @@ class VirtualAdapter(Controller):  # type: ignore[misc] # Bumble is not installe
         if self.pending_le_connection is not None or self.port is None:
             status = hci.HCI_ErrorCode.COMMAND_DISALLOWED_ERROR
             self._send_hci_command_status(status, command.op_code)
+            return
+        if self.max_links is not None and len(self.le_connections) >= self.max_links:
+            self.refused += 1
+            self._send_hci_command_status(self.refusal, command.op_code)
             return
         self.pending_le_connection = command
         self._send_hci_command_status(hci.HCI_COMMAND_STATUS_PENDING, command.op_code)

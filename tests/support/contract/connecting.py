@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 from bleak.exc import BleakDBusError, BleakDeviceNotFoundError, BleakError
@@ -10,7 +11,7 @@ from bleak.exc import BleakDBusError, BleakDeviceNotFoundError, BleakError
 from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.emulator.hosts import Host
 from fastprovd.emulator.peripheral import CONNECTION_TIMEOUT, Characteristic, Service
-from fastprovd.errors import DeviceNotFound
+from fastprovd.errors import DeviceNotFound, OtherService
 from tests.support.contract.common import (
     ABSENT,
     HOSTS,
@@ -22,7 +23,13 @@ from tests.support.contract.common import (
     heard_until,
 )
 from tests.support.door import Door, Need, contract, needs, now
-from tests.support.fake_air import DATA_IN, DATA_OUT, GENERIC_ACCESS, GENERIC_ATTRIBUTE
+from tests.support.fake_air import (
+    DATA_IN,
+    DATA_OUT,
+    GENERIC_ACCESS,
+    GENERIC_ATTRIBUTE,
+    FakeBoard,
+)
 
 # BlueZ needs a while to discover them.
 MANY_SERVICES = tuple(
@@ -33,6 +40,66 @@ MANY_SERVICES = tuple(
     )
     for index in range(30)
 )
+
+
+async def _disconnected(door: Door, board: FakeBoard) -> float:
+    client = door.client(await door.find(board.address))
+    await client.connect()
+    begun = now()
+    await client.disconnect()
+    return begun
+
+
+async def _cancelled(door: Door, board: FakeBoard) -> float:
+    """In the middle of service discovery."""
+    connecting = asyncio.create_task(door.client(await door.find(board.address)).connect())
+    await door.until(lambda: board.log == ["connected"])
+    begun = now()
+    connecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+    return begun
+
+
+async def _wrong_service(door: Door, board: FakeBoard) -> float:
+    """The bearer connects, and does not find what it came for."""
+    async with door.bearer(connect_attempts=1) as bearer:
+        await heard_until(door, bearer, lambda heard: board.address in heard)
+        with pytest.raises(OtherService):
+            async with bearer.proxy_link(board.address):
+                pass
+        return now()
+
+
+async def _bearer_ends(door: Door, board: FakeBoard) -> float:
+    async with door.bearer() as bearer:
+        await heard_until(door, bearer, lambda heard: board.address in heard)
+        async with bearer.provisioning_link(board.address):
+            pass
+        return now()
+
+
+async def _removed(door: Door, board: FakeBoard) -> float:
+    """RemoveDevice."""
+    client = door.client(await door.find(board.address))
+    await client.connect()
+    begun = now()
+    await client.unpair()
+    await client.disconnect()  # for bleak to close its files
+    return begun
+
+
+HANG_UPS: dict[str, Callable[[Door, FakeBoard], Awaitable[float]]] = {
+    "disconnected": _disconnected,
+    "cancelled": _cancelled,
+    "wrong service": _wrong_service,
+    "bearer ends": _bearer_ends,
+    "removed": _removed,
+}
+
+
+async def _nobody(door: Door) -> bool:
+    return await door.links() == set()
 
 
 @contract
@@ -105,6 +172,60 @@ class Connecting:
         assert (1.0 if door.is_real else 1.99) <= now() - started < 3.5 * door.patience
         assert board.log[-1] == "disconnected"
         assert await door.links() == set()
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("code", [0x07, 0x09, 0x0C, 0x0D])
+    async def test_a_full_adapter_does_not_answer(self, door: Door, code: int) -> None:
+        """Whatever the controller says, nobody tells the program; the others go on connecting."""
+        first, second, third = door.place_fakes(3)
+        held = door.client(await door.find(first.address))
+        await held.connect()
+        refused_before = door.refused
+        door.limit_links(1, code)
+        device = await door.find(second.address)
+        with pytest.raises(TimeoutError):
+            await door.client(device, timeout=2).connect()
+        assert door.refused - refused_before == 1
+        assert second.log == []
+        assert held.is_connected
+        door.limit_links(None)
+        for board in (third, second):
+            async with door.client(await door.find(board.address)):
+                pass
+        await held.disconnect()
+
+    @pytest.mark.slow
+    async def test_the_bearer_finds_out_what_the_adapter_bears(self, door: Door) -> None:
+        """It learns the number from the silence, and gets to every board."""
+        boards = door.place_boards(7)
+        door.limit_links(3)
+        left = [board.device_address for board in boards]
+
+        async def work(bearer: BleakBearer) -> None:
+            while left:
+                async with bearer.provisioning_link(left.pop()) as link:
+                    await capabilities(door, link)
+
+        async with door.bearer(connect_timeout_s=2.0 * door.patience) as bearer:
+            await heard_until(door, bearer, lambda heard: set(left) <= set(heard))
+            async with asyncio.TaskGroup() as group:
+                for _ in range(5):
+                    group.create_task(work(bearer))
+            assert (bearer.links.now, bearer.links.found) == (
+                3,
+                "learnt: link 4 was refused (no answer)",
+            )
+        assert await door.links() == set()
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("way", HANG_UPS)
+    async def test_every_hang_up_takes_two_seconds(self, door: Door, way: str) -> None:
+        """However a program lets go of a link that had opened, BlueZ ends it two seconds later."""
+        (board,) = door.place_fakes(base=MANY_SERVICES if way == "cancelled" else ())
+        begun = await HANG_UPS[way](door, board)
+        await door.until(lambda: board.log[-1] == "disconnected")
+        assert (1.0 if door.is_real else 1.99) <= now() - begun < 3.5 * door.patience
+        await door.until(lambda: _nobody(door))
 
     @pytest.mark.quick
     async def test_the_bearer_opens_links_side_by_side(self, door: Door) -> None:
