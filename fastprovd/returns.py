@@ -32,6 +32,7 @@ class Returns:
         self._store = store
         self._audiences = audiences
         self._look: _Look | None = None
+        self._run_id: str | None = None
         self._heard: list[HeardBoard] = []
         self._forgotten: dict[int, Node] = {}
 
@@ -43,9 +44,14 @@ class Returns:
         return len(look.uuids)
 
     async def run_begins(self, heard: Iterable[HeardBoard], run_id: str) -> None:
-        """Take the boards that a run takes on, and keep who they are."""
+        """Take the boards that a run takes on, and keep who they are; again when there are more.
+
+        What it made of them meanwhile is nothing that could return: the nodes from before count.
+        """
         self._heard = list(heard)
-        self._look = await asyncio.to_thread(_Look, self._store, self._audiences)
+        if self._look is None or self._run_id != run_id:
+            self._look = await asyncio.to_thread(_Look, self._store, self._audiences)
+            self._run_id = run_id
         await self._look.take(self._heard, run_id)
         uuids = [board.uuid for board in self._heard]
         await asyncio.to_thread(self._store.save_boards, run_id, uuids)

@@ -135,8 +135,11 @@ class BleakBearer:
         return self._load.links
 
     @asynccontextmanager
-    async def scan(self) -> AsyncIterator[BleakScan]:
+    async def scan(self, *, gives_way: bool = False) -> AsyncIterator[BleakScan]:
         """Discover until the context ends; waits for a connection that is being opened.
+
+        One that `gives_way` ends its iteration when somebody wants to connect, who waits until its
+        context has ended.
 
         Raises:
             BluetoothUnavailable: discovery can not be started, or ended with bluetoothd or the
@@ -144,13 +147,25 @@ class BleakBearer:
             LocalProtocolError: inside another scan.
         """
         self._check_radio("scan")
-        async with self._radio.scanning(), self._discovery() as scan:
+        is_wanted = False
+
+        def give_way() -> None:
+            nonlocal is_wanted
+            is_wanted = True
+            if self._scan is not None:
+                self._scan.end()
+
+        turn = self._radio.scanning(give_way if gives_way else None)
+        async with turn, self._discovery() as scan:
+            if is_wanted:
+                scan.end()
             yield scan
 
     @asynccontextmanager
     async def _discovery(self) -> AsyncIterator[BleakScan]:
         try:
             await self._find_adapter()
+            await self._load.meet()
             self._devices.forget_silent()
             scan = self._scan = BleakScan(
                 self._adapter_name, self._scanner_backend, self._devices.remember
@@ -285,7 +300,7 @@ class BleakBearer:
     def _check_radio(self, purpose: str) -> None:
         if not self._is_open:
             raise LocalProtocolError(f"enter the bearer before you {purpose}")
-        if self._radio.is_scanning:
+        if self._radio.is_blocked:
             raise LocalProtocolError(f"end the scan before you {purpose}")
 
     @property

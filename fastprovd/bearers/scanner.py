@@ -127,8 +127,7 @@ class BleakScan:
 
     async def stop(self) -> None:
         """Stop discovery; a BlueZ that refuses is logged, the scan is over all the same."""
-        self._ended = True
-        self._arrived.set()
+        self.end()
         scanner, self._scanner = self._scanner, None
         if scanner is None:
             return
@@ -144,6 +143,11 @@ class BleakScan:
             malformed=self.malformed,
             dropped=self.dropped,
         )
+
+    def end(self) -> None:
+        """Let the iteration end once what was heard is fetched; `stop()` is yet to be called."""
+        self._ended = True
+        self._arrived.set()
 
     def lose(self, reason: str) -> None:
         """Note that discovery is over, and why; the first reason holds."""

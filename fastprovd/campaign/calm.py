@@ -12,7 +12,7 @@ from fastprovd.mesh.events import PduOverheard
 from fastprovd.mesh.lower_transport import SegmentAcknowledgment
 
 # What rounding leaves of a wait may be too little to move the clock.
-_SHORTEST_S: Final = 0.001
+SHORTEST_S: Final = 0.001
 
 
 class Calm:
@@ -52,7 +52,7 @@ class Calm:
             quiet_s = self._clock.monotonic() - self._last_heard
             if quiet_s >= calm_s:
                 return
-            await pause(session, max(calm_s - quiet_s, _SHORTEST_S))
+            await pause(session, max(calm_s - quiet_s, SHORTEST_S))
 
 
 async def pause(session: ProxySession, seconds: float) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import structlog
 
-from fastprovd.campaign.calm import Calm
+from fastprovd.campaign.calm import SHORTEST_S, Calm
 from fastprovd.campaign.context import RunContext
 from fastprovd.campaign.control import get_node_list
 from fastprovd.campaign.identifying import Identifying
@@ -113,7 +113,8 @@ class Collecting:
                 await self._log.move(Trigger.SETTLED, t_provisioned_s=self._t_provisioned())
                 await self._log.step(StepKind.PROVING)
                 await self._roll_call(session).prove(self._unproven())
-            await self._identifying.identify(self._settings.links - max(1, len(self._sessions)))
+            spare = self._bearer.links.now - max(1, len(self._sessions))
+            await self._identifying.identify(spare)
             async with background(self._look_for_others(links), "watch"):
                 await self.prove(session)
                 await then(session)
@@ -175,7 +176,7 @@ class Collecting:
     async def identify_silent(self) -> float:
         """Place the proxies that nobody can name; returns since when reports can be trusted."""
         begun = self._clock.monotonic()
-        await self._identifying.identify(self._settings.links)
+        await self._identifying.identify(self._bearer.links.now)
         return begun
 
     def _is_anybody_unplaced(self) -> bool:
@@ -259,7 +260,7 @@ class Collecting:
     async def _overhear_for(self, session: ProxySession, seconds: float) -> None:
         """Wait, and take at once what is overheard; raises ConnectionLost."""
         end = self._clock.monotonic() + seconds
-        while self.unaccounted() and (left_s := end - self._clock.monotonic()) > 0:
+        while self.unaccounted() and (left_s := end - self._clock.monotonic()) > SHORTEST_S:
             await self._take_overheard()
             self._is_overheard.clear()
             ends = [asyncio.ensure_future(e.wait()) for e in (self._is_overheard, session.lost)]

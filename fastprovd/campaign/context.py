@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fastprovd.campaign.air_picture import AirPicture
 from fastprovd.campaign.ports import Bearer, Store
@@ -32,6 +32,11 @@ class RunContext:
     entropy: Callable[[int], bytes]
     top: TopProvisioner
     app_key: AppKey = field(repr=False)
+
+    @property
+    def planned(self) -> RunSettings:
+        """The settings, with as many links as the adapter is known to bear now."""
+        return replace(self.settings, links=self.bearer.links.now)
 
     @property
     def net_key(self) -> NetKey:

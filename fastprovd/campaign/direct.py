@@ -6,11 +6,12 @@ strangers in, no AppKey gets lost between boards, and we know every DevKey.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -24,7 +25,7 @@ from fastprovd.campaign.proxy_session import ProxySession, proxy_session
 from fastprovd.campaign.reservations import Reservations
 from fastprovd.campaign.resumption import Offer
 from fastprovd.campaign.states import WAITS, RunEnd
-from fastprovd.campaign.tasks import together
+from fastprovd.campaign.tasks import background, keep_busy
 from fastprovd.errors import (
     AccessError,
     BearerError,
@@ -93,6 +94,8 @@ class Direct:
         self._reservations = Reservations(context)
         self._addresses: deque[int] = deque()
         self._tasks: deque[_Task] = deque()
+        self._changed = asyncio.Event()
+        self._count = 0
         self.failed: dict[bytes, str] = {}
         self.proxies: list[tuple[int, HeardBoard]] = []
 
@@ -112,15 +115,30 @@ class Direct:
         return True
 
     async def provision(self, boards: Iterable[HeardBoard]) -> None:
-        """Provision these boards, loudest first; `reserve` addresses for them before."""
+        """Provision these boards, loudest first, and those that are added meanwhile.
+
+        `reserve` addresses for them before.
+        """
         boards = sorted(boards, key=lambda board: -board.rssi_dbm)
         edge = len(boards) - (EDGE_PROXIES if self._is_any_unheard() else 0)
         for rank, board in enumerate(boards):
-            stays = rank < _FIRST_PROXIES or rank % _NODES_PER_PROXY == 0 or rank >= edge
-            self._tasks.append(_Task(board, stays))
+            self._add(board, stays=rank >= edge)
         while self._tasks:
-            await together(self._work, min(self._settings.links, len(self._tasks)))
+            # Beside the links the boards that wait are heard again, so that BlueZ knows them.
+            async with background(self._watch.run(), "watch"):
+                await keep_busy(self._next_job, lambda: self._bearer.links.now, self._changed)
             await self._hear_again()
+
+    def add(self, board: HeardBoard) -> None:
+        """Provision one more board, while `provision` is at it."""
+        self._add(board, stays=False)
+        self._changed.set()
+
+    def _add(self, board: HeardBoard, *, stays: bool) -> None:
+        rank = self._count
+        self._count += 1
+        stays = stays or rank < _FIRST_PROXIES or rank % _NODES_PER_PROXY == 0
+        self._tasks.append(_Task(board, stays))
 
     def go_on(self, offers: Iterable[Offer], unoffered: Iterable[int]) -> None:
         """Take over from an earlier process the addresses that it reserved and did not offer.
@@ -156,23 +174,28 @@ class Direct:
                 task.reason = "the board is not on the air any more"
                 self._keep(task)
 
-    async def _work(self) -> None:
-        while (task := self._next()) is not None:
-            self._tasks.remove(task)
-            task.sessions += 1
-            task.reason = ""
-            try:
-                await (self._make(task) if task.address is None else self._finish(task))
-            except OtherService as error:
-                # It forgot what we made of it, or was never told: it waits to be provisioned.
-                task.is_node = False
-                task.address = None
-                task.reason = str(error)
-            except (AccessError, BearerError, LocalProtocolError) as error:
-                task.reason = str(error)
-            if task.reason:
-                self._tasks.append(task)
-                self._keep(task)
+    def _next_job(self) -> Coroutine[Any, Any, None] | None:
+        task = self._next()
+        if task is None:
+            return None
+        self._tasks.remove(task)
+        return self._work(task)
+
+    async def _work(self, task: _Task) -> None:
+        task.sessions += 1
+        task.reason = ""
+        try:
+            await (self._make(task) if task.address is None else self._finish(task))
+        except OtherService as error:
+            # It forgot what we made of it, or was never told: it waits to be provisioned.
+            task.is_node = False
+            task.address = None
+            task.reason = str(error)
+        except (AccessError, BearerError, LocalProtocolError) as error:
+            task.reason = str(error)
+        if task.reason:
+            self._tasks.append(task)
+            self._keep(task)
 
     def _next(self) -> _Task | None:
         """Return a board that BlueZ knows; bleak would scan for any other, between connections."""
@@ -193,7 +216,7 @@ class Direct:
         """Provision a board and, on the same link if that works, make it a useful node."""
         board = task.board
         async with self._bearer.provisioning_link(board.device_address) as link:
-            task.linked_s = self._clock.monotonic()
+            self._linked(task)
             if not self._addresses:  # too many were burnt
                 raise LocalProtocolError("no address is left of those that were taken for this run")
             address = self._addresses.popleft()
@@ -224,10 +247,14 @@ class Direct:
         if address is None:
             return
         async with self._bearer.proxy_link(task.board.device_address) as link:
-            task.linked_s = self._clock.monotonic()
+            self._linked(task)
             await self._note_node(task)
             task.reason = ""
             await self._equip(link, task, address)
+
+    def _linked(self, task: _Task) -> None:
+        task.linked_s = self._clock.monotonic()
+        self._changed.set()  # the adapter may bear more than was known
 
     async def _note_node(self, task: _Task) -> None:
         if task.is_node or task.address is None:

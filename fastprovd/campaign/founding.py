@@ -65,7 +65,8 @@ class Founding:
     async def found(self) -> None:
         """Make the Primaries, give them the AppKey, and start them; raises RunEnd."""
         boards = self._context.boards
-        primaries = min(primaries_of(self._settings, boards), len(self._picture.boards))
+        settings = self._context.planned
+        primaries = min(primaries_of(settings, boards), len(self._picture.boards))
         plan = await self._reservations.plan(boards, primaries)
         await self._log.change(primary=plan.plans[0].primary)
         plans = deque(plan.plans)
@@ -86,7 +87,7 @@ class Founding:
                             raise
                         break
             self._check_made(plans)
-            if wants_spare(boards, primaries, self._settings.links):
+            if wants_spare(boards, primaries, settings.links):
                 await self._make_spare()
             await self._context.strangers.look_again()
             await self._start_all(links)

@@ -50,8 +50,8 @@ class Bearer(Protocol):
         """How many links may be open at once; it changes while one connects, more wait inside."""
         ...
 
-    def scan(self) -> AbstractAsyncContextManager[Scan]:
-        """Discover until the context ends."""
+    def scan(self, *, gives_way: bool = False) -> AbstractAsyncContextManager[Scan]:
+        """Discover until the context ends; if it `gives_way`, until somebody wants to connect."""
         ...
 
     def provisioning_link(self, device_address: str) -> AbstractAsyncContextManager[Link]:

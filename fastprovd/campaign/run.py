@@ -106,6 +106,8 @@ class Campaign:
         self._primaries = Primaries(self._context)
         self._quiet_since: float | None = None
         self._all_tried_s: float | None = None
+        self._takes_on = False
+        self._scan_end_s = 0.0
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -158,8 +160,8 @@ class Campaign:
     async def _begin(self) -> None:
         await self._hear_boards()
         founding = Founding(self._context, self._primaries, self._direct)
-        if is_direct(self._settings, len(self._picture.boards)):
-            await self._provision_ourselves(list(self._picture.boards.values()))
+        if is_direct(self._context.planned, len(self._picture.boards)):
+            await self._provision_heard()
             await self._reach_out(founding)
         else:
             self._strangers.check()
@@ -209,7 +211,7 @@ class Campaign:
         """Have nodes of ours provision the boards that are expected and that we do not hear."""
         unheard = (self._settings.expected or 0) - len(self._picture.boards)
         proxies = sorted(self._direct.proxies, key=lambda proxy: proxy[1].rssi_dbm)
-        count = edge_primaries(self._settings, len(proxies))
+        count = edge_primaries(self._context.planned, len(proxies))
         nodes = sorted(proxies[:count], key=lambda proxy: proxy[0])
         if self._settings.method is Method.DIRECT or unheard <= 0 or not nodes:
             return
@@ -225,6 +227,25 @@ class Campaign:
     def _is_anybody_unproven(self) -> bool:
         proven = sum(node.proven for node in self._log.nodes.values())
         return proven < self._context.boards
+
+    async def _provision_heard(self) -> None:
+        """Provision every board ourselves, also those that are heard while we are at it."""
+        boards, expected = self._picture.boards, self._settings.expected or 0
+        taken: set[bytes] = set()
+        while len(taken) < len(boards):
+            new = [board for uuid, board in boards.items() if uuid not in taken]
+            if len(boards) < expected:
+                await self._direct.try_reserve(expected - len(taken))
+            self._takes_on = True
+            try:
+                await self._provision_ourselves(new)
+            finally:
+                self._takes_on = False
+            taken = set(boards)
+            left_s = self._scan_end_s + self._watch.deaf_s - self._clock.monotonic()
+            if len(boards) < expected and left_s > 0:
+                await self._watch.until(self._is_new, left_s)
+        await self._boards_heard(boards.values(), self.run.run_id)
 
     async def _provision_ourselves(self, boards: Sequence[HeardBoard]) -> None:
         await self._direct.reserve(len(boards))
@@ -278,28 +299,40 @@ class Campaign:
             address=board.device_address,
             rssi_dbm=board.rssi_dbm,
         )
+        if self._takes_on:
+            self._direct.add(board)
 
     def _scan_restarted(self, reason: str) -> None:
         self._log.event("scan_restarted", reason=reason)
+
+    def _is_new(self, advertisement: Advertisement) -> bool:
+        """Whether it is of a board of ours that is not in the picture yet."""
+        data = advertisement.data
+        return (
+            isinstance(data, UnprovisionedDevice)
+            and data.uuid not in self._picture.boards
+            and self._settings.inventory.is_ours(data.uuid)
+        )
+
+    def _are_enough(self, heard: int) -> bool:
+        """Whether to begin: all are heard, or as many as we can provision at once meanwhile."""
+        expected = self._settings.expected
+        if expected is None or heard >= expected:
+            return expected is not None
+        planned = self._context.planned
+        return heard >= planned.links and all(is_direct(planned, n) for n in (heard, expected))
 
     async def _hear_boards(self) -> None:
         expected, boards = self._settings.expected, self._picture.boards
 
         def is_last(advertisement: Advertisement) -> bool:
-            # The board of this advertisement itself is not in the picture yet.
-            data = advertisement.data
-            return (
-                len(boards) + 1 == expected
-                and isinstance(data, UnprovisionedDevice)
-                and data.uuid not in boards
-                and self._settings.inventory.is_ours(data.uuid)
-            )
+            return self._is_new(advertisement) and self._are_enough(len(boards) + 1)
 
-        deadline = self._clock.monotonic() + self._settings.scan_s
-        while (left_s := deadline + self._watch.deaf_s - self._clock.monotonic()) > 0:
+        self._scan_end_s = self._clock.monotonic() + self._settings.scan_s
+        while (left_s := self._scan_end_s + self._watch.deaf_s - self._clock.monotonic()) > 0:
             before = len(boards)
             await self._watch.until(is_last, min(left_s, WAITS["boards_settle"].seconds))
-            if len(boards) >= (expected or math.inf):
+            if self._are_enough(len(boards)):
                 break
             if expected is None and len(boards) == before > 0:
                 break

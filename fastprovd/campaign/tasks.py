@@ -40,6 +40,39 @@ async def _end(task: asyncio.Task[None], *, suppressed: bool) -> None:
         log.error("background_failed", task=task.get_name(), exc_info=error)
 
 
+async def keep_busy(
+    next_job: Callable[[], Coroutine[Any, Any, None] | None],
+    width: Callable[[], int],
+    changed: asyncio.Event,
+) -> None:
+    """Run jobs, as many at once as `width` says, until none is left and all have ended.
+
+    After `changed` was set both are asked again. The first exception ends all and comes out as it
+    is.
+    """
+    running: set[asyncio.Future[Any]] = set()
+    try:
+        while True:
+            while len(running) < width() and (job := next_job()) is not None:
+                running.add(asyncio.ensure_future(job))
+            if not running:
+                return
+            changed.clear()
+            change = asyncio.ensure_future(changed.wait())
+            try:
+                await asyncio.wait({*running, change}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                change.cancel()
+            for ended in [task for task in running if task.done()]:
+                running.remove(ended)
+                ended.result()
+    finally:
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+
+
 async def together(worker: Callable[[], Awaitable[None]], count: int) -> None:
     """Run `count` workers; the first exception ends all and comes out as it is."""
     tasks = [asyncio.ensure_future(worker()) for _ in range(count)]

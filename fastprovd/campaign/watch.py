@@ -64,10 +64,15 @@ class Watch:
         return self._deaf_before_s + min(now - self._deaf_since, ABSENCE_S)
 
     async def until(
-        self, wanted: Callable[[Advertisement], bool], seconds: float
+        self,
+        wanted: Callable[[Advertisement], bool],
+        seconds: float,
+        *,
+        gives_way: bool = False,
     ) -> Advertisement | None:
         """Scan until an advertisement is `wanted`; `None` when `seconds` are over.
 
+        One that `gives_way` pauses while somebody opens a link.
         A scan that breaks is begun again; the time until it works does not count, up to ABSENCE_S.
         On return the adapter does not discover any more.
         """
@@ -76,13 +81,13 @@ class Watch:
             async with asyncio.timeout_at(end_s + self._longest_deaf_s()) as limit:
                 while True:
                     try:
-                        async with self._bearer.scan() as scan:
+                        async with self._bearer.scan(gives_way=gives_way) as scan:
                             self._deaf(False)
                             limit.reschedule(end_s + self._longest_deaf_s())
                             found, is_over = await self._listen(scan, wanted)
                         if found is not None:
                             return found
-                        if is_over:
+                        if is_over or gives_way:
                             continue
                     except BearerError as error:
                         self._broken(error)
@@ -131,9 +136,9 @@ class Watch:
         await self.until(lambda _: False, seconds)
 
     async def run(self) -> None:
-        """Scan until cancelled; for use beside an open link."""
+        """Scan until cancelled, beside links that are open or being opened."""
         while True:
-            await self.listen(3600.0)
+            await self.until(lambda _: False, 3600.0, gives_way=True)
 
     def _take(self, advertisement: Advertisement) -> None:
         board = self._picture.receive(advertisement)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from fastprovd.bearers.radio import RadioUse
 from tests.conftest import RunVirtual
 
@@ -34,13 +36,13 @@ def test_connections_share_and_scans_do_not(run_virtual: RunVirtual[Any]) -> Non
             assert radio.is_scanning
             group.create_task(_use(radio.scanning(), 5.0, journal, "second scan"))
             group.create_task(_use(radio.opening(), 1.0, journal, "three"))
-        # Who waits first is served first; a connection then waits for the next scan.
+        # Connections go first, also before a scan that waits for longer.
         assert [(round(at - begun), name) for at, name in journal] == [
             (0, "one"),
             (0, "two"),
             (2, "scan"),
-            (7, "second scan"),
-            (12, "three"),
+            (7, "three"),
+            (8, "second scan"),
         ]
         assert not radio.is_scanning
 
@@ -63,5 +65,38 @@ def test_who_gives_up_leaves_nothing_behind(run_virtual: RunVirtual[Any]) -> Non
             await _use(radio.opening(), 0.1, journal, "next")
             await _use(radio.scanning(), 0.1, journal, "last")
         assert [name for _, name in journal] == ["scan", "next", "last"]
+
+    run_virtual(main())
+
+
+def test_a_scan_that_gives_way_is_asked_to(run_virtual: RunVirtual[Any]) -> None:
+    """As soon as somebody wants to connect or to search, who then waits for its end."""
+
+    async def main() -> None:
+        radio = RadioUse()
+        asked = asyncio.Event()
+        scans: list[float] = []
+        begun = asyncio.get_running_loop().time()
+
+        async def scan() -> None:
+            while True:
+                async with radio.scanning(asked.set):
+                    scans.append(asyncio.get_running_loop().time() - begun)
+                    assert not radio.is_blocked
+                    await asked.wait()
+                    asked.clear()
+                    await asyncio.sleep(0.1)  # a scan takes a while to end
+
+        scanning = asyncio.create_task(scan())
+        for context in (radio.opening(), radio.searching()):
+            await asyncio.sleep(5.0)
+            async with context:
+                assert not radio.is_scanning
+                await asyncio.sleep(1.0)
+        await asyncio.sleep(1.0)
+        assert scans == pytest.approx([0.0, 6.1, 12.2])
+        scanning.cancel()
+        await asyncio.wait([scanning])
+        assert not radio.is_scanning
 
     run_virtual(main())

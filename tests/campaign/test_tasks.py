@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from fastprovd.campaign.tasks import background
+from fastprovd.campaign.tasks import background, keep_busy, together
 from fastprovd.errors import ConnectionLost, StoreError
 from tests.conftest import RunVirtual
 
@@ -149,5 +149,55 @@ def test_a_cancelled_body_ends_the_work_and_stays_cancelled(run_virtual: RunVirt
         await asyncio.wait([task])
         assert task.cancelled()
         assert work.ended
+
+    run_virtual(main())
+
+
+def test_jobs_are_begun_as_width_allows(run_virtual: RunVirtual[Any]) -> None:
+    """No more at once than the width of the moment; a change is looked at, at once."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        begun: list[float] = []
+        width = 2
+        changed = asyncio.Event()
+
+        async def job() -> None:
+            begun.append(loop.time())
+            await asyncio.sleep(10.0)
+
+        def widen() -> None:
+            nonlocal width
+            width = 4
+            changed.set()
+
+        loop.call_later(3.0, widen)
+        jobs = [job() for _ in range(7)]
+        await keep_busy(lambda: jobs.pop() if jobs else None, lambda: width, changed)
+        assert begun == [0.0, 0.0, 3.0, 3.0, 10.0, 10.0, 13.0]
+
+    run_virtual(main())
+
+
+def test_the_first_exception_of_a_job_ends_all(run_virtual: RunVirtual[Any]) -> None:
+    """It comes out as it is, and nobody works on."""
+
+    async def main() -> None:
+        ended: list[str] = []
+
+        async def long() -> None:
+            try:
+                await asyncio.sleep(100.0)
+            finally:
+                ended.append("long")
+
+        async def wrong() -> None:
+            await asyncio.sleep(1.0)
+            raise LookupError("wrong")
+
+        jobs = [wrong(), long()]
+        with pytest.raises(LookupError):
+            await keep_busy(lambda: jobs.pop() if jobs else None, lambda: 5, asyncio.Event())
+        assert ended == ["long"]
 
     run_virtual(main())

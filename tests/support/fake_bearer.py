@@ -47,7 +47,7 @@ class FakeBearer:
         return any(len(times) == 1 for times in self.scans)
 
     @asynccontextmanager
-    async def scan(self) -> AsyncIterator[AsyncIterator[Advertisement]]:
+    async def scan(self, *, gives_way: bool = False) -> AsyncIterator[AsyncIterator[Advertisement]]:
         """Play the next script."""
         assert not self.is_scanning, "one discovery at a time"
         loop = asyncio.get_running_loop()
