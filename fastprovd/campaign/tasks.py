@@ -63,6 +63,7 @@ async def keep_busy(
                 await asyncio.wait({*running, change}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 change.cancel()
+                await asyncio.wait([change])
             for ended in [task for task in running if task.done()]:
                 running.remove(ended)
                 ended.result()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from fastprovd.campaign.tasks import background, keep_busy, together
+from fastprovd.campaign.tasks import background, keep_busy
 from fastprovd.errors import ConnectionLost, StoreError
 from tests.conftest import RunVirtual
 
