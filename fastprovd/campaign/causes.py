@@ -304,12 +304,12 @@ CAUSES: Final[Mapping[str, Cause]] = MappingProxyType(
             "the proxy is not believed in the first second, nor a Random heard before it",
         ),
         "H6": _avoided(
-            "with the Bluedroid host a board is silent for good when its Node Identity ends after "
-            "60 s without a link",
-            "OB 17",
+            "with the Bluedroid host a board is mostly dead for good when its Node Identity ends "
+            "after 60 s, without a link and with one",
+            "OB 18",
             _KEPT_AWAY + "test_silence_after_node_identity_is_not_met",
-            "AppKey and INFO_SET follow at once, and the returned proxy is connected to within its "
-            "60 s",
+            "AppKey and INFO_SET follow at once; Node Identity Set 0 goes to each board that we "
+            "configure, and to a Primary with each link to it, within its 60 s",
         ),
         "H7": Cause(
             "with the Bluedroid host AppKey Add to a child fails locally and is not repeated",

@@ -52,7 +52,7 @@ COSTS: Final[Mapping[Rung, str]] = MappingProxyType(
         _R.ROLL_CALL: "0.2 s for each node that answers; 10 s and calm between for each that "
         "does not, four at a time",
         _R.IDENTIFY_PROXIES: "3 s of listening, 1 s for each proxy, 16 s for each that is gone",
-        _R.PROVISION_DIRECTLY: "2 s for each board and link",
+        _R.PROVISION_DIRECTLY: "3.1 s for each board and link",
         _R.FURTHER_PRIMARY: "4 s, and what the boards that it finds take",
         _R.STOP_AGAIN: "12 s each, at most 180 s",
         _R.ASK_OPERATOR: "nothing",
