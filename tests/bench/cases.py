@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from fastprovd.bearers.link_limit import START_LINKS
 from fastprovd.campaign.planner import LIST_CAPACITY
 from fastprovd.campaign.settings import Method, RunSettings
 from fastprovd.emulator import virtual_time
@@ -26,11 +27,27 @@ HOPELESS_LIMIT_S: Final = 150.0
 
 
 class Way(Enum):
-    """Who does it; the value is what the table calls it."""
+    """Who does it, with how many links; the value is what the table calls it.
+
+    An adapter bears 5 links unless another number is named. LEARNING is a first run over one that
+    bears 20, of which nothing is known. Boards collide from 20 on, but for FAST_IDEAL.
+    """
 
     PHONE = "phone app"
     AUTO = "ours, auto"
+    AUTO_10 = "ours, auto, 10 links"
+    AUTO_20 = "ours, auto, 20 links"
+    LEARNING = "ours, auto, 20 links unknown"
     FAST = "ours, fast"
+    FAST_IDEAL = "ours, fast, ideal air"
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether the boards provision each other."""
+        return self in (Way.FAST, Way.FAST_IDEAL)
+
+
+LINKS: Final = {Way.AUTO_10: 10, Way.AUTO_20: 20, Way.LEARNING: 20}
 
 
 @dataclass(frozen=True)
@@ -111,12 +128,21 @@ def measure(case: Case) -> Result:
 
 async def _run(case: Case) -> Result:
     host = Host.BLUEDROID if case.seed % 2 else Host.NIMBLE
-    method = Method.AUTO if case.way is Way.AUTO else Method.FAST
+    method = Method.FAST if case.way.is_fast else Method.AUTO
     settings = RunSettings(method=method, expected=case.boards)
+    links = LINKS.get(case.way, START_LINKS)
     stopwatch = Stopwatch(case.boards, asyncio.get_running_loop().time)
     async with scene(
-        case.boards, case.seed, host=host, flaws=Flaws(), settings=settings, listener=stopwatch
+        case.boards,
+        case.seed,
+        host=host,
+        flaws=Flaws(),
+        settings=settings,
+        links=None if case.way is Way.LEARNING else links,
+        listener=stopwatch,
+        collisions=False if case.way is Way.FAST_IDEAL else None,
     ) as s:
+        s.adapter.max_links = links
         if case.way is Way.PHONE:
             return await _phone(case, s)
         run = await s.campaign.execute()

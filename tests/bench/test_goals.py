@@ -13,14 +13,14 @@ from tests.bench.runs import cases, matrices, report
 
 
 def results(
-    boards: int, way: Way, known: Sequence[float | None], *, killed: int = 0, more_s: float = 5.0
+    boards: int, way: Way, known: Sequence[float | None], *, killed: int = 0
 ) -> list[Result]:
-    """Return made-up results; everybody is proven `more_s` after the last address."""
+    """Return made-up results; everybody is proven 1 s after the last address."""
     return [
         Result(
             Case(boards, way, seed),
             "done",
-            Times(seconds, None if seconds is None else seconds + more_s),
+            Times(seconds, None if seconds is None else seconds + 1.0),
             Times(seconds, seconds),
             boards,
             killed,
@@ -44,10 +44,10 @@ def test_quantiles_count_who_never_came() -> None:
 
 def test_a_slower_run_is_told() -> None:
     """Slower than the phone app in either quantile is; so is never, even beside never."""
-    phone = results(20, Way.PHONE, [30.0, 35.0, 40.0])
-    assert unmet(phone, results(20, Way.AUTO, [29.0, 35.0, 36.0])) == []
-    assert "20 boards, from the command: never slower than the phone app" in unmet(
-        phone, results(20, Way.AUTO, [29.0, 35.0, 41.0])
+    phone = results(12, Way.PHONE, [30.0, 35.0, 40.0])
+    assert unmet(phone, results(12, Way.AUTO, [29.0, 35.0, 36.0])) == []
+    assert "12 boards, from the command: never slower than the phone app" in unmet(
+        phone, results(12, Way.AUTO, [29.0, 35.0, 41.0])
     )
     nobody = [results(7, way, [None]) for way in (Way.PHONE, Way.AUTO)]
     assert len(unmet(*nobody)) == 2
@@ -56,10 +56,9 @@ def test_a_slower_run_is_told() -> None:
 @pytest.mark.parametrize(
     ("cell", "promise"),
     [
-        (results(20, Way.AUTO, [37.0]), "20 boards known at p50 within 36 s"),
-        (results(20, Way.AUTO, [9.0], more_s=21.0), "20 boards proven within 20 s more"),
-        (results(100, Way.AUTO, [40.0]), "100 boards known at p50 within 39 s"),
-        (results(100, Way.AUTO, [30.0, 43.0]), "100 boards known at p90 within 42 s"),
+        (results(20, Way.AUTO, [13.0]), "20 boards (ours, auto) proven at p50 within 13.5 s"),
+        (results(100, Way.AUTO_10, [35.5]), "100 boards (ours, auto, 10 links) proven at p50"),
+        (results(100, Way.AUTO_20, [19.5]), "100 boards (ours, auto, 20 links) proven at p50"),
         (results(50, Way.FAST, [9.0], killed=1), "we kill"),
     ],
 )
@@ -84,11 +83,18 @@ def test_three_hundred_must_be_complete_in_every_run() -> None:
 def test_a_quick_bench() -> None:
     """Five boards with both hosts: the table has a row for each way, and all goals are met."""
     chosen = cases([5], 2)
-    assert len(chosen) == 6
+    assert len(chosen) == 12
     done = [measure(case) for case in chosen]
     told = list(report(done))
     rows = [line.split(" | ") for line in told if line.startswith("| 5 ")]
-    assert [row[1] for row in rows] == ["phone app", "ours, auto", "ours, fast, 1 Primary"]
+    assert [row[1] for row in rows] == [
+        "phone app",
+        "ours, auto",
+        "ours, auto, 10 links",
+        "ours, auto, 20 links",
+        "ours, auto, 20 links unknown",
+        "ours, fast, 1 Primary",
+    ]
     assert rows[1][3] == "2 done"
     assert all(float(cell) < 10.0 for cell in rows[1][5:9])
     assert unmet(done) == []

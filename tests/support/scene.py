@@ -144,7 +144,7 @@ async def _nothing(boards: Iterable[HeardBoard], run_id: str) -> None:
 Door = Callable[[EmulatedAdapter], AbstractAsyncContextManager[BleakBearer]]
 
 
-def in_process(links: int) -> Door:
+def in_process(links: int | None) -> Door:
     """Reach the boards by backend classes for bleak."""
 
     @asynccontextmanager
@@ -179,13 +179,14 @@ async def scene(
     flaws: Flaws | None = None,
     settings: RunSettings | None = None,
     door: Door | None = None,
-    links: int = START_LINKS,
+    links: int | None = START_LINKS,
     listener: Listener | None = None,
     collisions: bool | None = None,
 ) -> AsyncIterator[Scene]:
     """Set the scene; everything in it depends on the seed only.
 
-    Without a word about `collisions` the number of boards decides, as in the demo.
+    Without a word about `collisions` the number of boards decides, as in the demo. `links` `None`:
+    as many as the adapter is found to bear.
     """
     air = Air(seed, collisions=collides(boards) if collisions is None else collisions)
     for number in range(1, boards + 1):
