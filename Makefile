@@ -50,7 +50,7 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench
 
-# Ten minutes on two processors; BENCH_OPTIONS="--quick", or numbers of boards.
+# Forty minutes on two processors; BENCH_OPTIONS="--quick", or numbers of boards.
 bench-runs: $(STAMP)
 	$(BIN)/python -m tests.bench.runs $(BENCH_OPTIONS)
 
