@@ -40,6 +40,11 @@ class Calm:
             self._acknowledged[event.src, event.dst] = event.acknowledgment
         self._last_heard = self._clock.monotonic()
 
+    @property
+    def quiet_s(self) -> float:
+        """For how long nobody was heard."""
+        return self._clock.monotonic() - self._last_heard
+
     async def wait(self, session: ProxySession) -> None:
         """Let the queues of the nodes run empty: a question now would only be one more.
 
@@ -49,10 +54,9 @@ class Calm:
         begun = self._clock.monotonic()
         calm_s = WAITS["calm"].seconds
         while self._clock.monotonic() - begun < WAITS["calm_at_last"].seconds:
-            quiet_s = self._clock.monotonic() - self._last_heard
-            if quiet_s >= calm_s:
+            if self.quiet_s >= calm_s:
                 return
-            await pause(session, max(calm_s - quiet_s, SHORTEST_S))
+            await pause(session, max(calm_s - self.quiet_s, SHORTEST_S))
 
 
 async def pause(session: ProxySession, seconds: float) -> None:

@@ -245,7 +245,10 @@ class Collecting:
         if quiet_s < self._settings.settle_s:
             return False
         free = self._picture.unprovisioned(now, WAITS["board_gone"].seconds)
-        return not free or quiet_s >= WAITS["list_stuck"].seconds
+        # Queues that are full of old copies run empty by themselves, and then boards are taken
+        # again; what we ask meanwhile fills them for good (observed.md §19).
+        is_calm = self._calm.quiet_s >= WAITS["calm"].seconds
+        return not free or (is_calm and quiet_s >= WAITS["list_stuck"].seconds)
 
     async def _take_list(self, addresses: tuple[int, ...]) -> None:
         if not self._log.nodes.keys() >= set(addresses):
