@@ -89,7 +89,7 @@ class Scene:
         self.listener = Listener()
         self.settings = settings or RunSettings(expected=1 + len(addresses))
         self.links: list[FakeLink] = []
-        self.bearer = FakeBearer(*airs, link=self._open)
+        self.bearer = FakeBearer(*airs, link=self._open, links=self.settings.links)
         run = Run("r-1", RunState.PROVISIONING, datetime(2026, 1, 1, tzinfo=UTC))
         context = context_of(
             run, self.settings, bearer=self.bearer, store=self.store, listener=self.listener

@@ -25,21 +25,21 @@ class FakeBearer:
     """
 
     def __init__(
-        self, *scripts: Script, link: Callable[[str], FakeLink] | None = None, endless: bool = True
+        self,
+        *scripts: Script,
+        link: Callable[[str], FakeLink] | None = None,
+        endless: bool = True,
+        links: int = START_LINKS,
     ) -> None:
         self.scripts = list(scripts) or [()]
         self._link = link
         self._endless = endless
+        self.links = AdapterLinks(links, links, "configured")
         self.scans: list[list[float]] = []
         self.connects: list[tuple[float, str]] = []
         self.refuses_scans_until_s = 0.0
         # Seconds that an attempt takes, and how it ends.
         self.refuses: Callable[[str], tuple[float, BearerError] | None] = lambda _: None
-
-    @property
-    def links(self) -> AdapterLinks:
-        """As many as ever."""
-        return AdapterLinks(START_LINKS, START_LINKS, "configured")
 
     @property
     def is_scanning(self) -> bool:
