@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -96,6 +96,7 @@ class Direct:
         self._tasks: deque[_Task] = deque()
         self._changed = asyncio.Event()
         self._count = 0
+        self._added = 0
         self.failed: dict[bytes, str] = {}
         self.proxies: list[tuple[int, HeardBoard]] = []
 
@@ -107,8 +108,16 @@ class Direct:
 
     async def try_reserve(self, boards: int) -> bool:
         """The same for boards that the run can do without; returns whether there are addresses."""
+        return await self._try(self.reserve(boards))
+
+    async def _reserve_for_added(self) -> None:
+        """Take an address for each board that was added; there are spare ones already."""
+        added, self._added = self._added, 0
+        self._addresses.extend(await self._reservations.direct(added, spare=0))
+
+    async def _try(self, reserving: Awaitable[None]) -> bool:
         try:
-            await self.reserve(boards)
+            await reserving
         except RunEnd as end:
             self._log.event("warning", about="unicast addresses", reason=end.reason)
             return False
@@ -132,6 +141,7 @@ class Direct:
     def add(self, board: HeardBoard) -> None:
         """Provision one more board, while `provision` is at it."""
         self._add(board, stays=False)
+        self._added += 1
         self._changed.set()
 
     def _add(self, board: HeardBoard, *, stays: bool) -> None:
@@ -217,6 +227,8 @@ class Direct:
         board = task.board
         async with self._bearer.provisioning_link(board.device_address) as link:
             self._linked(task)
+            if self._added:
+                await self._try(self._reserve_for_added())
             if not self._addresses:  # too many were burnt
                 raise LocalProtocolError("no address is left of those that were taken for this run")
             address = self._addresses.popleft()

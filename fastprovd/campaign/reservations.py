@@ -6,7 +6,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from fastprovd.campaign.context import RunContext
-from fastprovd.campaign.planner import RunPlan, plan_direct, plan_run, plan_share
+from fastprovd.campaign.planner import (
+    SPARE_ADDRESSES,
+    RunPlan,
+    plan_direct,
+    plan_run,
+    plan_share,
+)
 from fastprovd.campaign.shares import Share
 from fastprovd.campaign.states import RunEnd, Trigger
 from fastprovd.errors import LocalProtocolError
@@ -36,10 +42,11 @@ class Reservations:
             await self._log.plan(plan)
         return plans[-1]
 
-    async def direct(self, boards: int) -> range:
+    async def direct(self, boards: int, *, spare: int = SPARE_ADDRESSES) -> range:
         """Take addresses for so many boards that we provision ourselves; raises RunEnd."""
         first, last = await self._take(
-            lambda low, high, taken: plan_direct(boards, low, high, taken), "direct provisioning"
+            lambda low, high, taken: plan_direct(boards, low, high, taken, spare=spare),
+            "direct provisioning",
         )
         await self._log.step(StepKind.PLAN, first=first, last=last)
         return range(first, last + 1)

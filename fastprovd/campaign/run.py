@@ -234,8 +234,6 @@ class Campaign:
         taken: set[bytes] = set()
         while len(taken) < len(boards):
             new = [board for uuid, board in boards.items() if uuid not in taken]
-            if len(boards) < expected:
-                await self._direct.try_reserve(expected - len(taken))
             self._takes_on = True
             try:
                 await self._provision_ourselves(new)
