@@ -193,7 +193,8 @@ class Collecting:
 
     def unaccounted(self) -> int:
         """Return for how many of the boards that we know of there is no address."""
-        return max(0, self._context.with_strangers - len(self._log.nodes))
+        known = len(self._log.nodes.keys() - self._primaries.forgotten)
+        return max(0, self._context.with_strangers - known)
 
     def _list_is_safe(self, plan: Plan) -> bool:
         """Whether the list is short however many boards are in it that we do not know of."""

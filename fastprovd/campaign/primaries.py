@@ -27,7 +27,10 @@ class PrimaryNode:
 
 
 class Primaries:
-    """Those that were made, by unicast address; their shares are disjoint."""
+    """Those that were made, by unicast address; their shares are disjoint.
+
+    `forgotten` are the addresses of those that restarted: nobody has them any more.
+    """
 
     def __init__(self, context: RunContext) -> None:
         self._settings = context.settings
@@ -37,6 +40,7 @@ class Primaries:
         self._app_key = context.app_key
         self._nodes: dict[int, PrimaryNode] = {}
         self.were_told = False
+        self.forgotten: set[int] = set()
 
     @property
     def nodes(self) -> Mapping[int, PrimaryNode]:

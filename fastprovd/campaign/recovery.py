@@ -48,7 +48,6 @@ class Recovery:
         self._clock = context.clock
         self._primaries = primaries
         self._direct = direct
-        self._restarted: set[int] = set()
         self._dead: set[str] = set()
         self._rungs: Mapping[Rung, Callable[[], Awaitable[Way | None]]] = {
             Rung.ANOTHER_PROXY: self._another_proxy,
@@ -94,7 +93,7 @@ class Recovery:
         )
 
     def _are_all_restarted(self) -> bool:
-        return self._restarted.issuperset(self._primaries.nodes)
+        return self._primaries.forgotten.issuperset(self._primaries.nodes)
 
     async def _primary(self, seconds: float) -> Way | None:
         """Wait for any Primary; not for those that restarted."""
@@ -102,7 +101,7 @@ class Recovery:
         def is_end(heard: Advertisement) -> bool:
             restarted = self._primaries.restarted(heard)
             if restarted is not None:
-                self._restarted.add(restarted)
+                self._primaries.forgotten.add(restarted)
             return self._are_all_restarted() or self._advertised(heard) is not None
 
         found = await self._watch.until(is_end, seconds)
@@ -166,7 +165,8 @@ class Recovery:
         asleep = [
             address
             for address, node in self._primaries.nodes.items()
-            if address not in self._restarted and node.board.device_address not in self._dead
+            if address not in self._primaries.forgotten
+            and node.board.device_address not in self._dead
         ]
         if not asleep:
             return None
