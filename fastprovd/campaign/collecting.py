@@ -40,8 +40,11 @@ log = structlog.get_logger()
 # Scans as long as no other Primary is heard.
 _WATCH_S: Final = 3600.0
 # From Complete to the child's answer to AppKey Add: 0.6 s in the median (emulated), later where
-# its provisioner is busy.
+# its provisioner is busy. A child of the Primary is in its list at once, and that is read each 2 s;
+# others are reported 5 s later.
 _CONFIGURED_AFTER_S: Final = 0.6
+_LISTED_AFTER_S: Final = 1.0
+_REPORTED_AFTER_S: Final = 6.0
 
 
 class Collecting:
@@ -64,7 +67,7 @@ class Collecting:
         self._overheard: asyncio.Queue[PduOverheard] = asyncio.Queue(maxsize=1000)
         self._is_overheard = asyncio.Event()
         self._is_settled_down = False
-        self._configured_s: dict[int, float] = {}
+        self._became_s: dict[int, float] = {}
         self._last_news = self._last_known = self._clock.monotonic()
         self._calm = Calm(self._clock)
         self._identifying = Identifying(
@@ -117,6 +120,8 @@ class Collecting:
             await self._identifying.identify(spare)
             async with background(self._look_for_others(links), "watch"):
                 await self.prove(session)
+                # What the air tells of the last boards comes after their addresses.
+                await self._log.change(t_provisioned_s=self._t_provisioned())
                 await then(session)
 
     async def _open(self, device_address: str, links: AsyncExitStack) -> ProxySession:
@@ -279,7 +284,7 @@ class Collecting:
         self._is_overheard.set()
         self._calm.heard(event)
         if event.device_key:
-            self._configured_s.setdefault(event.src, self._clock.monotonic())
+            self._became_node(event.src, _CONFIGURED_AFTER_S)
         if not self._overheard.full():
             self._overheard.put_nowait(event)
 
@@ -299,6 +304,8 @@ class Collecting:
             self._last_news = self._last_known = self._clock.monotonic()
             for search in self._searches:
                 search.found(address)
+            is_own = any(address in plan.share.children for plan in self._primaries.plans)
+            self._became_node(address, _LISTED_AFTER_S if is_own else _REPORTED_AFTER_S)
             await self._log.change(t_known_s=self._log.since(self._last_news))
         changes: dict[str, Any] = {"listed": True} if listed else {}
         known = self._log.nodes.get(address)
@@ -314,7 +321,7 @@ class Collecting:
 
         Boards that are free yet do not count. Of one that was not heard as a proxy since, BlueZ
         may repeat that it is unprovisioned for as long as it sends; of those that we do not hear
-        nothing tells. Both were nodes before the last one answered its provisioner.
+        nothing tells. Both were nodes when the last address was given, as far as that is known.
         """
         picture, now = self._picture, self._clock.monotonic()
         free = picture.unprovisioned(now, WAITS["board_gone"].seconds)
@@ -323,15 +330,16 @@ class Collecting:
         others.update(board.uuid for board in free)
         left = [board for board in picture.boards.values() if board.uuid not in others]
         times = [at for board in left if (at := picture.became_proxy_s(board)) is not None]
-        latest = max(
-            (b.last_seen_s for b in left if picture.became_proxy_s(b) is None), default=None
-        )
-        if (self._settings.expected or 0) > len(picture.boards):
-            latest = math.inf
-        if latest is not None:
-            configured = max(self._configured_s.values(), default=self._last_known)
-            times.append(min(latest, configured - _CONFIGURED_AFTER_S))
-        return self._log.since(max(times, default=-math.inf))
+        is_any_unheard = (self._settings.expected or 0) > len(picture.boards)
+        given_s = max(self._became_s.values(), default=self._last_known)
+        if is_any_unheard or len(times) < len(left):
+            times.append(given_s)
+        # A filter of duplicates may hold the first report as a proxy back for a scan.
+        return self._log.since(min(given_s, max(times, default=-math.inf)))
+
+    def _became_node(self, address: int, ago_s: float) -> None:
+        """Note that a board got its address about so long ago; the first evidence holds."""
+        self._became_s.setdefault(address, self._clock.monotonic() - ago_s)
 
     # Proving
 
