@@ -16,6 +16,7 @@ from fastprovd.campaign.context import RunContext
 from fastprovd.campaign.direct import Direct
 from fastprovd.campaign.founding import Founding
 from fastprovd.campaign.free_boards import hear_free_boards
+from fastprovd.campaign.hearing import Hearing
 from fastprovd.campaign.ladder import Rung, Symptom
 from fastprovd.campaign.planner import edge_primaries, is_direct
 from fastprovd.campaign.ports import Audience, Bearer, Store
@@ -39,7 +40,6 @@ from fastprovd.campaign.watch import Watch
 from fastprovd.clock import Clock
 from fastprovd.errors import BearerError, CopiedStore
 from fastprovd.mesh.addresses import format_address
-from fastprovd.mesh.beacons import Advertisement, UnprovisionedDevice
 from fastprovd.mesh.keys import AppKey
 from fastprovd.records import Run, RunState, StepKind, Window
 
@@ -102,12 +102,12 @@ class Campaign:
             top=top,
             app_key=app_key,
         )
+        self._hearing = Hearing(self._context)
         self._direct = Direct(self._context)
         self._primaries = Primaries(self._context)
         self._quiet_since: float | None = None
         self._all_tried_s: float | None = None
         self._takes_on = False
-        self._scan_end_s = 0.0
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -230,7 +230,7 @@ class Campaign:
 
     async def _provision_heard(self) -> None:
         """Provision every board ourselves, also those that are heard while we are at it."""
-        boards, expected = self._picture.boards, self._settings.expected or 0
+        boards = self._picture.boards
         taken: set[bytes] = set()
         while len(taken) < len(boards):
             new = [board for uuid, board in boards.items() if uuid not in taken]
@@ -240,9 +240,7 @@ class Campaign:
             finally:
                 self._takes_on = False
             taken = set(boards)
-            left_s = self._scan_end_s + self._watch.deaf_s - self._clock.monotonic()
-            if len(boards) < expected and left_s > 0:
-                await self._watch.until(self._is_new, left_s)
+            await self._hearing.hear_another()
         await self._boards_heard(boards.values(), self.run.run_id)
 
     async def _provision_ourselves(self, boards: Sequence[HeardBoard]) -> None:
@@ -303,37 +301,8 @@ class Campaign:
     def _scan_restarted(self, reason: str) -> None:
         self._log.event("scan_restarted", reason=reason)
 
-    def _is_new(self, advertisement: Advertisement) -> bool:
-        """Whether it is of a board of ours that is not in the picture yet."""
-        data = advertisement.data
-        return (
-            isinstance(data, UnprovisionedDevice)
-            and data.uuid not in self._picture.boards
-            and self._settings.inventory.is_ours(data.uuid)
-        )
-
-    def _are_enough(self, heard: int) -> bool:
-        """Whether to begin: all are heard, or as many as we can provision at once meanwhile."""
-        expected = self._settings.expected
-        if expected is None or heard >= expected:
-            return expected is not None
-        planned = self._context.planned
-        return heard >= planned.links and all(is_direct(planned, n) for n in (heard, expected))
-
     async def _hear_boards(self) -> None:
-        expected, boards = self._settings.expected, self._picture.boards
-
-        def is_last(advertisement: Advertisement) -> bool:
-            return self._is_new(advertisement) and self._are_enough(len(boards) + 1)
-
-        self._scan_end_s = self._clock.monotonic() + self._settings.scan_s
-        while (left_s := self._scan_end_s + self._watch.deaf_s - self._clock.monotonic()) > 0:
-            before = len(boards)
-            await self._watch.until(is_last, min(left_s, WAITS["boards_settle"].seconds))
-            if self._are_enough(len(boards)):
-                break
-            if expected is None and len(boards) == before > 0:
-                break
+        await self._hearing.hear()
         if not self._picture.boards and self._watch.last_error is not None:
             raise RunEnd(Trigger.NOTHING_HEARD, f"scanning fails: {self._watch.last_error}")
         if not self._picture.boards:
