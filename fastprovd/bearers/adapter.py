@@ -165,7 +165,7 @@ class BleakBearer:
     async def _discovery(self) -> AsyncIterator[BleakScan]:
         try:
             await self._find_adapter()
-            await self._load.meet()
+            await self._load.meet_first()
             self._devices.forget_silent()
             scan = self._scan = BleakScan(
                 self._adapter_name, self._scanner_backend, self._devices.remember

@@ -18,6 +18,8 @@ from fastprovd.mesh.beacons import MESH_PROVISIONING_SERVICE, MESH_PROXY_SERVICE
 
 # A local question to bluetoothd, which D-Bus may start first; a disconnect takes it 2 s.
 _TIMEOUT_S: Final = 10.0
+# A connection is closed at once; one that was given up while it was made never says so.
+_CLOSE_TIMEOUT_S: Final = 1.0
 _ADAPTER: Final = "org.bluez.Adapter1"
 _DEVICE: Final = "org.bluez.Device1"
 _SERVICE: Final = "org.bluez.GattService1"
@@ -159,8 +161,9 @@ async def _bluetoothd() -> AsyncIterator[MessageBus]:
         was_connected = bus.connected
         bus.disconnect()
         if was_connected:  # else it would wait for ever
-            with suppress(OSError, EOFError):
-                await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
+            with suppress(OSError, EOFError):  # TimeoutError is an OSError
+                async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                    await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
 
 
 async def _managed_objects(bus: MessageBus) -> Objects:

@@ -67,6 +67,11 @@ class AdapterLoad:
         """Whether more than one slot is taken."""
         return self._slots.taken > 1
 
+    async def meet_first(self) -> None:
+        """See which adapter it is, if that was not done yet, to know what was learnt of it."""
+        if self._met_s == -math.inf:
+            await self.meet()
+
     async def meet(self, *, anew: bool = False) -> None:
         """See which adapter it is and count the links of others; `anew` also if just done."""
         async with self._meeting:
