@@ -251,11 +251,16 @@ class Founding:
                 reasons[address] = await self._start_anew(address, links)
         refused = {address: reason for address, reason in reasons.items() if reason}
         for address, reason in refused.items():
+            board = self._primaries.nodes[address].board
             self._primaries.remove(address)
             await self._log.node(address, role=NodeRole.NODE)
             self._log.event("warning", about="Primary Provisioner", reason=reason)
+            # It is a node all the same: as one it is to answer, and to outlast its Node Identity.
+            self._direct.go_on([Offer(address, board, is_taken=True)], ())
         if not self._primaries.nodes:
             raise RunEnd(Trigger.REFUSED, next(iter(refused.values())))
+        if refused:
+            await self._direct.provision([])
 
     async def _start_ready(self, address: int) -> str:
         try:
