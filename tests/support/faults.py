@@ -267,8 +267,9 @@ FAULTS: Final = (
     Fault("unplugged for 30 s, then hci1", _unplugged, _was_noticed),
     Fault("link lost", _link_lost, _link_was_missed, needs_link=True),
     Fault(
-        "connection refused",
-        _refused("org.bluez.Error.Failed", "le-connection-refused"),
+        "connection fails",
+        # Not "refused": that is BlueZ's word for an adapter that bears no more links.
+        _refused("org.bluez.Error.Failed", "le-connection-unknown"),
         _connects_failed,
     ),
     Fault(
