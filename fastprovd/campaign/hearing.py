@@ -28,7 +28,8 @@ class Hearing:
         self._end_s = self._clock.monotonic() + self._settings.scan_s
         while (left_s := self._left_s()) > 0:
             before = len(self._boards)
-            await self._watch.until(is_last, min(left_s, WAITS["boards_settle"].seconds))
+            seconds = min(left_s, WAITS["boards_settle"].seconds)
+            await self._watch.until(is_last, seconds, begins_anew=False)
             if self._are_enough(len(self._boards)):
                 return
             if self._settings.expected is None and len(self._boards) == before > 0:

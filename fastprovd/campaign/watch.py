@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -69,10 +70,12 @@ class Watch:
         seconds: float,
         *,
         gives_way: bool = False,
+        begins_anew: bool = True,
     ) -> Advertisement | None:
         """Scan until an advertisement is `wanted`; `None` when `seconds` are over.
 
-        One that `gives_way` pauses while somebody opens a link.
+        One that `gives_way` pauses while somebody opens a link. Without `begins_anew` it is one
+        scan, which is a little quicker and tells boards that are new.
         A scan that breaks is begun again; the time until it works does not count, up to ABSENCE_S.
         On return the adapter does not discover any more.
         """
@@ -84,7 +87,8 @@ class Watch:
                         async with self._bearer.scan(gives_way=gives_way) as scan:
                             self._deaf(False)
                             limit.reschedule(end_s + self._longest_deaf_s())
-                            found, is_over = await self._listen(scan, wanted)
+                            longest_s = self._fresh_s if begins_anew else math.inf
+                            found, is_over = await self._listen(scan, wanted, longest_s)
                         if found is not None:
                             return found
                         if is_over or gives_way:
@@ -116,11 +120,11 @@ class Watch:
         self._deaf(True)
 
     async def _listen(
-        self, scan: Scan, wanted: Callable[[Advertisement], bool]
+        self, scan: Scan, wanted: Callable[[Advertisement], bool], longest_s: float
     ) -> tuple[Advertisement | None, bool]:
         """Return what is wanted, and whether this scan is to be followed by a fresh one."""
         try:
-            async with asyncio.timeout(self._fresh_s):
+            async with asyncio.timeout(longest_s):
                 async for advertisement in scan:
                     self.last_error = None
                     verdict = wanted(advertisement)

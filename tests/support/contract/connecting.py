@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 from bleak.exc import BleakDBusError, BleakDeviceNotFoundError, BleakError
@@ -85,7 +86,9 @@ async def _removed(door: Door, board: FakeBoard) -> float:
     await client.connect()
     begun = now()
     await client.unpair()
-    await client.disconnect()  # for bleak to close its files
+    # For bleak to close its files; with BlueZ 5.66 it may still await the end of the services.
+    with suppress(AssertionError):
+        await client.disconnect()
     return begun
 
 
