@@ -50,6 +50,9 @@ _SEARCH_S: Final = 3.0
 RETURN_S: Final = 45.0
 _RETURN_PAUSE_S: Final = 0.5
 
+# A board that advertises each 20 ms is heard in this time also among a hundred others.
+_LEAST_SCAN_S: Final = 0.3
+
 log = structlog.get_logger(__name__)
 
 
@@ -139,7 +142,7 @@ class BleakBearer:
         """Discover until the context ends; waits for a connection that is being opened.
 
         One that `gives_way` ends its iteration when somebody wants to connect, who waits until its
-        context has ended.
+        context has ended; not before it could hear each board that advertises fast.
 
         Raises:
             BluetoothUnavailable: discovery can not be started, or ended with bluetoothd or the
@@ -147,19 +150,15 @@ class BleakBearer:
             LocalProtocolError: inside another scan.
         """
         self._check_radio("scan")
-        is_wanted = False
-
-        def give_way() -> None:
-            nonlocal is_wanted
-            is_wanted = True
-            if self._scan is not None:
-                self._scan.end()
-
-        turn = self._radio.scanning(give_way if gives_way else None)
+        wanted = asyncio.Event()
+        turn = self._radio.scanning(wanted.set if gives_way else None)
         async with turn, self._discovery() as scan:
-            if is_wanted:
-                scan.end()
-            yield scan
+            ending = asyncio.create_task(_end_when(wanted, scan), name="scan_gives_way")
+            try:
+                yield scan
+            finally:
+                ending.cancel()
+                await asyncio.wait({ending})
 
     @asynccontextmanager
     async def _discovery(self) -> AsyncIterator[BleakScan]:
@@ -452,3 +451,9 @@ class BleakBearer:
             self._load.end(connection.attempt)
         if connection.has_slot:
             self._load.release()
+
+
+async def _end_when(wanted: asyncio.Event, scan: BleakScan) -> None:
+    await asyncio.sleep(_LEAST_SCAN_S)
+    await wanted.wait()
+    scan.end()

@@ -46,6 +46,8 @@ log = structlog.get_logger()
 
 # BlueZ forgets a board 30 s after its last advertisement, and a connection takes some seconds.
 _KNOWN_S: Final = 15.0
+# Early enough to be heard again before that.
+_OLD_S: Final = 8.0
 # Sessions with each board before it counts as one that can not be provisioned.
 _SESSIONS_EACH: Final = 3
 # Proxies that stay on the air: a few for a small network, then one for so many nodes.
@@ -134,7 +136,7 @@ class Direct:
             self._add(board, stays=rank >= edge)
         while self._tasks:
             # Beside the links the boards that wait are heard again, so that BlueZ knows them.
-            async with background(self._watch.run(), "watch"):
+            async with background(self._watch.run(self._is_to_listen), "watch"):
                 await keep_busy(self._next_job, lambda: self._bearer.links.now, self._changed)
             await self._hear_again()
 
@@ -160,6 +162,11 @@ class Direct:
             task = _Task(offer.board, stays=True, address=offer.address)
             task.is_node = offer.address in self._log.nodes
             self._tasks.append(task)
+
+    def _is_to_listen(self) -> bool:
+        """Whether a board is yet to be heard, or BlueZ may soon have forgotten one that waits."""
+        old_s = self._clock.monotonic() - _OLD_S
+        return self._is_any_unheard() or any(task.seen_s < old_s for task in self._tasks)
 
     def _is_any_unheard(self) -> bool:
         return (self._settings.expected or 0) > len(self._picture.boards)

@@ -139,10 +139,13 @@ class Watch:
         """Scan for so long."""
         await self.until(lambda _: False, seconds)
 
-    async def run(self) -> None:
-        """Scan until cancelled, beside links that are open or being opened."""
+    async def run(self, is_needed: Callable[[], bool]) -> None:
+        """Scan until cancelled while it is needed, beside links that are open or being opened."""
         while True:
-            await self.until(lambda _: False, 3600.0, gives_way=True)
+            if is_needed():
+                await self.until(lambda _: not is_needed(), self._fresh_s, gives_way=True)
+            else:
+                await asyncio.sleep(RESTART_S)
 
     def _take(self, advertisement: Advertisement) -> None:
         board = self._picture.receive(advertisement)

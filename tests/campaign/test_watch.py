@@ -218,14 +218,23 @@ def test_a_bug_in_the_verdict_is_no_broken_scan(run_virtual: RunVirtual[Any]) ->
     run_virtual(main())
 
 
-def test_watching_goes_on_until_it_is_cancelled(run_virtual: RunVirtual[Any]) -> None:
-    """Beside a link it outlasts every scan, even one of an hour."""
+def test_watching_goes_on_while_it_is_needed(run_virtual: RunVirtual[Any]) -> None:
+    """Beside a link, scan after scan; then the adapter rests until it is needed again."""
 
     async def main() -> None:
-        scene = Scene([(1.0, _board(1))], [(1.0, _board(2))])
-        watching = asyncio.create_task(scene.watch.run())
-        await asyncio.sleep(7200.0)
+        scene = Scene([(1.0, _board(1))], [(1.0, _board(2))], fresh_s=FRESH_S)
+        needed = True
+        watching = asyncio.create_task(scene.watch.run(lambda: needed))
+        await asyncio.sleep(60.0)
         assert len(scene.told) == 2
+        assert scene.bearer.is_scanning
+        needed = False
+        await asyncio.sleep(2 * FRESH_S)
+        scans = len(scene.bearer.scans)
+        await asyncio.sleep(60.0)
+        assert len(scene.bearer.scans) == scans
+        needed = True
+        await asyncio.sleep(1.0)
         assert scene.bearer.is_scanning
         watching.cancel()
         await asyncio.wait([watching])
