@@ -82,8 +82,10 @@ def first_adapter(objects: Objects) -> str:
     return min(powered, key=lambda name: (len(name), name))
 
 
-async def adapter_in_use(adapter: str) -> tuple[str, frozenset[str]]:
-    """Return the BD_ADDRs of the adapter with this name and of all devices connected to it.
+async def adapter_in_use(adapter: str) -> tuple[str, frozenset[str], bool]:
+    """Return the adapter's BD_ADDR, those of all devices connected to it, and whether it discovers.
+
+    Whichever programs do so.
 
     Raises:
         BluetoothUnavailable: no such adapter, or bluetoothd does not answer.
@@ -93,7 +95,9 @@ async def adapter_in_use(adapter: str) -> tuple[str, frozenset[str]]:
     path = f"/org/bluez/{adapter}"
     if path not in objects:
         raise BluetoothUnavailable(f"there is no {adapter}; plug it in, or correct `adapter`")
-    return str(objects[path][_ADAPTER]["Address"].value), connected_devices(objects, path)
+    values = objects[path][_ADAPTER]
+    is_discovering = bool(values["Discovering"].value) if "Discovering" in values else False
+    return str(values["Address"].value), connected_devices(objects, path), is_discovering
 
 
 def connected_devices(objects: Objects, adapter_path: str) -> frozenset[str]:

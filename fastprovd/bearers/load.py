@@ -56,6 +56,7 @@ class AdapterLoad:
         self._slots = LinkSlots(LinkLimit(configured))
         self._meeting = asyncio.Lock()
         self._met_s = -math.inf
+        self._discovers = False
 
     @property
     def links(self) -> AdapterLinks:
@@ -83,7 +84,7 @@ class AdapterLoad:
         if not adapter:
             return
         try:
-            address, connected = await adapter_in_use(adapter)
+            address, connected, self._discovers = await adapter_in_use(adapter)
         except BluetoothUnavailable as error:  # whoever connects is told
             log.debug("adapter_not_met", error=describe(error))
             return
@@ -155,6 +156,11 @@ class AdapterLoad:
     async def learn(self, refused: Refused) -> None:
         """Take a refusal that is beyond doubt."""
         await self.meet(anew=True)  # other programs may have taken links
+        if self._discovers and not refused.is_certain:
+            # We do not scan while we connect: beside another program's scan a connection may wait
+            # for 10.24 s, which looks like a refusal.
+            self.denied()
+            return
         if not refused.links and not self._slots.limit.others:
             self.denied()  # whose links they are is unknown, and how many
             return

@@ -87,9 +87,13 @@ class Closing:
             if quiet == _QUIET_ROUNDS and await self._collecting.ask_doubted(session):
                 # Who is there again has not been told everything.
                 quiet = 0
+        await self._collecting.ask_unlinked(session)
         now = self._clock.monotonic()
         left = self._set_latecomers_aside(self._begun, now)
-        untold = self._log.fell_silent - self._suspended - self._switched
+        untold = set(self._log.fell_silent)
+        if left >= self._collecting.unaccounted():
+            # Who restarted is free, or has another address by now.
+            untold -= self._collecting.forgotten
         if untold:
             await self._log.change(window_evidence=f"{self._proof(left)}; {_silent(untold)}")
             return
@@ -110,6 +114,8 @@ class Closing:
         """Return whether it was confirmed, by whoever can."""
         await self._log.step(StepKind.STOP_SENT, detail=self._settings.close)
         if self._is_by_light:
+            if self._settings.close == "suspend":  # for those that nobody knows of
+                await session.send(_STOP, dst=ALL_NODES, key=self._app_key, ttl=_TTL)
             return await self._set_lights_to_what_they_are(session)
         for _ in range(_REPETITIONS):
             await session.send(_STOP, dst=ALL_NODES, key=self._app_key, ttl=_TTL)
@@ -235,4 +241,4 @@ class Closing:
 
 def _silent(untold: Collection[int]) -> str:
     who = ", ".join(map(format_address, sorted(untold)))
-    return f"but {who} fell silent before it could confirm anything"
+    return f"but {who} fell silent: its board may have restarted, and been taken again since"

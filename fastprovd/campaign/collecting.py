@@ -82,6 +82,11 @@ class Collecting:
         """The Primaries whose proxies we are connected to, by address."""
         return MappingProxyType(self._sessions)
 
+    @property
+    def forgotten(self) -> frozenset[int]:
+        """The addresses of Primaries that restarted."""
+        return frozenset(self._primaries.forgotten)
+
     async def over_link(
         self,
         device_address: str,
@@ -347,11 +352,34 @@ class Collecting:
         """Ask who is not proven, and look for those that nobody listed; raises ConnectionLost."""
         roll_call = self._roll_call(session)
         await roll_call.prove(self._unproven())
-        if self.unaccounted():
+        if self.unaccounted() or self._boards_of_silent_primaries():
+            begun = self._clock.monotonic()
+
+            def is_enough() -> bool:
+                if self.unaccounted():
+                    return False
+                is_over = self._clock.monotonic() > begun + WAITS["another_address"].seconds
+                return is_over or not self._boards_of_silent_primaries()
+
             for search in self._searches:
-                await roll_call.search(search, lambda: not self.unaccounted())
+                await roll_call.search(search, is_enough)
             await self._take_overheard()
             await roll_call.prove(self._unproven())
+
+    def _boards_of_silent_primaries(self) -> int:
+        """Return how many boards may have another address: Primaries that do not answer."""
+        silent = {a for a in self._primaries.nodes if not self._log.nodes[a].proven}
+        known = len(self._log.nodes.keys() - self._primaries.forgotten - silent)
+        return max(0, self._context.with_strangers - known)
+
+    async def ask_unlinked(self, session: ProxySession) -> None:
+        """Ask the Primaries that we have no link to, whether they are there; raises ConnectionLost.
+
+        Nobody heard of them since they were proven.
+        """
+        for primary in self._primaries.nodes.keys() - self._sessions.keys():
+            await self._log.doubt(primary)
+        await self.ask_doubted(session)
 
     async def ask_doubted(self, session: ProxySession) -> bool:
         """Ask once more who fell silent; return whether somebody answers; raises ConnectionLost."""

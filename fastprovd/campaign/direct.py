@@ -210,7 +210,10 @@ class Direct:
             task.reason = str(error)
         except (AccessError, BearerError, LocalProtocolError) as error:
             task.reason = str(error)
-        if task.reason:
+        if task.reason and task.address is not None:
+            self._tasks.appendleft(task)  # as a node it has a minute to live, the others wait
+            self._keep(task)
+        elif task.reason:
             self._tasks.append(task)
             self._keep(task)
 

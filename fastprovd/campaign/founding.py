@@ -27,6 +27,7 @@ from fastprovd.campaign.proxy_session import ProxySession, proxy_session
 from fastprovd.campaign.reservations import Reservations
 from fastprovd.campaign.resumption import Offer
 from fastprovd.campaign.states import WAITS, RunEnd, Trigger
+from fastprovd.campaign.tasks import background
 from fastprovd.errors import AccessError, BearerError
 from fastprovd.mesh.provisioning.pdus import ProvisioningData
 from fastprovd.records import NodeRole, StepKind
@@ -70,11 +71,11 @@ class Founding:
         plan = await self._reservations.plan(boards, primaries)
         await self._log.change(primary=plan.plans[0].primary)
         plans = deque(plan.plans)
-        async with AsyncExitStack() as links:
+        async with AsyncExitStack() as links, AsyncExitStack() as waiting:
+            await waiting.enter_async_context(background(self._outlast(), "node_identities"))
             while plans and (board := await self._next_board()) is not None:
                 self._sessions[board.uuid] += 1
                 outcome, self._reason = await self._provision(plans[0], board, links)
-                await self._outlast_node_identities()
                 if outcome is Outcome.COMPLETED:
                     plans.popleft()
                     continue
@@ -87,9 +88,10 @@ class Founding:
                             raise
                         break
             self._check_made(plans)
-            if wants_spare(boards, primaries, settings.links):
+            if wants_spare(boards, primaries, self._bearer.links.now):
                 await self._make_spare()
             await self._context.strangers.look_again()
+            await waiting.aclose()
             await self._start_all(links)
         await self._log.move(Trigger.STARTED, t_provisioned_s=0.0, t_known_s=0.0)
 
@@ -268,6 +270,11 @@ class Founding:
         except (AccessError, BearerError) as error:
             return str(error)
         return ""
+
+    async def _outlast(self) -> None:
+        while True:
+            await asyncio.sleep(WAITS["poll"].seconds)
+            await self._outlast_node_identities()
 
     async def _outlast_node_identities(self) -> None:
         """End Node Identity of nodes that wait long for the start.

@@ -166,6 +166,9 @@ WAITS: Final[Mapping[str, Wait]] = MappingProxyType(
         "quiet_air": Wait(
             3.0, "Network ID comes every 0.5 s; while nodes send nothing, no report is stale"
         ),
+        "another_address": Wait(
+            15.0, "four addresses each 2 s: the likely ones of a board that restarted unheard"
+        ),
         "answer": Wait(
             2.0, "a node answers within 0.3 s, and within 2 s while all others are busy"
         ),

@@ -36,6 +36,8 @@ class FakeCollecting:
     proven: list[float] = field(default_factory=list)
     sessions: dict[int, ProxySession] = field(default_factory=dict)
 
+    forgotten: frozenset[int] = frozenset()
+
     def unaccounted(self) -> int:
         return 0
 
@@ -48,6 +50,9 @@ class FakeCollecting:
 
     async def prove(self, session: ProxySession) -> None:
         self.proven.append(CLOCK.monotonic())
+
+    async def ask_unlinked(self, session: ProxySession) -> None:
+        """There is a link to the only Primary."""
 
     async def ask_doubted(self, session: ProxySession) -> bool:
         return False

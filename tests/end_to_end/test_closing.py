@@ -221,9 +221,11 @@ def test_through_another_proxy_each_node_confirms(run_virtual: RunVirtual[None])
 
     async def main() -> None:
         end, s = await primary_gone_while_closing(5)
-        assert end.window is Window.CLOSED
+        # What became of the Primary nobody knows: it may have restarted and been taken again.
+        assert end.window is Window.UNKNOWN
         assert end.window_evidence is not None
         assert "confirmed an OnOff Set to the light it had" in end.window_evidence
+        assert "fell silent" in end.window_evidence
         assert not any(board.is_provisioning for board in s.air.boards if board.is_powered)
 
     run_virtual(main())
