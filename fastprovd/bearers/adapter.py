@@ -235,7 +235,7 @@ class BleakBearer:
     ) -> Connection:
         is_doubt = refused is not None and not refused.is_certain
         try:
-            if is_doubt or (self._load.is_shared and device_address not in self._devices):
+            if is_doubt or device_address not in self._devices:
                 await self._search(device_address, anew=is_doubt)
             async with self._radio.opening():
                 return await self._connect(device_address, service, refused)
@@ -279,7 +279,9 @@ class BleakBearer:
         """
         try:
             await self._swaps.shown(device_address, seen=self._is_bluez)
-            connection = await self._open(device_address, PROXY)
+            # A scan of ours gives way: bleak may have to look for a board that it does not know.
+            async with self._radio.opening():
+                connection = await self._open(device_address, PROXY)
         except (*BLEAK_ERRORS, OtherService) as error:
             raise ConnectionLost(
                 f"{device_address} did not go on as a proxy ({describe(error)}); connect again"

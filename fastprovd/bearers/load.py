@@ -63,11 +63,6 @@ class AdapterLoad:
         """How many links may be open at once."""
         return self._slots.limit.links()
 
-    @property
-    def is_shared(self) -> bool:
-        """Whether more than one slot is taken."""
-        return self._slots.taken > 1
-
     async def meet_first(self) -> None:
         """See which adapter it is, if that was not done yet, to know what was learnt of it."""
         if self._met_s == -math.inf:
