@@ -210,11 +210,10 @@ class Direct:
             task.reason = str(error)
         except (AccessError, BearerError, LocalProtocolError) as error:
             task.reason = str(error)
-        if task.reason and task.address is not None:
-            self._tasks.appendleft(task)  # as a node it has a minute to live, the others wait
-            self._keep(task)
-        elif task.reason:
-            self._tasks.append(task)
+        if task.reason:
+            # As a node it has a minute to live; a board that is none waits behind the others.
+            is_node = task.address is not None
+            (self._tasks.appendleft if is_node else self._tasks.append)(task)
             self._keep(task)
 
     def _next(self) -> _Task | None:
