@@ -73,10 +73,11 @@ class FilterStatusReceived:
 
 @dataclass(frozen=True, slots=True)
 class PduOverheard:
-    """A Network PDU of others passed the proxy; `device_key`: it carries a DevKey message.
+    """A Network PDU of others passed the proxy.
 
-    Children answer the AppKey Add of their provisioner with such a message. `acknowledgment` is
-    there if that is what it carries.
+    `device_key`: it carries an unsegmented DevKey message. With such a one a child answers the
+    AppKey Add of its provisioner, which is segmented. `acknowledgment` is there if that is what it
+    carries.
     """
 
     src: int

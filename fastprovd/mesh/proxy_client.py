@@ -16,7 +16,11 @@ from fastprovd.mesh.events import (
     OwnAddressHeard,
     PduOverheard,
 )
-from fastprovd.mesh.lower_transport import SegmentAcknowledgment, decode_lower_transport_pdu
+from fastprovd.mesh.lower_transport import (
+    SegmentAcknowledgment,
+    UnsegmentedAccess,
+    decode_lower_transport_pdu,
+)
 from fastprovd.mesh.network import NetworkPdu, decode_network_pdu, encode_network_pdu
 from fastprovd.mesh.proxy import (
     FilterStatus,
@@ -140,8 +144,10 @@ class ProxyClient:
 
 def _overheard(pdu: NetworkPdu) -> PduOverheard:
     """Tell what a PDU between others is; raises DecodeError."""
-    if not pdu.ctl:
-        return PduOverheard(pdu.src, pdu.dst, device_key=not pdu.transport_pdu[0] & 0x40)
     carried = decode_lower_transport_pdu(pdu)
-    acknowledgment = carried if isinstance(carried, SegmentAcknowledgment) else None
-    return PduOverheard(pdu.src, pdu.dst, device_key=False, acknowledgment=acknowledgment)
+    return PduOverheard(
+        pdu.src,
+        pdu.dst,
+        device_key=isinstance(carried, UnsegmentedAccess) and not carried.akf,
+        acknowledgment=carried if isinstance(carried, SegmentAcknowledgment) else None,
+    )

@@ -24,6 +24,7 @@ from fastprovd.mesh.events import (
 )
 from fastprovd.mesh.iv_index import IvIndex
 from fastprovd.mesh.keys import AppKey, DevKey, NetKey
+from fastprovd.mesh.models.configuration import AppKeyAdd
 from fastprovd.mesh.models.fast_provisioning import NodeAddrStatus
 from fastprovd.mesh.models.generic_onoff import OnOffGet, OnOffStatus
 from fastprovd.mesh.network import NetworkPdu, decode_network_pdu, encode_network_pdu
@@ -326,6 +327,16 @@ def test_messages_between_others_are_overheard(key: Any, device_key: bool) -> No
     board.stack.send(encode_message(OnOffStatus(True)), dst=CHILD, key=key, now=0.0)
     (pdu,) = board.pdus_to_send()
     assert client.receive(*pdu, 0.0) == [PduOverheard(BOARD, CHILD, device_key)]
+
+
+def test_an_app_key_add_is_no_answer_of_its_sender() -> None:
+    """It is segmented and under the child's DevKey; who sends it is the parent, not the child."""
+    client, board = _client(), _client(BOARD)
+    board.stack.send(encode_message(AppKeyAdd(APP_KEY)), dst=CHILD, key=DEV_KEY, now=0.0)
+    segments = board.pdus_to_send()
+    assert len(segments) == 2
+    for pdu in segments:
+        assert client.receive(*pdu, 0.0) == [PduOverheard(BOARD, CHILD, device_key=False)]
 
 
 def test_an_overheard_acknowledgment_is_told() -> None:
