@@ -184,9 +184,10 @@ class Run:
     `expected` counts all boards, the Primary Provisioner too: what the operator said, or else
     what was heard. `known` counts the boards whose address we know, however we know it, `proven`
     those of them that answered under the AppKey. `match` is what was sent to the boards, once it
-    was. `t_provisioned_s` is when the last board was seen to leave 0x1827, `t_known_s` when the
-    last address became known, `t_closed_s` when the join window was shown to be closed; `window`
-    is `None` before anything can join, `window_evidence` says how we know.
+    was. `t_provisioned_s` is when the last board became a node, `None` if that is not known to a
+    second, `t_known_s` when the last address became known, `t_closed_s` when the join window was
+    shown to be closed; `window` is `None` before anything can join, `window_evidence` says how we
+    know.
     """
 
     run_id: str

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
 from fastprovd.campaign.inventory import Inventory
+from fastprovd.campaign.node_times import ANY_TIME, Span
 from fastprovd.mesh.beacons import (
     Advertisement,
     NetworkIdentity,
@@ -17,9 +19,6 @@ from fastprovd.mesh.keys import NetKey
 
 # Network ID comes twice a second; this covers the seconds anybody asks about.
 _PROXY_REPORTS_KEPT: Final = 16
-# From the end of a board's PB-ADV session to its first Network ID in a gap of its queue: 0.3 s in
-# two of three boards, 0.9 s at most (emulated; the recordings show the same order).
-_SHOWN_AFTER_S: Final = 0.3
 
 
 @dataclass(slots=True)
@@ -47,7 +46,7 @@ class AirPicture:
         self.latecomers: dict[bytes, HeardBoard] = {}
         self.strangers: dict[bytes, HeardBoard] = {}
         self._proxies: dict[str, deque[float]] = {}
-        self._proxies_from: dict[str, float] = {}
+        self._became: dict[str, Span] = {}
         self._were_proxies: set[str] = set()
         self._randoms: set[bytes] = set()
         self._stale: set[bytes] = set()
@@ -71,16 +70,25 @@ class AirPicture:
                 )
                 (self.boards if is_ours else self.strangers)[data.uuid] = board
                 return board
-            self._proxies_from.pop(advertisement.device_address, None)
+            self._became.pop(advertisement.device_address, None)
             board.last_seen_s = now
             board.rssi_dbm = max(board.rssi_dbm, advertisement.rssi_dbm)
         elif isinstance(data, NodeIdentity):
             self._randoms.add(data.random)
         elif isinstance(data, NetworkIdentity) and data.matches(self._net_key):
             address = advertisement.device_address
-            self._proxies_from.setdefault(address, now)
+            self._shown(address, now)
             self._proxies.setdefault(address, deque(maxlen=_PROXY_REPORTS_KEPT)).append(now)
         return None
+
+    def _shown(self, device_address: str, now: float) -> None:
+        """Note when a board became a node, now that its proxy is heard."""
+        board = self.board_at(device_address)
+        if board is None or device_address in self._became:
+            return
+        # What comes unprovisioned after a proxy may be old data: it says nothing of the time.
+        earliest_s = -math.inf if device_address in self._proxies else board.last_seen_s
+        self._became[device_address] = Span(earliest_s, now)
 
     def _known(self, uuid: bytes) -> HeardBoard | None:
         for boards in (self.boards, self.strangers, self.latecomers):
@@ -145,16 +153,13 @@ class AirPicture:
         times = self._proxies.get(board.device_address)
         return times is not None and times[-1] >= board.last_seen_s
 
-    def became_proxy_s(self, board: HeardBoard) -> float | None:
-        """Return when the board became a node, `None` if it was not heard as a proxy since.
+    def became_node(self, board: HeardBoard) -> Span:
+        """Return when the board became a node: after it was unprovisioned, before it was a proxy.
 
-        It lies between its last report as an unprovisioned device and that.
+        Of one that was not heard as a proxy since, BlueZ may repeat that it is unprovisioned for as
+        long as it sends.
         """
-        shown_s = self._proxies_from.get(board.device_address)
-        if shown_s is None:
-            return None
-        became_s = shown_s - _SHOWN_AFTER_S
-        return (min(board.last_seen_s, became_s) + became_s) / 2
+        return self._became.get(board.device_address, ANY_TIME)
 
     def restarted(self, advertisement: Advertisement, board: HeardBoard) -> bool:
         """Tell whether a board that was heard as a proxy is unprovisioned again.

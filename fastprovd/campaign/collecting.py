@@ -21,6 +21,7 @@ from fastprovd.campaign.context import RunContext
 from fastprovd.campaign.control import get_node_list
 from fastprovd.campaign.identifying import Identifying
 from fastprovd.campaign.node_identity import end_node_identity
+from fastprovd.campaign.node_times import ANY_TIME, NodeTimes, last_of
 from fastprovd.campaign.planner import SAFE_LIST_ENTRIES, Plan
 from fastprovd.campaign.primaries import Primaries
 from fastprovd.campaign.proxy_session import ProxySession, proxy_session
@@ -39,12 +40,6 @@ log = structlog.get_logger()
 
 # Scans as long as no other Primary is heard.
 _WATCH_S: Final = 3600.0
-# From Complete to the child's answer to AppKey Add: 0.6 s in the median (emulated), later where
-# its provisioner is busy. A child of the Primary is in its list at once, and that is read each 2 s;
-# others are reported 5 s later.
-_CONFIGURED_AFTER_S: Final = 0.6
-_LISTED_AFTER_S: Final = 1.0
-_REPORTED_AFTER_S: Final = 6.0
 
 
 class Collecting:
@@ -67,8 +62,9 @@ class Collecting:
         self._overheard: asyncio.Queue[PduOverheard] = asyncio.Queue(maxsize=1000)
         self._is_overheard = asyncio.Event()
         self._is_settled_down = False
-        self._became_s: dict[int, float] = {}
-        self._last_news = self._last_known = self._clock.monotonic()
+        self._times = NodeTimes()
+        self._read_s: dict[int, float] = {}
+        self._last_news = self._clock.monotonic()
         self._calm = Calm(self._clock)
         self._identifying = Identifying(
             context,
@@ -248,7 +244,7 @@ class Collecting:
             log.info("list_unanswered", reason=str(error))
             await way.check_proxy()
         else:
-            await self._take_list(listed)
+            await self._take_list(primary, listed)
 
     def _is_settled(self) -> bool:
         now = self._clock.monotonic()
@@ -261,14 +257,19 @@ class Collecting:
         is_calm = self._calm.quiet_s >= WAITS["calm"].seconds
         return not free or (is_calm and quiet_s >= WAITS["list_stuck"].seconds)
 
-    async def _take_list(self, addresses: tuple[int, ...]) -> None:
+    async def _take_list(self, primary: int, addresses: tuple[int, ...]) -> None:
+        now = self._clock.monotonic()
         if not self._log.nodes.keys() >= set(addresses):
             await self._log.step(StepKind.LIST_READ, detail=f"{len(addresses)} addresses")
         for address in addresses:
             if not is_unicast(address):
                 log.warning("list_entry_ignored", address=address)
                 continue
+            if address not in self._log.nodes:
+                since_s = self._read_s.get(primary, -math.inf)
+                self._times.listed(address, since_s, now, is_own=self._is_child(address))
             await self._learn(address, listed=True)
+        self._read_s[primary] = now
         self._log.publish_nodes()
 
     async def _overhear_for(self, session: ProxySession, seconds: float) -> None:
@@ -289,7 +290,7 @@ class Collecting:
         self._is_overheard.set()
         self._calm.heard(event)
         if event.device_key:
-            self._became_node(event.src, _CONFIGURED_AFTER_S)
+            self._times.answered(event.src, self._clock.monotonic())
         if not self._overheard.full():
             self._overheard.put_nowait(event)
 
@@ -306,11 +307,10 @@ class Collecting:
 
     async def _learn(self, address: int, *, listed: bool) -> None:
         if address not in self._log.nodes:
-            self._last_news = self._last_known = self._clock.monotonic()
+            self._last_news = self._clock.monotonic()
+            self._times.exists(address, self._last_news)
             for search in self._searches:
                 search.found(address)
-            is_own = any(address in plan.share.children for plan in self._primaries.plans)
-            self._became_node(address, _LISTED_AFTER_S if is_own else _REPORTED_AFTER_S)
             await self._log.change(t_known_s=self._log.since(self._last_news))
         changes: dict[str, Any] = {"listed": True} if listed else {}
         known = self._log.nodes.get(address)
@@ -321,12 +321,14 @@ class Collecting:
                     changes["parent_source"] = ParentSource.INFERRED
         await self._log.node(address, **changes)
 
-    def _t_provisioned(self) -> float | None:
-        """Return when the last board became a node; asked once all is quiet.
+    def _is_child(self, address: int) -> bool:
+        """Whether a Primary itself provisioned it, by the address."""
+        return any(address in plan.share.children for plan in self._primaries.plans)
 
-        Boards that are free yet do not count. Of one that was not heard as a proxy since, BlueZ
-        may repeat that it is unprovisioned for as long as it sends; of those that we do not hear
-        nothing tells. Both were nodes when the last address was given, as far as that is known.
+    def _t_provisioned(self) -> float | None:
+        """Return when the last board became a node, if that is known; asked once all is quiet.
+
+        Boards that are free yet do not count.
         """
         picture, now = self._picture, self._clock.monotonic()
         free = picture.unprovisioned(now, WAITS["board_gone"].seconds)
@@ -334,17 +336,11 @@ class Collecting:
         others = {node.board.uuid for node in self._primaries.nodes.values()}
         others.update(board.uuid for board in free)
         left = [board for board in picture.boards.values() if board.uuid not in others]
-        times = [at for board in left if (at := picture.became_proxy_s(board)) is not None]
-        is_any_unheard = (self._settings.expected or 0) > len(picture.boards)
-        given_s = max(self._became_s.values(), default=self._last_known)
-        if is_any_unheard or len(times) < len(left):
-            times.append(given_s)
-        # A filter of duplicates may hold the first report as a proxy back for a scan.
-        return self._log.since(min(given_s, max(times, default=-math.inf)))
-
-    def _became_node(self, address: int, ago_s: float) -> None:
-        """Note that a board got its address about so long ago; the first evidence holds."""
-        self._became_s.setdefault(address, self._clock.monotonic() - ago_s)
+        on_air = [picture.became_node(board) for board in left]
+        if (self._settings.expected or 0) > len(picture.boards):
+            on_air.append(ANY_TIME)
+        last_s = self._times.last_s(last_of(on_air))
+        return None if last_s is None else self._log.since(last_s)
 
     # Proving
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from fastprovd.campaign.air_picture import AirPicture
 from fastprovd.campaign.inventory import Inventory
+from fastprovd.campaign.node_times import ANY_TIME, Span
 from fastprovd.mesh.beacons import (
     Advertisement,
     NetworkIdentity,
@@ -135,3 +138,29 @@ def test_a_board_that_became_a_proxy_is_not_unprovisioned() -> None:
     assert picture.unprovisioned(2.0, 5.0) == []
     picture.receive(_heard(UnprovisionedDevice(UUID), 3.0))
     assert len(picture.unprovisioned(4.0, 5.0)) == 1
+
+
+def test_a_board_became_a_node_between_what_was_heard_of_it() -> None:
+    """After its last report as an unprovisioned device, and before its first as a proxy."""
+    picture = _picture()
+    board = picture.receive(_heard(UnprovisionedDevice(UUID), 1.0))
+    assert board is not None
+    assert picture.became_node(board) == ANY_TIME
+    picture.receive(_heard(UnprovisionedDevice(UUID), 2.0))
+    network = NetworkIdentity(NET_KEY.network_id)
+    picture.receive(_heard(network, 3.5))
+    picture.receive(_heard(network, 9.0))
+    assert picture.became_node(board) == Span(2.0, 3.5)
+
+
+def test_old_data_after_a_proxy_was_heard_bounds_nothing() -> None:
+    """Once it was a proxy, a report of 0x1827 may be what BlueZ repeats of before."""
+    picture = _picture()
+    board = picture.receive(_heard(UnprovisionedDevice(UUID), 1.0))
+    assert board is not None
+    network = NetworkIdentity(NET_KEY.network_id)
+    picture.receive(_heard(network, 2.0))
+    picture.receive(_heard(UnprovisionedDevice(UUID), 5.0))
+    assert picture.became_node(board) == ANY_TIME
+    picture.receive(_heard(network, 6.0))
+    assert picture.became_node(board) == Span(-math.inf, 6.0)
