@@ -46,7 +46,8 @@ class Controls:
     """Switches nodes and moves them between groups, and keeps what they confirm.
 
     All but `groups` raise RunInProgress, UnknownNode, BearerError classes and ResponseTimeout.
-    `check_free` raises RunInProgress; `dev_keys` is where the stack looks for a node's DevKey.
+    `check_free` raises RunInProgress; `dev_keys` is where the stack looks for a node's DevKey;
+    `keep_heard` stores the replay list, which comes before all that a node's answer proves.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Controls:
         check_free: Callable[[], None],
         dev_keys: dict[int, DevKey],
         first_tid: int,
+        keep_heard: Callable[[], Awaitable[None]],
     ) -> None:
         self._store = store
         self._network = network
@@ -69,7 +71,8 @@ class Controls:
         self._proxies = Proxies(clock)
         self._check_free = check_free
         self._dev_keys = dev_keys
-        self._tid = first_tid
+        self._last_tid = first_tid
+        self._keep_heard = keep_heard
 
     async def get_onoff(self, address: int) -> Node:
         """Ask a node for its state, return what is known of it now."""
@@ -90,13 +93,13 @@ class Controls:
         others. Raises UnknownGroup, NoRun too.
         """
         self._check_free()
-        self._tid = (self._tid + 1) % _TIDS
+        tid = self._next_tid()
         if is_unicast(address):
-            return await self._set_node(address, onoff)
+            return await self._set_node(address, onoff, tid)
         addressed = await self._addressed(address)
         switching = Switching(
             onoff,
-            self._tid,
+            tid,
             dst=address,
             members=addressed if confirm else (),
             app_key=self._network.app_key,
@@ -141,10 +144,13 @@ class Controls:
         )
 
         async def keep(*memberships: Membership) -> None:
+            await self._keep_heard()
             await asyncio.to_thread(self._store.save_memberships, memberships)
             changed.update({membership.address: membership for membership in memberships})
 
         async def work(session: ProxySession, ways: Ways) -> None:
+            if add:  # another group may have been added while we waited for the radio
+                check_room(await self.groups(), group, change.waiting)
             await keep(*(changed[address] for address in sorted(change.waiting)))
             await change.run(session, ways)
 
@@ -154,9 +160,14 @@ class Controls:
             self._audiences.groups_changed(await self.groups())
         return list(changed.values())
 
-    async def _set_node(self, address: int, onoff: bool) -> Switched:
+    def _next_tid(self) -> int:
+        """Return a TID for one command; it keeps it however long it waits for a link."""
+        self._last_tid = (self._last_tid + 1) % _TIDS
+        return self._last_tid
+
+    async def _set_node(self, address: int, onoff: bool, tid: int) -> Switched:
         await self._known([address])
-        key, tid = self._network.app_key, self._tid
+        key = self._network.app_key
         present = await self._of_node(
             address,
             lambda session, attempts: control.set_onoff(
@@ -261,6 +272,7 @@ class Controls:
     async def _answered(self, address: int, onoff: bool) -> Node:
         node = (await self._known([address]))[address]
         node = replace(node, proven=True, onoff=onoff, last_seen=self._clock.utc_now())
+        await self._keep_heard()
         await asyncio.to_thread(self._store.save_nodes, [node])
         self._audiences.node_changed(node)
         return node

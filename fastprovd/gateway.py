@@ -33,7 +33,7 @@ from fastprovd.clock import Clock, SystemClock
 from fastprovd.config import Config
 from fastprovd.controls import Controls, OpenSession
 from fastprovd.errors import BearerError, FastprovdError, NoRun, RunInProgress, StoreInUse
-from fastprovd.mesh.addresses import is_unicast
+from fastprovd.mesh.addresses import format_address
 from fastprovd.mesh.replay import ReplayProtectionList
 from fastprovd.mesh.sequence import SequenceNumbers
 from fastprovd.mesh.stack import Stack
@@ -98,6 +98,7 @@ class Gateway:
             check_free=self._check_no_run,
             dev_keys=stack.dev_keys,
             first_tid=entropy(1)[0],
+            keep_heard=self._save_replay_list,
         )
 
     @property
@@ -296,12 +297,19 @@ class Gateway:
             open_session(device_address=primary.device_address) as session,
         ):
             listed = await control.get_node_list(session, self.network.app_key, primary.address)
-        now = self._clock.utc_now()
-        for address in filter(is_unicast, listed):
-            if address not in known:
-                known[address] = Node(address, run.run_id, listed=True, first_seen=now)
-        nodes = sorted(known.values(), key=lambda node: node.address)
-        await asyncio.to_thread(self._store.save_nodes, nodes)
+        newest, known = await self._last_network()
+        if newest.run_id != run.run_id:  # another run ended while we waited for the radio
+            return newest, list(known.values()), False
+        given = await asyncio.to_thread(self._store.reserved_addresses)
+        ours = [r for r in given if r.run_id == run.run_id]
+        now, new = self._clock.utc_now(), []
+        for address in sorted(set(listed) - known.keys()):
+            if any(r.first <= address <= r.last for r in ours):
+                new.append(Node(address, run.run_id, listed=True, first_seen=now))
+            else:
+                log.warning("list_entry_ignored", address=format_address(address))
+        await asyncio.to_thread(self._store.save_nodes, new)
+        nodes = sorted([*known.values(), *new], key=lambda node: node.address)
         self.audiences.nodes_changed(nodes, run)
         return run, nodes, True
 
@@ -330,8 +338,10 @@ class Gateway:
     # The end
 
     async def _save_replay_list(self) -> None:
-        entries = self._top.stack.replay.entries()
-        await asyncio.to_thread(self._store.save_replay_list, entries)
+        replay = self._top.stack.replay
+        heard = replay.unsaved()
+        await asyncio.to_thread(self._store.save_replay_list, heard)
+        replay.saved(heard)
 
     async def check_store(self) -> None:
         """Ask the database something; raises StoreError."""

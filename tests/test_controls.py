@@ -289,3 +289,58 @@ def test_a_node_without_power_is_told_in_time(run_virtual: RunVirtual[Any], tmp_
             assert loop.time() - begun < 22.0
 
     run_virtual(main())
+
+
+def test_commands_that_wait_for_one_link_have_each_a_tid(
+    run_virtual: RunVirtual[Any], tmp_path: Path
+) -> None:
+    """A light that is switched on and off at once is off in the end, however it is addressed."""
+
+    async def main() -> None:
+        async with placed(3, tmp_path) as (scene, gateway):
+            put_on_air(scene, PRIMARY, forwards=True)
+            wishes = [(PRIMARY, True), (PRIMARY, False), (ALL_NODES, True), (PRIMARY, False)]
+            await asyncio.gather(*(gateway.controls.set_onoff(*wish) for wish in wishes))
+            assert (await gateway.controls.get_onoff(PRIMARY)).onoff is False
+
+    run_virtual(main())
+
+
+def test_room_in_a_board_is_looked_at_when_its_turn_has_come(
+    run_virtual: RunVirtual[Any], tmp_path: Path
+) -> None:
+    """With that of its run a board holds three; what is asked for at once beyond is refused."""
+
+    async def main() -> None:
+        async with placed(1, tmp_path) as (scene, gateway):
+            put_on_air(scene, PRIMARY, forwards=True)
+            groups = range(KITCHEN, KITCHEN + 4)
+            asked = [gateway.controls.change_group(g, [PRIMARY], add=True) for g in groups]
+            ends = await asyncio.gather(*asked, return_exceptions=True)
+            assert [type(end) for end in ends].count(GroupsFull) == 2
+            held = [m.group for m in await gateway.controls.groups() if m.address == PRIMARY]
+            assert len(held) == 3
+
+    run_virtual(main())
+
+
+def test_what_a_node_answers_is_kept_with_its_seq(
+    run_virtual: RunVirtual[Any], tmp_path: Path
+) -> None:
+    """Before anybody is told, so that after a kill the same answer is a copy."""
+
+    async def main() -> None:
+        async with placed(1, tmp_path) as (scene, gateway):
+            put_on_air(scene, PRIMARY, forwards=True)
+            told: list[list[tuple[int, int, int]]] = []
+
+            class Told(SilentAudience):
+                def node_changed(self, node: Node) -> None:
+                    told.append(gateway._store.replay_list())
+
+            gateway.audiences.members.append(Told())
+            await gateway.controls.get_onoff(PRIMARY)
+            (heard,) = told
+            assert [src for src, _, _ in heard] == [PRIMARY]
+
+    run_virtual(main())

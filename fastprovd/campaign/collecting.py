@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, suppress
 from types import MappingProxyType
 from typing import Any, Final
@@ -30,7 +30,7 @@ from fastprovd.campaign.search import AddressSearch
 from fastprovd.campaign.states import WAITS, Trigger
 from fastprovd.campaign.tasks import background
 from fastprovd.errors import BearerError, ConnectionLost, ResponseTimeout
-from fastprovd.mesh.addresses import format_address, is_unicast
+from fastprovd.mesh.addresses import format_address
 from fastprovd.mesh.beacons import Advertisement
 from fastprovd.mesh.events import PduOverheard
 from fastprovd.mesh.proxy import FilterType, SetFilterType
@@ -40,6 +40,10 @@ log = structlog.get_logger()
 
 # Scans as long as no other Primary is heard.
 _WATCH_S: Final = 3600.0
+
+
+# Addresses that are named in a sentence; a list has up to 120.
+_ADDRESSES_NAMED: Final = 5
 
 
 class Collecting:
@@ -64,12 +68,14 @@ class Collecting:
         self._is_settled_down = False
         self._times = NodeTimes()
         self._read_s: dict[int, float] = {}
+        self._strange: set[int] = set()
         self._last_news = self._clock.monotonic()
         self._calm = Calm(self._clock)
         self._identifying = Identifying(
             context,
             is_anybody_unplaced=self._is_anybody_unplaced,
             learn=self._learn_heard,
+            may_be_ours=self._may_be_ours,
             answered=self._answered,
         )
 
@@ -161,6 +167,7 @@ class Collecting:
 
     async def _take_up(self, primary: int, session: ProxySession) -> None:
         """Go on over a link to a Primary; raises ConnectionLost."""
+        session.expected = primary
         await self._end_identity(primary, session)
         await self._primaries.confirm_start(primary, session)
         self._sessions[primary] = session
@@ -261,9 +268,11 @@ class Collecting:
         now = self._clock.monotonic()
         if not self._log.nodes.keys() >= set(addresses):
             await self._log.step(StepKind.LIST_READ, detail=f"{len(addresses)} addresses")
+        strange = [address for address in addresses if not self._may_be_ours(address)]
+        if strange:
+            self._warn_of(primary, strange)
         for address in addresses:
-            if not is_unicast(address):
-                log.warning("list_entry_ignored", address=address)
+            if address in strange:
                 continue
             if address not in self._log.nodes:
                 since_s = self._read_s.get(primary, -math.inf)
@@ -320,6 +329,25 @@ class Collecting:
                     changes["provisioned_by"] = plan.primary
                     changes["parent_source"] = ParentSource.INFERRED
         await self._log.node(address, **changes)
+
+    def _may_be_ours(self, address: int) -> bool:
+        """Whether this run can have given the address to a board."""
+        return address in self._log.nodes or any(
+            plan.share.first <= address <= plan.share.last for plan in self._primaries.plans
+        )
+
+    def _warn_of(self, teller: int, addresses: Collection[int]) -> None:
+        """Say, once of each, that addresses were told which we gave to nobody."""
+        new = sorted(set(addresses) - self._strange)
+        if not new:
+            return
+        self._strange.update(new)
+        named = ", ".join(format_address(address) for address in new[:_ADDRESSES_NAMED])
+        more = f" and {len(new) - _ADDRESSES_NAMED} more" if len(new) > _ADDRESSES_NAMED else ""
+        reason = (
+            f"it tells of {named}{more}, which this run gave to nobody: not counted and not asked"
+        )
+        self._log.event("warning", about=format_address(teller), reason=reason)
 
     def _is_child(self, address: int) -> bool:
         """Whether a Primary itself provisioned it, by the address."""

@@ -104,7 +104,7 @@ class GroupChange:
             ConnectionLost: the link went away.
             ForwardsNothing: nobody but the proxy answers.
         """
-        evidence = _Evidence()
+        evidence = _Evidence(self._app_key)
         session.observer = evidence.take
         calm = Calm(self._clock)
         session.overheard = calm.heard
@@ -196,13 +196,14 @@ async def _at_once() -> None:
 class _Evidence:
     """What the events of a session show: whose light was told, which messages arrived."""
 
-    def __init__(self) -> None:
+    def __init__(self, app_key: AppKey) -> None:
+        self._app_key = app_key
         self.answered: set[int] = set()
         self._arrived: dict[int, asyncio.Future[bool]] = {}
 
     def take(self, event: Event) -> None:
         match event:
-            case MessageReceived(message=OnOffStatus()):
+            case MessageReceived(message=OnOffStatus()) if self._app_key.is_same(event.key):
                 self.answered.add(event.src)
             case TransferCompleted() | TransferFailed():
                 arrived = self.arrived(event.transfer_id)

@@ -28,8 +28,9 @@ _ATTEMPTS: Final = 2
 class Identifying:
     """`learn` is awaited with each address that a proxy tells, `answered` with who has the AppKey.
 
-    `is_anybody_unplaced` says whether there is anything to find. `keyless` are the addresses that
-    answered nothing over a link of their own.
+    `is_anybody_unplaced` says whether there is anything to find, `may_be_ours` whether a node of
+    this run can have an address. `keyless` are the addresses that answered nothing over a link of
+    their own.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Identifying:
         context: RunContext,
         *,
         is_anybody_unplaced: Callable[[], bool],
+        may_be_ours: Callable[[int], bool],
         learn: Callable[[int], Awaitable[None]],
         answered: Callable[[int, bool], Awaitable[None]],
     ) -> None:
@@ -48,6 +50,7 @@ class Identifying:
         self._app_key = context.app_key
         self._clock = context.clock
         self._is_anybody_unplaced = is_anybody_unplaced
+        self._may_be_ours = may_be_ours
         self._learn = learn
         self._answered = answered
         self.keyless: set[int] = set()
@@ -79,17 +82,22 @@ class Identifying:
             proxy_session(link, self._top, self._clock) as session,
         ):
             address = await self.place(session, device_address)
-            if not self._log.nodes[address].proven:
+            if address is not None and not self._log.nodes[address].proven:
                 await self._ask(session, address)
 
-    async def place(self, session: ProxySession, device_address: str) -> int:
+    async def place(self, session: ProxySession, device_address: str) -> int | None:
         """Have a proxy tell its unicast address, and note which board has it.
+
+        `None`: this run gave that address to nobody; a node of an earlier run is a proxy too.
 
         Raises:
             ConnectionLost: the link went away, or the proxy does not tell.
         """
         await session.check_proxy()
         address = await session.server_address
+        if not self._may_be_ours(address):
+            log.info("proxy_of_another_run", address=address, device_address=device_address)
+            return None
         board = self._picture.board_at(device_address)
         await self._learn(address)
         await self._log.node(

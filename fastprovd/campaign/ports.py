@@ -6,7 +6,7 @@ daemon (MQTT) and the command line; mypy checks the fit where `daemon.py` joins 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -104,7 +104,12 @@ class Store(Protocol):
         """Insert or replace a run."""
         ...
 
-    def save_nodes(self, nodes: Sequence[Node], steps: Sequence[Step] = ()) -> None:
+    def save_nodes(
+        self,
+        nodes: Sequence[Node],
+        steps: Sequence[Step] = (),
+        heard: Iterable[tuple[int, int, int]] = (),
+    ) -> None:
         """Insert or replace nodes by address, and journal steps with them."""
         ...
 

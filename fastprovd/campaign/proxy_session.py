@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import structlog
 
@@ -51,6 +51,11 @@ SEQ_LOW: Final = 192
 StatusT = TypeVar("StatusT", bound=Message)
 
 
+class _Awaited(NamedTuple):
+    key: AppKey | DevKey
+    answer: asyncio.Future[Message]
+
+
 class TopProvisioner:
     """Our side of the mesh over all links of a daemon: one stack, one SEQ, one replay list.
 
@@ -68,7 +73,7 @@ class TopProvisioner:
         self._sessions: list[ProxySession] = []
         self._ways: dict[int, ProxySession] = {}
         self._conflict: str | None = None
-        self._pending: dict[tuple[int, int], asyncio.Future[Message]] = {}
+        self._pending: dict[tuple[int, int], _Awaited] = {}
 
     async def reserve_seq(self) -> None:
         """See that enough SEQ are reserved, durably, under the IV Index to send with.
@@ -87,7 +92,8 @@ class TopProvisioner:
                     await self._take_iv_index(stack.iv_index)
                 else:
                     block = await asyncio.to_thread(self._store.reserve_seq_block, SEQ_BLOCK)
-                    stack.sequence.extend(block)
+                    if stack.iv_index == self._iv_index:
+                        stack.sequence.extend(block)
 
     def check(self) -> None:
         """Raise CopiedStore once somebody else was heard to send with our address."""
@@ -111,8 +117,9 @@ class TopProvisioner:
     async def _take_iv_index(self, iv_index: IvIndex) -> None:
         await asyncio.to_thread(self._store.set_iv_index, iv_index)
         block = await asyncio.to_thread(self._store.reserve_seq_block, SEQ_BLOCK)
-        self.stack.sequence.restart(block)
         self._iv_index = iv_index
+        if self.stack.iv_index == iv_index:
+            self.stack.sequence.restart(block)
         log.info("iv_index_changed", iv_index=iv_index.value)
 
     async def keep_dev_key(
@@ -123,24 +130,33 @@ class TopProvisioner:
         self.stack.dev_keys[address] = dev_key
 
     @contextmanager
-    def awaiting(self, slot: tuple[int, int]) -> Iterator[asyncio.Future[Message]]:
-        """Expect a Status: its source and opcode; whichever link brings it first, ends the wait."""
+    def awaiting(
+        self, slot: tuple[int, int], key: AppKey | DevKey
+    ) -> Iterator[asyncio.Future[Message]]:
+        """Expect a Status: its source and opcode, under the key that the request has.
+
+        Whichever link brings it first, ends the wait.
+        """
         if slot in self._pending:
             raise LocalProtocolError(f"a request to {format_address(slot[0])} is already under way")
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._pending[slot] = future
+        self._pending[slot] = _Awaited(key, future)
         try:
             yield future
         finally:
             del self._pending[slot]
 
     def answer(self, event: MessageReceived) -> None:
-        """Give a message to whoever awaits it."""
-        if isinstance(event.message, UnknownMessage):
+        """Give a message to whoever awaits it; under another key nobody does."""
+        if isinstance(event.message, UnknownMessage) or event.dst != self.stack.address:
             return
-        future = self._pending.get((event.src, event.message.OPCODE))
-        if future is not None and not future.done():
-            future.set_result(event.message)
+        awaited = self._pending.get((event.src, event.message.OPCODE))
+        if awaited is None or awaited.answer.done():
+            return
+        if not awaited.key.is_same(event.key):
+            log.warning("status_under_another_key", src=format_address(event.src))
+            return
+        awaited.answer.set_result(event.message)
 
     def open(self, session: ProxySession) -> None:
         """Take a session's link into use."""
@@ -173,7 +189,8 @@ class ProxySession:
 
     One request per node and Status at a time, over all sessions. `overheard` gets the PDUs between
     others that the proxy lets through, `observer` every event of this link; `server_address` is the
-    proxy's unicast address, once it told it.
+    proxy's unicast address, once it told it, and `expected` the one that it should have, if the
+    link is meant for one node.
     """
 
     def __init__(self, link: Link, top: TopProvisioner, clock: Clock) -> None:
@@ -186,10 +203,11 @@ class ProxySession:
         self.overheard: Callable[[PduOverheard], None] | None = None
         self.observer: Callable[[Event], None] | None = None
         self._configured_s = math.inf
-        self._is_silent = False
+        self._silent: ProxySilent | None = None
         self._was_greeted = False
         self._was_heard = False
         self.server_address: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.expected: int | None = None
         self._filter = SetFilterType(FilterType.ACCEPT_LIST)
         self._filter_told = asyncio.Event()
 
@@ -237,7 +255,7 @@ class ProxySession:
             MessagesDropped: the proxy does not take what we send.
             ConnectionLost: the link went away.
         """
-        with self._top.awaiting((dst, message.STATUS.OPCODE)) as answer:
+        with self._top.awaiting((dst, message.STATUS.OPCODE), key) as answer:
             lost = asyncio.ensure_future(self.lost.wait())
             either: tuple[asyncio.Future[Any], ...] = (answer, lost)
             try:
@@ -262,7 +280,8 @@ class ProxySession:
         """See that the proxy itself still answers; for when nobody behind it does.
 
         Raises:
-            ProxySilent: it does not; a board that died may keep its link.
+            ProxySilent: it does not; a board that died may keep its link, and one that restarted
+                is another node now.
             ConnectionLost: the link is gone.
         """
         self._filter_told.clear()
@@ -272,6 +291,11 @@ class ProxySession:
                 await self._filter_told.wait()
         except TimeoutError:
             self._lose(ProxySilent("the proxy does not answer any more"))
+        else:
+            address = self.server_address.result()
+            if self.expected not in (None, address):
+                reason = f"the proxy is node {format_address(address)} now"
+                self._lose(ProxySilent(reason))
         self.check()
 
     def check_heard(self) -> None:
@@ -299,8 +323,8 @@ class ProxySession:
             CopiedStore: somebody else sends with our address.
         """
         self._top.check()
-        if self._is_silent:
-            raise ProxySilent("the proxy does not answer any more")
+        if self._silent is not None:
+            raise ProxySilent(str(self._silent))
         if self.lost.is_set():
             raise ConnectionLost("the proxy link is gone")
 
@@ -340,7 +364,7 @@ class ProxySession:
     def _lose(self, error: ConnectionLost | CopiedStore) -> None:
         if not self.lost.is_set():
             log.debug("proxy_link_lost", reason=str(error))
-            self._is_silent = isinstance(error, ProxySilent)
+            self._silent = error if isinstance(error, ProxySilent) else None
             self.lost.set()
 
     async def _handle(self, events: list[Event]) -> None:

@@ -83,7 +83,7 @@ class Campaign:
         if resumption is not None:
             run = resumption.run
         nodes = () if resumption is None else resumption.nodes
-        self._log = log = RunLog(run, store, audience, clock, nodes)
+        self._log = log = RunLog(run, store, audience, clock, nodes, top.stack.replay)
         self._picture = picture = AirPicture(
             settings.inventory, next(iter(top.stack.net_keys.values()))
         )

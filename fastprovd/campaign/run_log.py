@@ -17,6 +17,7 @@ from fastprovd.campaign.ports import Audience, Store
 from fastprovd.campaign.states import Trigger, next_state
 from fastprovd.clock import Clock
 from fastprovd.mesh.addresses import format_address
+from fastprovd.mesh.replay import ReplayProtectionList
 from fastprovd.records import (
     Node,
     NodeRole,
@@ -41,11 +42,13 @@ class RunLog:
         audience: Audience,
         clock: Clock,
         nodes: Iterable[Node] = (),
+        replay: ReplayProtectionList | None = None,
     ) -> None:
-        """`nodes` are what an earlier process made in this run."""
+        """`nodes` are what an earlier process made in this run; `replay` is stored with proofs."""
         self.run = run
         self.nodes = {node.address: node for node in nodes}
         self._fell_silent: set[int] = set()
+        self._replay = replay or ReplayProtectionList()
         self._store = store
         self._audience = audience
         self._clock = clock
@@ -148,7 +151,9 @@ class RunLog:
             return before
         node = self.nodes[address] = replace(before, last_seen=now, **changes)
         steps = [] if step is None else [self._step(step, address=address)]
-        await asyncio.to_thread(self._store.save_nodes, [node], steps)
+        heard = self._replay.unsaved() if node.proven else []
+        await asyncio.to_thread(self._store.save_nodes, [node], steps, heard)
+        self._replay.saved(heard)
         self._audience.node_changed(node)
         await self.change()
         return node

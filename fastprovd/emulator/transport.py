@@ -28,6 +28,8 @@ from fastprovd.mesh.stack import Stack
 class BoardStack(Stack):
     """A node's stack; `is_waiting` tells whether a segment still waits in the advertising queue."""
 
+    TRUSTS_NETWORK_LAYER = True
+
     def __init__(self, *, is_waiting: Callable[[int, SegmentHeader], bool], **kwargs: Any) -> None:
         super().__init__(timers=firmware.SEGMENTATION, **kwargs)
         self._is_waiting = is_waiting
@@ -78,7 +80,7 @@ class BoardStack(Stack):
             if (transfer.iv_index, transfer.seq_auth) == (pdu.iv_index, auth):
                 if transfer is running:
                     return transfer
-                self._acknowledge_again(transfer, pdu)
+                self._acknowledge_again(transfer, pdu, now)
                 return None
             if (transfer.iv_index, transfer.seq_auth) > (pdu.iv_index, auth):
                 return None
@@ -91,9 +93,9 @@ class BoardStack(Stack):
                 return begun
         return None
 
-    def _acknowledge_again(self, transfer: IncomingTransfer, pdu: NetworkPdu) -> None:
+    def _acknowledge_again(self, transfer: IncomingTransfer, pdu: NetworkPdu, now: float) -> None:
         # What was given up stays so.
         if transfer.is_complete:
             self.replay.record(pdu.src, pdu.iv_index, pdu.seq)
             if transfer.acknowledged:
-                self._acknowledge(pdu.src, transfer.seq_zero, transfer.block_ack, pdu.ttl)
+                self._acknowledge(pdu.src, transfer.seq_zero, transfer.block_ack, pdu.ttl, now)

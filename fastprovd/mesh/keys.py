@@ -29,6 +29,10 @@ class _UpperTransportKey:
         self._mic_32 = AESCCM(self.octets, tag_length=4)
         self._mic_64 = AESCCM(self.octets, tag_length=8)
 
+    def is_same(self, other: object) -> bool:
+        """Whether `other` is a key of this kind with the same octets."""
+        return type(other) is type(self) and other.octets == self.octets
+
     def encrypt(
         self, nonce: bytes, access_payload: bytes, *, szmic: int, label: bytes | None = None
     ) -> bytes:

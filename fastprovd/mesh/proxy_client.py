@@ -28,10 +28,13 @@ from fastprovd.mesh.proxy import (
     ProxyPduType,
     decode_proxy_configuration,
 )
+from fastprovd.mesh.replay import ReplayProtectionList
 from fastprovd.mesh.stack import Stack
 
 # Mesh Profile v1.0.1 §3.10.5: a beacon further ahead than this is not believed.
 MAX_IV_INDEX_STEP: Final = 42
+# Whoever tells the state of a filter; there is one on a link, and no reason to remember thousands.
+_PROXIES_ON_A_LINK: Final = 8
 
 
 class ProxyClient:
@@ -43,6 +46,7 @@ class ProxyClient:
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
         self._configuration: list[bytes] = []
+        self._configuration_heard = ReplayProtectionList(_PROXIES_ON_A_LINK)
 
     def configure(self, message: ProxyConfiguration) -> None:
         """Queue a proxy configuration message, with CTL 1, TTL 0, DST 0."""
@@ -133,9 +137,13 @@ class ProxyClient:
         pdu = decode_network_pdu(
             payload, stack.net_keys.values(), stack.iv_index, proxy_configuration=True
         )
-        if pdu is None or stack.replay.is_replay(pdu.src, pdu.iv_index, pdu.seq):
+        if pdu is None or pdu.src == stack.address:
             return []
-        stack.replay.record(pdu.src, pdu.iv_index, pdu.seq)
+        for heard in (stack.replay, self._configuration_heard):
+            if heard.is_replay(pdu.src, pdu.iv_index, pdu.seq):
+                return []
+        # Whoever has the NetKey can make one: it must not silence its SRC on other links.
+        self._configuration_heard.record(pdu.src, pdu.iv_index, pdu.seq)
         message = decode_proxy_configuration(pdu.transport_pdu)
         if isinstance(message, FilterStatus):
             return [FilterStatusReceived(pdu.src, message)]

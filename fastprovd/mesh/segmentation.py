@@ -216,7 +216,8 @@ REFUSED: Final = 0
 class IncomingTransfer:
     """Collects the segments of one message.
 
-    It keeps the first copy of each segment; copies that differ change nothing.
+    It keeps the first copy of each segment; copies that differ change nothing. `acknowledgments`
+    counts what was sent for it.
     """
 
     __slots__ = (
@@ -227,6 +228,7 @@ class IncomingTransfer:
         "_timers",
         "_ttl",
         "acknowledged",
+        "acknowledgments",
         "aid",
         "akf",
         "dst",
@@ -261,6 +263,7 @@ class IncomingTransfer:
         self.akf = first.akf
         self.aid = first.aid
         self.acknowledged = acknowledged
+        self.acknowledgments = 0
         self._ttl = ttl
         self._timers = timers
         self._segments: dict[int, bytes] = {}

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
-from typing import Final
+from typing import ClassVar, Final
 
 from fastprovd.errors import DecodeError, LocalProtocolError, SequenceExhausted
 from fastprovd.mesh import addresses
+from fastprovd.mesh.ack_budget import AcknowledgmentBudget
 from fastprovd.mesh.events import (
     Event,
     MessageReceived,
@@ -73,7 +74,13 @@ class Stack:
     `dev_keys` maps a node's unicast address to its DevKey, our own under our own address. It does
     not relay, does not decide on bearers, and reserves no SEQ: see that `sequence` has enough
     before you feed it.
+
+    Who has the NetKey alone can send in anybody's name until the upper transport layer has opened
+    the message. So nothing is remembered of a source before, and acknowledgments are limited.
     """
+
+    # ESP-IDF remembers, and acknowledges, whatever its NetKey opens.
+    TRUSTS_NETWORK_LAYER: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -104,11 +111,13 @@ class Stack:
         self._waiting: list[tuple[int, TransferRoute, bytes, AppKey | DevKey, int]] = []
         self._incoming: dict[tuple[int, int], IncomingTransfer] = {}
         self._completed: dict[tuple[int, int], _CompletedTransfer] = {}
+        self._budget = AcknowledgmentBudget()
 
     def change_iv_index(self, iv_index: IvIndex) -> list[Event]:
         """Take a new IV Index; messages in flight fail when another one is to be sent with.
 
-        SEQ begins again then, and to repeat their segments would repeat nonces.
+        SEQ begins again then, and to repeat their segments would repeat nonces. Until numbers are
+        reserved under the new one there are none, and nothing is sent.
         """
         before, self.iv_index = self.iv_index.transmit, iv_index
         if iv_index.transmit == before:
@@ -117,6 +126,7 @@ class Stack:
         unfinished += [(transfer_id, route) for transfer_id, route, *_ in self._waiting]
         self._outgoing.clear()
         self._waiting.clear()
+        self.sequence.restart(range(0))
         return [
             TransferFailed(transfer_id, route.dst, "the IV Index changed")
             for transfer_id, route in unfinished
@@ -211,7 +221,7 @@ class Stack:
             if verdict is None:
                 del self._incoming[key]
             elif verdict:
-                self._acknowledge(incoming.src, incoming.seq_zero, incoming.block_ack, incoming.ttl)
+                self._acknowledge_transfer(incoming, incoming.ttl, now)
         return events
 
     # Receiving
@@ -230,10 +240,15 @@ class Stack:
             lower = decode_lower_transport_pdu(pdu)
             if isinstance(lower, SegmentedAccess):
                 return self._receive_segment(pdu, lower, now)
-            self.replay.record(pdu.src, pdu.iv_index, pdu.seq)
+            if self.TRUSTS_NETWORK_LAYER:
+                self.replay.record(pdu.src, pdu.iv_index, pdu.seq)
             if isinstance(lower, UnsegmentedAccess):
                 context = MessageContext(pdu.seq, pdu.src, pdu.dst, pdu.iv_index)
-                return self._receive_upper(pdu, lower.akf, lower.aid, lower.upper_pdu, context)
+                payload, key = self._open(pdu, lower.akf, lower.aid, lower.upper_pdu, context)
+                if key is None:
+                    return []
+                self.replay.record(pdu.src, pdu.iv_index, pdu.seq)
+                return self._receive_message(pdu, context.seq, key, payload)
             if isinstance(lower, SegmentAcknowledgment):
                 return self._receive_acknowledgment(pdu, lower, now)
         except DecodeError as error:
@@ -253,14 +268,21 @@ class Stack:
             return []
         key = (pdu.src, pdu.dst)
         del self._incoming[key]
-        self.replay.record(pdu.src, pdu.iv_index, transfer.last_seq)
-        self._completed[key] = _CompletedTransfer(
-            auth, pdu.iv_index, transfer.seq_zero, transfer.block_ack
-        )
         if transfer.acknowledged:
-            self._acknowledge(pdu.src, transfer.seq_zero, transfer.block_ack, pdu.ttl)
+            self._acknowledge_transfer(transfer, pdu.ttl, now)
         context = MessageContext(auth, pdu.src, pdu.dst, pdu.iv_index, transfer.szmic)
-        return self._receive_upper(pdu, transfer.akf, transfer.aid, transfer.upper_pdu(), context)
+        payload, opened_by = self._open(
+            pdu, transfer.akf, transfer.aid, transfer.upper_pdu(), context
+        )
+        if opened_by is not None or self.TRUSTS_NETWORK_LAYER:
+            self.replay.record(pdu.src, pdu.iv_index, transfer.last_seq)
+            self._budget.give_back(transfer.acknowledgments)
+            self._completed[key] = _CompletedTransfer(
+                auth, pdu.iv_index, transfer.seq_zero, transfer.block_ack
+            )
+        if opened_by is None:
+            return []
+        return self._receive_message(pdu, auth, opened_by, payload)
 
     def _transfer_of(
         self, pdu: NetworkPdu, lower: SegmentedAccess, auth: int, now: float
@@ -271,13 +293,13 @@ class Stack:
         if done is not None and (pdu.iv_index, auth) <= (done.iv_index, done.seq_auth):
             is_last = (pdu.iv_index, auth) == (done.iv_index, done.seq_auth)
             if is_last and pdu.dst == self.address:  # the sender missed our acknowledgment
-                self._acknowledge(pdu.src, done.seq_zero, done.block_ack, pdu.ttl)
+                self._acknowledge(pdu.src, done.seq_zero, done.block_ack, pdu.ttl, now)
             return None
         transfer = self._incoming.get(key)
         if transfer is None or (transfer.iv_index, transfer.seq_auth) < (pdu.iv_index, auth):
             if transfer is None and len(self._incoming) >= MAX_INCOMING_TRANSFERS:
                 if pdu.dst == self.address:
-                    self._acknowledge(pdu.src, lower.header.seq_zero, REFUSED, pdu.ttl)
+                    self._acknowledge(pdu.src, lower.header.seq_zero, REFUSED, pdu.ttl, now)
                 return None
             return self._begin_transfer(pdu, lower, auth, now)
         if (transfer.iv_index, transfer.seq_auth) != (pdu.iv_index, auth):
@@ -300,15 +322,21 @@ class Stack:
         )
         return transfer
 
-    def _receive_upper(
+    def _open(
         self, pdu: NetworkPdu, akf: int, aid: int, upper_pdu: bytes, context: MessageContext
-    ) -> list[Event]:
+    ) -> tuple[bytes, AppKey | DevKey | None]:
+        """Return the access payload and the key that opens it, `None` if we have no such key."""
         for key in self._keys(pdu, akf, aid):
             payload = decrypt_access(key, upper_pdu, context)
             if payload is not None:
-                message = decode_message(payload)
-                return [MessageReceived(pdu.src, pdu.dst, pdu.ttl, context.seq, key, message)]
-        return []
+                return payload, key
+        return b"", None
+
+    def _receive_message(
+        self, pdu: NetworkPdu, seq: int, key: AppKey | DevKey, payload: bytes
+    ) -> list[Event]:
+        message = decode_message(payload)
+        return [MessageReceived(pdu.src, pdu.dst, pdu.ttl, seq, key, message)]
 
     def _keys(self, pdu: NetworkPdu, akf: int, aid: int) -> list[AppKey] | list[DevKey]:
         if akf:
@@ -388,10 +416,22 @@ class Stack:
             return TransferFailed(transfer.transfer_id, dst, "not acknowledged in full")
         return TransferCompleted(transfer.transfer_id, dst)
 
-    def _acknowledge(self, dst: int, seq_zero: int, block_ack: int, received_ttl: int) -> None:
+    def _acknowledge_transfer(self, transfer: IncomingTransfer, ttl: int, now: float) -> None:
+        is_sent = self._acknowledge(transfer.src, transfer.seq_zero, transfer.block_ack, ttl, now)
+        transfer.acknowledgments += is_sent
+
+    def _acknowledge(
+        self, dst: int, seq_zero: int, block_ack: int, received_ttl: int, now: float
+    ) -> bool:
+        """Acknowledge if that may cost a SEQ now: the sender repeats what nobody acknowledges."""
+        if not self.sequence.remaining:
+            return False
+        if not (self.TRUSTS_NETWORK_LAYER or self._budget.take(now)):
+            return False
         ttl = 0 if received_ttl == 0 else self.default_ttl
         route = TransferRoute(dst, ttl, self.iv_index.transmit, next(iter(self.net_keys)))
         self._emit(SegmentAcknowledgment(seq_zero, block_ack), self.sequence.take(), route)
+        return True
 
     def _emit(
         self,

@@ -172,9 +172,18 @@ class StateStore:
         with self._database.transaction() as connection:
             return node_table.load_dev_key(connection, address)
 
-    def save_nodes(self, nodes: Sequence[Node], steps: Sequence[Step] = ()) -> None:
-        """Insert or replace nodes by address, and journal steps with them."""
+    def save_nodes(
+        self,
+        nodes: Sequence[Node],
+        steps: Sequence[Step] = (),
+        heard: Iterable[tuple[int, int, int]] = (),
+    ) -> None:
+        """Insert or replace nodes by address, and journal steps with them.
+
+        `heard` are entries of the replay list, without which a recorded answer proved a node again.
+        """
         with self._database.transaction() as connection:
+            counters.save_replay(connection, heard)
             node_table.save(connection, nodes)
             for step in steps:
                 journal.append(connection, step)

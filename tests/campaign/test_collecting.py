@@ -20,6 +20,7 @@ from fastprovd.campaign.shares import Share
 from fastprovd.campaign.states import WAITS
 from fastprovd.clock import SystemClock
 from fastprovd.errors import ConnectionLost, DeviceNotFound
+from fastprovd.mesh.addresses import format_address
 from fastprovd.mesh.beacons import Advertisement, NetworkIdentity, UnprovisionedDevice
 from fastprovd.mesh.models.configuration_states import NodeIdentitySet, NodeIdentityStatus
 from fastprovd.mesh.models.fast_provisioning import NodeAddrGet, NodeAddrStatus
@@ -31,6 +32,7 @@ from tests.support.fake_bearer import FakeBearer, Script
 from tests.support.fake_link import FakeLink
 from tests.support.fake_mesh import (
     NET_KEY,
+    TOP,
     FakeMesh,
     FakeNode,
     FakeStore,
@@ -176,17 +178,19 @@ def test_the_primarys_own_children_are_inferred(run_virtual: RunVirtual[Any]) ->
 
 
 def test_unreadable_list_entries_are_ignored(run_virtual: RunVirtual[Any]) -> None:
-    """An entry that is no unicast address is logged; the others count."""
+    """What is no unicast address, our own, or given to nobody is told once; the others count."""
 
     async def main() -> None:
-        entries = (0x0000, CHILDREN[0], 0xC000, 0x8001)
+        entries = (0x0000, CHILDREN[0], TOP, SHARE.last + 1, 0xC000, 0x8001, 0x7FFF)
         said = b"\xc7\xe5\x02" + b"".join(entry.to_bytes(2, "little") for entry in entries)
         scene = Scene(CHILDREN[0], lists=[said])
-        with capture_logs() as logs:
-            await scene.collect()
+        await scene.collect()
         assert set(scene.log.nodes) == {PRIMARY, CHILDREN[0]}
-        ignored = [entry["address"] for entry in logs if entry["event"] == "list_entry_ignored"]
-        assert ignored == [0x0000, 0xC000, 0x8001]
+        warned = [data for kind, data in scene.listener.events if kind == "warning"]
+        assert [data["about"] for data in warned] == [format_address(PRIMARY)]
+        (reason,) = (data["reason"] for data in warned)
+        assert "0x0000, 0x0001" in reason
+        assert "and 1 more" in reason
 
     run_virtual(main())
 

@@ -11,20 +11,30 @@ from structlog.testing import capture_logs
 from fastprovd.campaign.proxy_session import SEQ_LOW
 from fastprovd.campaign.states import WAITS
 from fastprovd.clock import SystemClock
-from fastprovd.errors import ConnectionLost, LocalProtocolError, ResponseTimeout, StoreError
+from fastprovd.errors import (
+    ConnectionLost,
+    LocalProtocolError,
+    ProxySilent,
+    ResponseTimeout,
+    StoreError,
+)
+from fastprovd.mesh.access import encode_message
 from fastprovd.mesh.events import PduOverheard
 from fastprovd.mesh.iv_index import IvIndex
 from fastprovd.mesh.models.configuration import AppKeyAdd
 from fastprovd.mesh.models.fast_provisioning import NodeAddrGet, NodeAddrStatus
 from fastprovd.mesh.models.generic_onoff import OnOffGet, OnOffSet, OnOffStatus
-from fastprovd.mesh.proxy import ProxyPduType
+from fastprovd.mesh.network import NetworkPdu, encode_network_pdu
+from fastprovd.mesh.proxy import FilterStatus, FilterType, ProxyPduType
 from tests.conftest import RunVirtual
 from tests.support.fake_link import LATENCY_S, alter, drop, hang_up, hang_up_after, precede
 from tests.support.fake_mesh import (
     APP_KEY,
     DEV_KEY,
     IV_INDEX,
+    NET_KEY,
     PRIMARY,
+    TOP,
     FakeMesh,
     FakeNode,
     FakeStore,
@@ -513,5 +523,98 @@ def test_a_lost_link_ends_its_own_requests_only(run_virtual: RunVirtual[Any]) ->
             with pytest.raises(ConnectionLost):
                 await _ask(one, CHILD)
             assert (await _ask(two, CHILD)).present is True
+
+    run_virtual(main())
+
+
+# Under which key
+
+
+@pytest.mark.parametrize(
+    ("asked_with", "answered_with"), [(DEV_KEY, APP_KEY), (APP_KEY, DEV_KEY)], ids=["app", "dev"]
+)
+def test_a_status_under_another_key_answers_nobody(
+    run_virtual: RunVirtual[Any], asked_with: Any, answered_with: Any
+) -> None:
+    """Whoever has the AppKey can speak in a node's name, not as its Configuration Server."""
+
+    async def main() -> None:
+        node = FakeNode(PRIMARY, answers={})
+        async with talk(node) as t:
+            t.top.stack.dev_keys[PRIMARY] = DEV_KEY
+            asking = asyncio.create_task(
+                t.session.request(OnOffGet(), dst=PRIMARY, key=asked_with, timeout_s=2.0)
+            )
+            await asyncio.sleep(0.5)
+            node.stack.send(encode_message(OnOffStatus(True)), dst=TOP, key=answered_with, now=0.0)
+            for pdu in node.take_pdus():
+                t.link.say(*pdu)
+            with pytest.raises(ResponseTimeout):
+                await asking
+
+    run_virtual(main())
+
+
+def test_our_own_address_is_no_proxys(run_virtual: RunVirtual[Any]) -> None:
+    """A Filter Status from it is nobody's: anybody with the NetKey can make one."""
+
+    async def main() -> None:
+        async with talk() as t:
+            await t.session.server_address
+            ours = PRIMARY
+            t.session.server_address = asyncio.get_running_loop().create_future()
+            status = FilterStatus(FilterType.REJECT_LIST, 0).encode()
+            for src in (TOP, ours):
+                pdu = NetworkPdu(1, 0, 500, src, 0, status, IV_INDEX.transmit)
+                raw = encode_network_pdu(pdu, NET_KEY, proxy_configuration=True)
+                t.link.say(ProxyPduType.PROXY_CONFIGURATION, raw)
+            assert await t.session.server_address == ours
+            assert t.top.stack.replay.entries() == []
+
+    run_virtual(main())
+
+
+def test_a_proxy_that_became_another_node_is_given_up(run_virtual: RunVirtual[Any]) -> None:
+    """A board that restarted and was taken again answers, but it is not whom we wanted."""
+
+    async def main() -> None:
+        async with talk() as t:
+            t.session.expected = PRIMARY
+            await t.session.check_proxy()
+            t.session.expected = CHILD
+            with pytest.raises(ProxySilent, match="0x0005 now"):
+                await t.session.check_proxy()
+
+    run_virtual(main())
+
+
+def test_an_acknowledgment_waits_for_seq_of_the_new_iv_index(
+    run_virtual: RunVirtual[Any],
+) -> None:
+    """A beacon over one link takes the old SEQ from what another link has to acknowledge."""
+
+    async def main() -> None:
+        near, far = FakeMesh(FakeNode(PRIMARY)), FakeMesh(FakeNode(CHILD))
+        async with two_links(near, far) as (t, other):
+            await _ask(t, PRIMARY)
+            *first, last = far.nodes[CHILD].say(NodeAddrStatus(tuple(range(16, 32))), 0.0)
+            for pdu in first:
+                other.link.say(*pdu)
+            await asyncio.sleep(0.05)
+            t.store.gate.clear()
+            t.store.reserving.clear()
+            beacon = near.move_iv_index(IvIndex(101))
+            far.move_iv_index(IvIndex(101))
+            t.link.say(*beacon)
+            await t.store.reserving.wait()
+            before = len(other.link.sent)
+            other.link.say(*last)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert len(other.link.sent) == before, "nothing can be sent now"
+            t.store.gate.set()
+            await asyncio.sleep(1.0)
+            await _ask(t, PRIMARY)
+            assert [seq for iv, seq in t.nonces.used if iv == 101] == [0]
 
     run_virtual(main())

@@ -14,6 +14,7 @@ from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.states import Trigger
 from fastprovd.clock import SystemClock
 from fastprovd.errors import LocalProtocolError, StoreError
+from fastprovd.mesh.replay import ReplayProtectionList
 from fastprovd.records import Membership, Node, NodeRole, ParentSource, Run, RunState
 from tests.conftest import RunVirtual
 from tests.support.fake_mesh import FakeStore
@@ -51,10 +52,30 @@ class Scene:
         self.journal: list[Any] = []
         self.store = FakeStore(self.journal)
         run = Run("r-1", state, BEGUN, expected=3)
-        self.log = RunLog(run, self.store, Audience(self.journal), SystemClock())
+        self.replay = ReplayProtectionList()
+        clock = SystemClock()
+        self.log = RunLog(run, self.store, Audience(self.journal), clock, replay=self.replay)
 
     def kinds(self) -> list[str]:
         return [entry[0] for entry in self.journal]
+
+
+def test_a_proof_is_stored_with_what_it_was_heard_with(run_virtual: RunVirtual[Any]) -> None:
+    """After a kill a recorded answer is old; it is stored once, and not for other news."""
+
+    async def main() -> None:
+        scene = Scene()
+        scene.replay.record(PRIMARY, 0, 9)
+        await scene.log.node(PRIMARY, listed=True)
+        assert "heard" not in scene.kinds()
+        await scene.log.node(PRIMARY, proven=True)
+        kinds = scene.kinds()
+        assert ("heard", (PRIMARY, 0, 9)) in scene.journal
+        assert kinds.index("heard") < kinds.index("node told", kinds.index("heard"))
+        await scene.log.node(PRIMARY, onoff=True)
+        assert scene.kinds().count("heard") == 1
+
+    run_virtual(main())
 
 
 def test_a_change_is_stored_before_it_is_told(run_virtual: RunVirtual[Any]) -> None:

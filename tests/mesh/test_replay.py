@@ -31,3 +31,17 @@ def test_full_list_refuses_new_sources_only() -> None:
     replay.record(2, 0, 1)
     assert replay.is_replay(3, 0, 1)
     assert not replay.is_replay(2, 0, 2)
+
+
+def test_what_was_heard_since_it_was_saved_is_unsaved() -> None:
+    """What was loaded is saved; a source that was heard again while it was stored is not."""
+    replay = ReplayProtectionList(heard=[(2, 0, 7)])
+    assert replay.unsaved() == []
+    replay.record(5, 0, 1)
+    replay.record(6, 0, 1)
+    stored = replay.unsaved()
+    assert stored == [(5, 0, 1), (6, 0, 1)]
+    replay.record(6, 0, 2)
+    replay.saved(stored)
+    assert replay.unsaved() == [(6, 0, 2)]
+    assert sorted(replay.entries()) == [(2, 0, 7), (5, 0, 1), (6, 0, 2)]

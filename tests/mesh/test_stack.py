@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fastprovd.errors import LocalProtocolError, SequenceExhausted
 from fastprovd.mesh.access import UnknownMessage, encode_message
+from fastprovd.mesh.ack_budget import BURST, REFILL_S
 from fastprovd.mesh.events import (
     Event,
     MessageReceived,
@@ -26,6 +27,7 @@ from fastprovd.mesh.lower_transport import (
     SegmentAcknowledgment,
     SegmentedAccess,
     SegmentHeader,
+    UnsegmentedAccess,
 )
 from fastprovd.mesh.models.fast_provisioning import NodeAddrStatus
 from fastprovd.mesh.models.generic_onoff import OnOffGet, OnOffStatus
@@ -425,3 +427,100 @@ def test_any_transport_pdu_gives_events_only(raw: bytes, ctl: int, dst: int) -> 
     pdu = NetworkPdu(ctl, 3, 77, BOARD, dst, raw, 5)
     for event in top.receive(pdu, 0.0):
         assert isinstance(event, MessageReceived | MessageRejected)
+
+
+# What only the NetKey opens
+
+
+def _forged(seq: int, lower: UnsegmentedAccess | SegmentedAccess, src: int = BOARD) -> NetworkPdu:
+    return NetworkPdu(lower.CTL, 5, seq, src, TOP, lower.encode(), 5)
+
+
+def _one_segment(seq: int) -> SegmentedAccess:
+    header = SegmentHeader(seq & 0x1FFF, 0, 0, 0)
+    return SegmentedAccess(1, APP_KEY.aid, header, b"x" * 12)
+
+
+def _answer_to(top: Stack, board: Stack, payload: bytes) -> list[Event]:
+    board.send(payload, dst=TOP, key=APP_KEY, now=0.0)
+    return [event for out in board.pdus_to_send() for event in top.receive(out.pdu, 0.0)]
+
+
+@pytest.mark.parametrize(
+    "lower",
+    [UnsegmentedAccess(1, APP_KEY.aid, bytes(8)), UnsegmentedAccess(0, 0, bytes(8))],
+    ids=["AppKey", "DevKey"],
+)
+def test_what_no_key_opens_silences_nobody(lower: UnsegmentedAccess) -> None:
+    """With the NetKey alone the highest SEQ in a node's name leaves no trace in the replay list."""
+    top, board = _stack(TOP), _stack(BOARD)
+    assert top.receive(_forged(0xFFFFFF, lower), 0.0) == []
+    assert top.replay.entries() == []
+    assert _messages(_answer_to(top, board, encode_message(OnOffStatus(True))))
+
+
+def test_a_segmented_forgery_silences_nobody() -> None:
+    """Neither the node's short messages nor its long ones are taken for old afterwards."""
+    top, board, wire = _stack(TOP), _stack(BOARD), Wire()
+    assert top.receive(_forged(0xFFF000, _one_segment(0xFFF000)), 0.0) == []
+    top.pdus_to_send()
+    board.send(encode_message(LONG), dst=TOP, key=APP_KEY, now=0.0)
+    wire.run(top, board)
+    assert _messages(wire.events[TOP]) == [LONG]
+    assert [src for src, _, _ in top.replay.entries()] == [BOARD]
+
+
+def test_an_acknowledgment_silences_nobody() -> None:
+    """It is a message of the network layer only, so its SEQ is not kept."""
+    top = _stack(TOP)
+    pdu = NetworkPdu(1, 5, 0xFFFFFF, BOARD, TOP, SegmentAcknowledgment(1, 1).encode(), 5)
+    assert top.receive(pdu, 0.0) == []
+    assert top.replay.entries() == []
+
+
+def test_a_message_that_opens_and_says_nonsense_is_kept() -> None:
+    """It is authentic, so a copy of it is old."""
+    top, board = _stack(TOP), _stack(BOARD)
+    (event,) = _answer_to(top, board, b"\x82\x04")
+    assert isinstance(event, MessageRejected)
+    assert top.replay.entries() == [(BOARD, 5, 0)]
+
+
+def test_forged_segments_cost_a_bounded_number_of_seq() -> None:
+    """However many there are; a little is granted again with time."""
+    top = _stack(TOP)
+    for seq in range(1000):
+        top.receive(_forged(seq, _one_segment(seq), src=0x0010 + seq % 50), 0.0)
+    assert top.sequence.next == BURST
+    for seq in range(1000, 2000):
+        top.receive(_forged(seq, _one_segment(seq), src=0x0010 + seq % 50), 4 * REFILL_S)
+    assert top.sequence.next == BURST + 4
+
+
+def test_authentic_segments_are_acknowledged_without_end() -> None:
+    """What they cost is given back once the message is opened."""
+    top, board, wire = _stack(TOP), _stack(BOARD), Wire()
+    for _ in range(2 * BURST):
+        board.send(encode_message(LONG), dst=TOP, key=APP_KEY, now=0.0)
+        wire.run(top, board)
+        wire.events[BOARD].clear()
+    assert len(_messages(wire.events[TOP])) == 2 * BURST
+    assert len(wire.sent[TOP]) == 2 * BURST
+
+
+def test_between_two_iv_indexes_nothing_is_sent() -> None:
+    """A SEQ belongs to the IV Index that it was reserved under; the sender repeats its segment."""
+    top, board = _stack(TOP), _stack(BOARD)
+    board.send(encode_message(LONG), dst=TOP, key=APP_KEY, now=0.0)
+    *first, last = board.pdus_to_send()
+    for out in first:
+        top.receive(out.pdu, 0.0)
+    top.change_iv_index(IvIndex(6))
+    assert _messages(top.receive(last.pdu, 0.0)) == [LONG]
+    assert top.pdus_to_send() == []
+    with pytest.raises(SequenceExhausted):
+        top.send(encode_message(OnOffGet()), dst=BOARD, key=APP_KEY, now=0.0)
+    top.sequence.restart(range(10))
+    top.send(encode_message(OnOffGet()), dst=BOARD, key=APP_KEY, now=0.0)
+    (out,) = top.pdus_to_send()
+    assert (out.pdu.iv_index, out.pdu.seq) == (6, 0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -157,8 +157,13 @@ class _Store(StateStore):
         if step is not None:
             self._journalled()
 
-    def save_nodes(self, nodes: Sequence[Node], steps: Sequence[Step] = ()) -> None:
-        super().save_nodes(nodes, steps)
+    def save_nodes(
+        self,
+        nodes: Sequence[Node],
+        steps: Sequence[Step] = (),
+        heard: Iterable[tuple[int, int, int]] = (),
+    ) -> None:
+        super().save_nodes(nodes, steps, heard)
         if steps:
             self._journalled()
 

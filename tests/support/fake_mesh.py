@@ -92,8 +92,14 @@ class FakeStore:
         self._check("save_run")
         self.journal.append(("run", run))
 
-    def save_nodes(self, nodes: Sequence[Node], steps: Sequence[Step] = ()) -> None:
+    def save_nodes(
+        self,
+        nodes: Sequence[Node],
+        steps: Sequence[Step] = (),
+        heard: Iterable[tuple[int, int, int]] = (),
+    ) -> None:
         self.steps += steps
+        self.journal += [("heard", entry) for entry in heard]
         self.journal += [("node", node) for node in nodes]
 
     def _check(self, method: str) -> None:
