@@ -7,6 +7,7 @@ and store fit the ports of the campaign.
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -34,6 +35,7 @@ from fastprovd.config import Config
 from fastprovd.controls import Controls, OpenSession
 from fastprovd.errors import BearerError, FastprovdError, NoRun, RunInProgress, StoreInUse
 from fastprovd.mesh.addresses import format_address
+from fastprovd.mesh.iv_updates import IvUpdates
 from fastprovd.mesh.replay import ReplayProtectionList
 from fastprovd.mesh.sequence import SequenceNumbers
 from fastprovd.mesh.stack import Stack
@@ -81,9 +83,10 @@ class Gateway:
             iv_index=network.iv_index,
             sequence=SequenceNumbers(),
             replay=ReplayProtectionList(heard=store.replay_list()),
+            iv_updates=_iv_updates(store, clock),
         )
         stack.app_keys[network.app_key.index] = network.app_key
-        self._top = TopProvisioner(stack, store)
+        self._top = TopProvisioner(stack, store, clock)
         self._run_ids = {run.run_id for run in store.runs()}
         self._left = unfinished.load(store)
         self._campaign: Campaign | None = None
@@ -353,6 +356,17 @@ class Gateway:
         next_seq = self._top.stack.sequence.next
         if next_seq is not None:
             await asyncio.to_thread(self._store.release_seq, next_seq)
+
+
+def _iv_updates(store: StateStore, clock: Clock) -> IvUpdates:
+    """Return when the IV Index moved; a time that lies ahead, after the clock went back, is now."""
+    utc_now, now = clock.utc_now(), clock.monotonic()
+    return IvUpdates(
+        *(
+            -math.inf if at is None else now - max(0.0, (utc_now - at).total_seconds())
+            for at in store.iv_index_times()
+        )
+    )
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from typing import Any, Protocol
 
 from fastprovd.mesh.beacons import Advertisement
@@ -74,7 +75,7 @@ class Store(Protocol):
         """Reserve `size` SEQ numbers of the Top Provisioner under the current IV Index."""
         ...
 
-    def set_iv_index(self, iv_index: IvIndex) -> None:
+    def set_iv_index(self, iv_index: IvIndex, at: datetime, *, recovers: bool) -> None:
         """Move the IV Index forward; SEQ begins again when the one to transmit with grows."""
         ...
 

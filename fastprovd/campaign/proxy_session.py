@@ -13,7 +13,7 @@ import structlog
 from fastprovd.campaign.ports import Link, Store
 from fastprovd.campaign.states import WAITS
 from fastprovd.campaign.tasks import background
-from fastprovd.clock import Clock
+from fastprovd.clock import Clock, SystemClock
 from fastprovd.errors import (
     ConnectionLost,
     CopiedStore,
@@ -29,12 +29,14 @@ from fastprovd.mesh.events import (
     Event,
     FilterStatusReceived,
     IvIndexChanged,
+    IvIndexRefused,
     MessageReceived,
     MessageRejected,
     OwnAddressHeard,
     PduOverheard,
 )
 from fastprovd.mesh.iv_index import IvIndex
+from fastprovd.mesh.iv_updates import is_recovery
 from fastprovd.mesh.keys import AppKey, DevKey
 from fastprovd.mesh.proxy import FilterType, ProxyConfiguration, ProxyPduType, SetFilterType
 from fastprovd.mesh.proxy_client import ProxyClient
@@ -63,9 +65,12 @@ class TopProvisioner:
     such a link over any that is open, and without an open link nowhere, as on the air.
     """
 
-    def __init__(self, stack: Stack, store: Store) -> None:
+    def __init__(self, stack: Stack, store: Store, clock: Clock | None = None) -> None:
+        """`clock` tells the time of day at which the IV Index moved."""
         self.stack = stack
         self._store = store
+        self._clock = clock or SystemClock()
+        self._refused: IvIndex | None = None
         self._reserving = asyncio.Lock()
         self._sending = asyncio.Lock()
         # The SEQ at hand were reserved under this one, the store's.
@@ -115,12 +120,27 @@ class TopProvisioner:
         await asyncio.to_thread(self._store.note_conflict, self._conflict)
 
     async def _take_iv_index(self, iv_index: IvIndex) -> None:
-        await asyncio.to_thread(self._store.set_iv_index, iv_index)
+        recovers = is_recovery(self._iv_index, iv_index)
+        now = self._clock.utc_now()
+        await asyncio.to_thread(self._store.set_iv_index, iv_index, now, recovers=recovers)
         block = await asyncio.to_thread(self._store.reserve_seq_block, SEQ_BLOCK)
         self._iv_index = iv_index
         if self.stack.iv_index == iv_index:
             self.stack.sequence.restart(block)
         log.info("iv_index_changed", iv_index=iv_index.value)
+
+    def refuse_iv_index(self, iv_index: IvIndex) -> None:
+        """Say once that a beacon was not followed."""
+        if iv_index != self._refused:
+            self._refused = iv_index
+            ours = self.stack.iv_index.value
+            log.warning(
+                "iv_index_refused",
+                iv_index=iv_index.value,
+                ours=ours,
+                advice="nodes move 42 at the most, and once in 192 hours; if this is no attack, "
+                "the network is ahead of us: it is followed when that time has passed",
+            )
 
     async def keep_dev_key(
         self, address: int, device_uuid: bytes, dev_key: DevKey, step: Step | None = None
@@ -385,6 +405,8 @@ class ProxySession:
                     self._was_greeted = True
                 case IvIndexChanged():
                     await self._top.reserve_seq()
+                case IvIndexRefused():
+                    self._top.refuse_iv_index(event.iv_index)
                 case MessageRejected():
                     log.debug("pdu_rejected", reason=event.reason, src=event.src)
                 case FilterStatusReceived():

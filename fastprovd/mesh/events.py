@@ -64,6 +64,13 @@ class BeaconReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class IvIndexRefused:
+    """A beacon told an IV Index that is too far ahead, or too soon after the last change."""
+
+    iv_index: IvIndex
+
+
+@dataclass(frozen=True, slots=True)
 class FilterStatusReceived:
     """The proxy told the state of its filter; `src` is its primary element's address."""
 
@@ -104,6 +111,7 @@ Event = (
     | TransferCompleted
     | TransferFailed
     | IvIndexChanged
+    | IvIndexRefused
     | BeaconReceived
     | FilterStatusReceived
     | PduOverheard

@@ -12,6 +12,7 @@ from fastprovd.mesh.events import (
     Event,
     FilterStatusReceived,
     IvIndexChanged,
+    IvIndexRefused,
     MessageRejected,
     OwnAddressHeard,
     PduOverheard,
@@ -31,8 +32,6 @@ from fastprovd.mesh.proxy import (
 from fastprovd.mesh.replay import ReplayProtectionList
 from fastprovd.mesh.stack import Stack
 
-# Mesh Profile v1.0.1 §3.10.5: a beacon further ahead than this is not believed.
-MAX_IV_INDEX_STEP: Final = 42
 # Whoever tells the state of a filter; there is one on a link, and no reason to remember thousands.
 _PROXIES_ON_A_LINK: Final = 8
 
@@ -92,7 +91,7 @@ class ProxyClient:
             if pdu_type is ProxyPduType.NETWORK_PDU:
                 return self._receive_network(payload, now)
             if pdu_type is ProxyPduType.MESH_BEACON:
-                return self._receive_beacon(payload)
+                return self._receive_beacon(payload, now)
             if pdu_type is ProxyPduType.PROXY_CONFIGURATION:
                 return self._receive_configuration(payload)
         except DecodeError as error:
@@ -116,20 +115,20 @@ class ProxyClient:
             return []
         return [OwnAddressHeard(pdu.iv_index, pdu.seq, next_seq)]
 
-    def _receive_beacon(self, payload: bytes) -> list[Event]:
+    def _receive_beacon(self, payload: bytes, now: float) -> list[Event]:
         if not payload or payload[0] != SecureNetworkBeacon.TYPE:
             return []
-        beacon = SecureNetworkBeacon.decode(payload, self.stack.net_keys.values())
+        stack = self.stack
+        beacon = SecureNetworkBeacon.decode(payload, stack.net_keys.values())
         if beacon is None:
             return []
         events: list[Event] = [BeaconReceived(beacon.iv_index, beacon.key_refresh)]
-        ours, theirs = self.stack.iv_index, beacon.iv_index
-        step = theirs.value - ours.value
-        # An update ends by clearing the flag under the same value; it never begins that way.
-        ends_update = step == 0 and ours.update_in_progress and not theirs.update_in_progress
-        if ends_update or 0 < step <= MAX_IV_INDEX_STEP:
-            failed = self.stack.change_iv_index(theirs)
-            events += [IvIndexChanged(theirs), *failed]
+        ours, theirs = stack.iv_index, beacon.iv_index
+        if stack.iv_updates.allow(ours, theirs, now):
+            stack.iv_updates.moved(ours, theirs, now)
+            events += [IvIndexChanged(theirs), *stack.change_iv_index(theirs)]
+        elif theirs.value > ours.value:
+            events.append(IvIndexRefused(theirs))
         return events
 
     def _receive_configuration(self, payload: bytes) -> list[Event]:

@@ -18,6 +18,7 @@ from fastprovd.mesh.events import (
     TransferFailed,
 )
 from fastprovd.mesh.iv_index import IvIndex
+from fastprovd.mesh.iv_updates import IvUpdates
 from fastprovd.mesh.keys import AppKey, DevKey, NetKey
 from fastprovd.mesh.lower_transport import (
     ACCESS_SEGMENT_OCTETS,
@@ -92,6 +93,7 @@ class Stack:
         timers: SegmentationTimers | None = None,
         replay: ReplayProtectionList | None = None,
         default_ttl: int = 7,
+        iv_updates: IvUpdates | None = None,
     ) -> None:
         if not addresses.is_unicast(address):
             raise LocalProtocolError(f"our address must be unicast, got 0x{address:04x}")
@@ -101,6 +103,7 @@ class Stack:
         self.dev_keys: dict[int, DevKey] = {}
         self.groups: set[int] = set()
         self.iv_index = iv_index
+        self.iv_updates = iv_updates or IvUpdates()
         self.sequence = sequence
         self.replay = replay or ReplayProtectionList()
         self.default_ttl = default_ttl

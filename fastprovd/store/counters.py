@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Final
 
 from fastprovd.errors import LocalProtocolError, SeqSpaceExhausted, StoreError
 from fastprovd.mesh.iv_index import IvIndex
 from fastprovd.store import home
+from fastprovd.store.rows import decode_time, encode_time
 
 SEQ_NUMBERS: Final = 1 << 24  # SEQ has 24 bits (Mesh Profile v1.0.1 §3.4.4.5)
 # What a database that is adopted leaves out: months of commands. 255 adoptions fit.
@@ -21,7 +23,9 @@ def load_iv_index(connection: sqlite3.Connection) -> IvIndex:
     return IvIndex(row["value"], bool(row["update_in_progress"]))
 
 
-def save_iv_index(connection: sqlite3.Connection, iv_index: IvIndex) -> None:
+def save_iv_index(
+    connection: sqlite3.Connection, iv_index: IvIndex, at: datetime | None, *, recovers: bool
+) -> None:
     """Move the IV Index forward: a larger value, or the end of an IV Update at the same value.
 
     Raises:
@@ -34,9 +38,24 @@ def save_iv_index(connection: sqlite3.Connection, iv_index: IvIndex) -> None:
     ):
         raise StoreError(f"the IV Index would go backwards from {current} to {iv_index}")
     connection.execute(
-        "update iv_index set value = ?, update_in_progress = ?",
-        (iv_index.value, int(iv_index.update_in_progress)),
+        "update iv_index set value = :value, update_in_progress = :update,"
+        " changed = iif(:recovers, null, :at), recovered = iif(:recovers, :at, recovered)",
+        {
+            "value": iv_index.value,
+            "update": int(iv_index.update_in_progress),
+            "at": None if at is None else encode_time(at),
+            "recovers": recovers,
+        },
     )
+
+
+def load_iv_index_times(
+    connection: sqlite3.Connection,
+) -> tuple[datetime | None, datetime | None]:
+    """Return its last regular change since the last recovery, and that; `None` without."""
+    row = connection.execute("select changed, recovered from iv_index").fetchone()
+    changed, recovered = (None if at is None else decode_time(at) for at in row)
+    return changed, recovered
 
 
 def reserve_seq(connection: sqlite3.Connection, size: int) -> range:

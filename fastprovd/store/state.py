@@ -93,10 +93,20 @@ class StateStore:
                 app_key_index=app_key_index,
             )
 
-    def set_iv_index(self, iv_index: IvIndex) -> None:
-        """Move the IV Index forward; SEQ starts at 0 under each IV Index that we transmit with."""
+    def set_iv_index(
+        self, iv_index: IvIndex, at: datetime | None = None, *, recovers: bool = False
+    ) -> None:
+        """Move the IV Index forward; SEQ starts at 0 under each IV Index that we transmit with.
+
+        `at` is the time of day, and `recovers` whether it was an IV Index Recovery.
+        """
         with self._database.transaction() as connection:
-            counters.save_iv_index(connection, iv_index)
+            counters.save_iv_index(connection, iv_index, at, recovers=recovers)
+
+    def iv_index_times(self) -> tuple[datetime | None, datetime | None]:
+        """Return the last regular change since the last recovery, and when that was."""
+        with self._database.transaction() as connection:
+            return counters.load_iv_index_times(connection)
 
     def reserve_seq_block(self, size: int) -> range:
         """Reserve `size` SEQ numbers under the IV Index that we transmit with.

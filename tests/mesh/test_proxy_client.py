@@ -16,6 +16,7 @@ from fastprovd.mesh.events import (
     Event,
     FilterStatusReceived,
     IvIndexChanged,
+    IvIndexRefused,
     MessageReceived,
     MessageRejected,
     OwnAddressHeard,
@@ -23,6 +24,7 @@ from fastprovd.mesh.events import (
     TransferFailed,
 )
 from fastprovd.mesh.iv_index import IvIndex
+from fastprovd.mesh.iv_updates import MAX_STEP
 from fastprovd.mesh.keys import AppKey, DevKey, NetKey
 from fastprovd.mesh.models.configuration import AppKeyAdd
 from fastprovd.mesh.models.fast_provisioning import NodeAddrStatus
@@ -38,7 +40,7 @@ from fastprovd.mesh.proxy import (
     SetFilterType,
     decode_proxy_configuration,
 )
-from fastprovd.mesh.proxy_client import MAX_IV_INDEX_STEP, ProxyClient
+from fastprovd.mesh.proxy_client import ProxyClient
 from fastprovd.mesh.sequence import SequenceNumbers
 from fastprovd.mesh.stack import Stack
 from tests.support.data import vectors
@@ -120,7 +122,7 @@ def test_beacon_of_wrong_length_is_rejected(length: int) -> None:
 
 
 @pytest.mark.parametrize("update", [False, True])
-@pytest.mark.parametrize("step", [1, 2, MAX_IV_INDEX_STEP])
+@pytest.mark.parametrize("step", [1, 2, MAX_STEP])
 def test_newer_iv_index_is_taken(step: int, update: bool) -> None:
     """Up to 42 steps ahead a beacon is believed, and the change is an event to be stored."""
     client, newer = _client(), IvIndex(100 + step, update)
@@ -131,11 +133,15 @@ def test_newer_iv_index_is_taken(step: int, update: bool) -> None:
     assert client.stack.iv_index == newer
 
 
-@pytest.mark.parametrize("value", [0, 99, 100 + MAX_IV_INDEX_STEP + 1, 0xFFFFFFFF])
+@pytest.mark.parametrize("value", [0, 99, 100 + MAX_STEP + 1, 0xFFFFFFFF])
 def test_iv_index_that_can_not_be_is_not_taken(value: int) -> None:
     """Backwards or more than 42 ahead: authentic, reported, and not followed."""
     client = _client()
-    assert _receive_beacon(client, _beacon(value)) == [BeaconReceived(IvIndex(value), False)]
+    refused = [IvIndexRefused(IvIndex(value))] if value > IV_INDEX.value else []
+    assert _receive_beacon(client, _beacon(value)) == [
+        BeaconReceived(IvIndex(value), False),
+        *refused,
+    ]
     assert client.stack.iv_index == IV_INDEX
 
 

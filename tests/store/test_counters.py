@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -154,7 +155,7 @@ def test_the_database_itself_guards_the_counters(
 ) -> None:
     """Whoever lowers a counter, by hand or by a wrong restore, is stopped by a trigger."""
     with memory_database() as connection:
-        counters.save_iv_index(connection, IvIndex(3))
+        counters.save_iv_index(connection, IvIndex(3), None, recovers=False)
         counters.reserve_seq(connection, 256)
         with pytest.raises(sqlite3.IntegrityError, match=message):
             connection.execute(statement)
@@ -196,7 +197,8 @@ def test_no_number_is_used_twice_under_one_iv_index(
             elif step == "crash":
                 block = range(0)
             elif step == "iv":
-                counters.save_iv_index(connection, _next_iv_index(iv_index, update=bool(amount)))
+                moved = _next_iv_index(iv_index, update=bool(amount))
+                counters.save_iv_index(connection, moved, None, recovers=False)
                 block = range(0)
 
 
@@ -259,3 +261,15 @@ def test_replay_list_keeps_the_newest_of_each_source(
         for src, iv_index, seq in entries:
             newest[src] = max(newest.get(src, (0, 0)), (iv_index, seq))
         assert counters.load_replay(connection) == [(src, *newest[src]) for src in sorted(newest)]
+
+
+def test_the_times_of_the_iv_index_are_kept(store: StateStore, crash_image: CrashImage) -> None:
+    """When it moved last, and when it was recovered last; nothing in a new network."""
+    moved, recovered = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
+    assert store.iv_index_times() == (None, None)
+    store.set_iv_index(IvIndex(5), recovered, recovers=True)
+    store.set_iv_index(IvIndex(6, update_in_progress=True), moved)
+    with StateStore(crash_image()) as restarted:
+        assert restarted.iv_index_times() == (moved, recovered)
+    store.set_iv_index(IvIndex(9), moved, recovers=True)
+    assert store.iv_index_times() == (None, moved)

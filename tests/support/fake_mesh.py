@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from fastprovd.campaign.proxy_session import ProxySession, TopProvisioner, proxy_session
@@ -64,7 +65,9 @@ class FakeStore:
         self.journal.append(("seq", iv_index, range(first, first + size)))
         return range(first, first + size)
 
-    def set_iv_index(self, iv_index: IvIndex) -> None:
+    def set_iv_index(
+        self, iv_index: IvIndex, at: datetime | None = None, *, recovers: bool = False
+    ) -> None:
         self._check("set_iv_index")
         self.iv_index = iv_index
         self.journal.append(("iv_index", iv_index))
