@@ -47,6 +47,8 @@ from fastprovd.store.state import StateStore
 
 log = structlog.get_logger(__name__)
 
+# A disk that is full or failing is asked again so often: somebody has to make room first.
+_NOT_KEPT_PAUSE_S: Final = 5.0
 _IN_USE_PAUSE_S: Final = 1.0
 
 Entropy = Callable[[int], bytes]
@@ -90,6 +92,7 @@ class Gateway:
         self._run_ids = {run.run_id for run in store.runs()}
         self._left = unfinished.load(store)
         self._campaign: Campaign | None = None
+        self._keeping: dict[asyncio.Task[None], Campaign] = {}
         self._returns = Returns(store, self.audiences)
         self._radio_use = asyncio.Lock()
         self.controls = Controls(
@@ -191,6 +194,9 @@ class Gateway:
                     run = await campaign.execute()
                     # The next may be asked for now; it waits until all links are hung up.
                     self._campaign = None
+                if not await campaign.keep_end():
+                    self._keep_later(campaign)
+                    return run
                 await self._save_replay_list()
                 await self._returns.run_ended(run)
                 self.audiences.groups_changed(await self.controls.groups())
@@ -198,6 +204,12 @@ class Gateway:
         finally:
             if self._campaign is campaign:
                 self._campaign = None
+
+    def _keep_later(self, campaign: Campaign) -> None:
+        """Store how a run ended as soon as the disk takes it."""
+        task = asyncio.create_task(_keep(campaign), name="keep_end")
+        self._keeping[task] = campaign
+        task.add_done_callback(self._keeping.pop)
 
     def stop_run(self) -> Run:
         """Ask the current run to end as stopped; raises NoRun."""
@@ -351,11 +363,30 @@ class Gateway:
         await asyncio.to_thread(self._store.run, "")
 
     async def close(self) -> None:
-        """Keep the replay list and give back the SEQ that were reserved and not used."""
+        """Keep the replay list and give back the SEQ that were reserved and not used.
+
+        Ends of runs that the disk did not take are tried once more.
+        """
+        for task, campaign in list(self._keeping.items()):
+            task.cancel()
+            await campaign.keep_end()
         await self._save_replay_list()
         next_seq = self._top.stack.sequence.next
         if next_seq is not None:
             await asyncio.to_thread(self._store.release_seq, next_seq)
+
+
+async def _keep(campaign: Campaign) -> None:
+    log.error(
+        "run_end_not_stored",
+        run_id=campaign.run.run_id,
+        advice="make room on the disk of the state directory, or repair it; it is tried again",
+    )
+    while True:
+        await asyncio.sleep(_NOT_KEPT_PAUSE_S)
+        if await campaign.keep_end():
+            log.info("run_end_stored", run_id=campaign.run.run_id)
+            return
 
 
 def _iv_updates(store: StateStore, clock: Clock) -> IvUpdates:

@@ -18,9 +18,12 @@ log = structlog.get_logger(__name__)
 
 
 def load(store: StateStore) -> Resumption | None:
-    """Return what the newest run without an end has left, if there is one; raises StoreError."""
-    run = next((run for run in store.runs() if not run.state.is_end), None)
-    if run is None:
+    """Return what the newest run has left, if it has no end; raises StoreError.
+
+    An older one without an end was given up when the newest began.
+    """
+    run = next(iter(store.runs()), None)
+    if run is None or run.state.is_end:
         return None
     nodes = tuple(node for node in store.nodes() if node.run_id == run.run_id)
     return Resumption(run, nodes, tuple(store.steps(run.run_id)))
@@ -29,9 +32,8 @@ def load(store: StateStore) -> Resumption | None:
 async def interrupt(store: StateStore, clock: Clock, *, resume: bool) -> None:
     """End all of them but the one that can be resumed, if one shall be; raises StoreError."""
     left = await asyncio.to_thread(load, store)
-    if left is None:
-        return
-    spared = left.run.run_id if resume and not left.is_too_often else None
+    may_go_on = left is not None and resume and not left.is_too_often
+    spared = left.run.run_id if left is not None and may_go_on else None
     nodes = await asyncio.to_thread(store.nodes)
     for run in await asyncio.to_thread(store.interrupt_runs, clock.utc_now(), spared):
         made = [node for node in nodes if node.run_id == run.run_id]

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from structlog.testing import capture_logs
+
 from fastprovd.audiences import Audiences, SilentAudience
 from fastprovd.records import Membership, Node, Run, RunState
 
@@ -47,3 +49,20 @@ def test_everybody_hears_everything() -> None:
     audiences.event("warning", {"reason": "x"}, "r-1")
     expected = [RUN, NODE, ([NODE], RUN), [MEMBERSHIP], ("warning", {"reason": "x"}, "r-1")]
     assert [one.heard for one in ears] == [expected, expected]
+
+
+def test_who_fails_disturbs_nobody_else() -> None:
+    """It is logged with its name, and the others hear all the same."""
+
+    class Broken(SilentAudience):
+        def run_changed(self, run: Run) -> None:
+            raise RuntimeError("the broker is on fire")
+
+    audiences, ears = Audiences(), Ears()
+    audiences.members += [Broken(), ears]
+    with capture_logs() as logs:
+        audiences.run_changed(RUN)
+    assert ears.heard == [RUN]
+    assert [(entry["event"], entry["audience"]) for entry in logs] == [
+        ("audience_failed", "Broken")
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sqlite3
 from collections.abc import Coroutine
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from fastprovd.audiences import SilentAudience
 from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.campaign.settings import Method
 from fastprovd.clock import SystemClock
@@ -372,5 +374,84 @@ def test_a_state_in_use_is_waited_for(run_virtual: RunVirtual[Any], tmp_path: Pa
                     pass
             assert loop.time() - begun == pytest.approx(15.0, abs=1.0)
             assert gateway.current_run is None
+
+    run_virtual(main())
+
+
+class FullDisk(StateStore):
+    """A disk that takes nothing while it `is_full`."""
+
+    is_full = False
+
+    def __init__(self, directory: Path, entropy: Any) -> None:
+        super().__init__(directory, entropy)
+        self._database._connection = _Refusing(self, self._database._connection)  # type: ignore[assignment]
+
+
+class _Refusing:
+    def __init__(self, disk: FullDisk, connection: Any) -> None:
+        self._disk = disk
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, statement: str, *values: Any) -> Any:
+        if self._disk.is_full and statement == "commit":
+            raise sqlite3.OperationalError("database or disk is full")
+        return self._connection.execute(statement, *values)
+
+
+@pytest.mark.parametrize("method", ["direct", "fast"])
+def test_the_end_of_a_run_is_told_and_stored_when_the_disk_takes_it(
+    run_virtual: RunVirtual[Any], tmp_path: Path, method: str
+) -> None:
+    """A full disk ends the run with that reason; nobody is left to believe that it goes on."""
+
+    class Ears(SilentAudience):
+        told: list[Run] = []  # noqa: RUF012
+
+        def run_changed(self, run: Run) -> None:
+            self.told.append(run)
+            gateway._store.is_full |= run.known > 0
+
+    async def main() -> None:
+        nonlocal gateway
+        scene = world(3)
+        async with open_gateway(
+            config(tmp_path), radio=scene.radio, entropy=entropy(), open_store=FullDisk
+        ) as gateway:
+            ears = Ears()
+            gateway.audiences.members.append(ears)
+            run = await run_once(gateway, 3, method=method)
+            assert run.state is RunState.PARTIAL
+            assert run.reason is not None
+            assert "disk is full; check free space" in run.reason
+            assert ears.told[-1] == run
+            assert gateway.current_run is None
+            await asyncio.sleep(60.0)
+            gateway._store.is_full = False
+            (stored,) = gateway._store.runs()
+            assert not stored.state.is_end
+            await asyncio.sleep(10.0)
+            assert gateway._store.runs() == [run]
+
+    gateway: Any = None
+    run_virtual(main())
+
+
+def test_a_superseded_run_is_not_resumed(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """Its end was never stored, and another one was begun since: it is interrupted."""
+
+    async def main() -> None:
+        scene = world(1)
+        async with open_world(scene, tmp_path) as gateway:
+            moment = SystemClock().utc_now()
+            gateway._store.save_run(Run("r-old", RunState.PROVISIONING, moment))
+            gateway._store.save_run(Run("r-new", RunState.DONE, moment))
+        async with open_world(scene, tmp_path) as gateway:
+            assert gateway.prepare_resumption() is None
+            states = {run.run_id: run.state for run in gateway._store.runs()}
+            assert states == {"r-old": RunState.INTERRUPTED, "r-new": RunState.DONE}
 
     run_virtual(main())

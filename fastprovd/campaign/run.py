@@ -38,7 +38,7 @@ from fastprovd.campaign.verdict import (
 )
 from fastprovd.campaign.watch import Watch
 from fastprovd.clock import Clock
-from fastprovd.errors import BearerError, CopiedStore
+from fastprovd.errors import BearerError, CopiedStore, StoreError
 from fastprovd.mesh.addresses import format_address
 from fastprovd.mesh.keys import AppKey
 from fastprovd.records import Run, RunState, StepKind, Window
@@ -122,6 +122,10 @@ class Campaign:
         if self._task is not None:
             self._task.cancel()
 
+    async def keep_end(self) -> bool:
+        """Return whether the end is stored; tries once more if it is not."""
+        return await self._log.keep_end()
+
     async def execute(self) -> Run:
         """Run to the end and return it; raises CancelledError after noting the interruption."""
         self._task = asyncio.create_task(self._drive(), name=f"run[{self.run.run_id}]")
@@ -138,6 +142,8 @@ class Campaign:
             await self._finish(end.trigger, end.reason)
         except CopiedStore as error:
             await self._finish(Trigger.CONFLICT, str(error))
+        except StoreError as error:
+            await self._finish(Trigger.NOT_KEPT, str(error))
         except Exception as error:  # noqa: BLE001 - the edge of a run: it ends, the daemon goes on
             self._log.broken(error)
             await self._finish(Trigger.BROKEN, f"internal error: {type(error).__name__}; see log")

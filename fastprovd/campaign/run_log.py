@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -16,6 +16,7 @@ from fastprovd.campaign.planner import Plan
 from fastprovd.campaign.ports import Audience, Store
 from fastprovd.campaign.states import Trigger, next_state
 from fastprovd.clock import Clock
+from fastprovd.errors import StoreError
 from fastprovd.mesh.addresses import format_address
 from fastprovd.mesh.replay import ReplayProtectionList
 from fastprovd.records import (
@@ -30,6 +31,11 @@ from fastprovd.records import (
 )
 
 log = structlog.get_logger()
+
+
+# A run that stood still for longer than a day counts as if it had been a day: what leaps further
+# is a clock that was set.
+_LONGEST_OUTAGE_S: Final = 86400.0
 
 
 class RunLog:
@@ -48,6 +54,7 @@ class RunLog:
         self.run = run
         self.nodes = {node.address: node for node in nodes}
         self._fell_silent: set[int] = set()
+        self._is_end_kept = True
         self._replay = replay or ReplayProtectionList()
         self._store = store
         self._audience = audience
@@ -73,14 +80,15 @@ class RunLog:
         """Go on with a run that an earlier process left; its clocks count from `begun`."""
         self._begun = self._loop_time(self.run.started)
         if begun is not None:
-            self.mark_info_set(self._loop_time(begun))
+            self.mark_info_set(max(self._begun, self._loop_time(begun)))
         await self.step(StepKind.RESUMED, detail=self.run.state.value)
         self.event("run_resumed", state=self.run.state.value)
 
     def _loop_time(self, moment: datetime) -> float:
-        """Return when that was, or now if the wall clock went back since."""
+        """Return when that was; the wall clock may have gone back or leapt ahead since."""
         ago = (self._clock.utc_now() - moment).total_seconds()
-        return self._clock.monotonic() - max(0.0, ago)
+        ran_s = self.run.elapsed_s
+        return self._clock.monotonic() - min(max(ran_s, ago), ran_s + _LONGEST_OUTAGE_S)
 
     async def enter(self, state: RunState) -> None:
         """Go on in `state`, whatever the run was at when it was left."""
@@ -94,9 +102,29 @@ class RunLog:
         self._log.info(
             "run_moved", before=self.run.state, after=state, on=trigger.value, **_readable(changes)
         )
-        if state.is_end:
-            await self.step(StepKind.ENDED, detail=state.value)
-        await self.change(state=state, **changes)
+        if not state.is_end:
+            await self.change(state=state, **changes)
+            return
+        self._set(state=state, **changes)
+        self._is_end_kept = False
+        await self.keep_end()
+        # It is over, whether the disk takes that or not.
+        self._audience.run_changed(self.run)
+
+    async def keep_end(self) -> bool:
+        """Store how the run ended, if that is not done yet; return whether it is."""
+        if self._is_end_kept:
+            return True
+        ended = self._step(StepKind.ENDED, detail=self.run.state.value)
+        nodes, heard = list(self.nodes.values()), self._replay.unsaved()
+        try:
+            await asyncio.to_thread(self._store.save_end, self.run, nodes, ended, heard)
+        except StoreError as error:
+            self._log.debug("run_end_not_stored", reason=str(error))
+            return False
+        self._replay.saved(heard)
+        self._is_end_kept = True
+        return True
 
     async def step(self, kind: StepKind, **facts: Any) -> None:
         """Journal what is about to be done, durably; see `Step` for the facts."""
@@ -126,6 +154,11 @@ class RunLog:
 
     async def change(self, **changes: Any) -> None:
         """Update the Run, commit it, tell it."""
+        self._set(**changes)
+        await asyncio.to_thread(self._store.save_run, self.run)
+        self._audience.run_changed(self.run)
+
+    def _set(self, **changes: Any) -> None:
         nodes = self.nodes.values()
         self.run = replace(
             self.run,
@@ -134,8 +167,6 @@ class RunLog:
             elapsed_s=round(self._clock.monotonic() - self._begun, 3),
             **changes,
         )
-        await asyncio.to_thread(self._store.save_run, self.run)
-        self._audience.run_changed(self.run)
 
     async def node(self, address: int, step: StepKind | None = None, **changes: Any) -> Node:
         """Add or update a node; a call that changes nothing tells nothing.

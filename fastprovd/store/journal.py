@@ -21,7 +21,7 @@ def append(connection: sqlite3.Connection, step: Step) -> None:
         connection.execute(
             "delete from journal where run_id in"
             " (select run_id from run where finished is not null"
-            "  order by started desc, run_id desc limit -1 offset ?)",
+            "  order by number desc limit -1 offset ?)",
             (_RUNS_KEPT,),
         )
 

@@ -39,11 +39,13 @@ def column_names(record_type: Any, without: frozenset[str] = frozenset()) -> tup
 
 
 def write(connection: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:
-    """Insert or replace `row`; its names are columns of ours, never input from outside."""
+    """Insert `row`, or update the one of its key; names are columns of ours, never input."""
     columns = ", ".join(f'"{name}"' for name in row)
     places = ", ".join("?" * len(row))
+    changes = ", ".join(f'"{name}" = excluded."{name}"' for name in row)
     connection.execute(
-        f"insert or replace into {table} ({columns}) values ({places})",  # noqa: S608
+        f"insert into {table} ({columns}) values ({places})"  # noqa: S608
+        f" on conflict do update set {changes}",
         [_encode(value) for value in row.values()],
     )
 

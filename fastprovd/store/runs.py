@@ -24,8 +24,8 @@ _INTERRUPTED: Final = "fastprovd was stopped or restarted in the middle of the r
 
 
 def load_all(connection: sqlite3.Connection) -> list[Run]:
-    """Return every run, newest first."""
-    found = connection.execute("select * from run order by started desc, run_id desc").fetchall()
+    """Return every run, the one that was begun last first, whatever the clock said then."""
+    found = connection.execute("select * from run order by number desc").fetchall()
     return [_run(connection, row) for row in found]
 
 
@@ -40,6 +40,11 @@ def save(connection: sqlite3.Connection, run: Run) -> None:
     connection.execute("delete from missing_board where run_id = ?", (run.run_id,))
     connection.execute("delete from stranger where run_id = ?", (run.run_id,))
     rows.write(connection, "run", {name: getattr(run, name) for name in _COLUMNS})
+    connection.execute(
+        "update run set number = (select coalesce(max(number), 0) + 1 from run)"
+        " where run_id = ? and number is null",
+        (run.run_id,),
+    )
     lists: tuple[tuple[str, Sequence[object], tuple[str, ...]], ...] = (
         ("missing_board", run.missing, _MISSING_COLUMNS),
         ("stranger", run.strangers, _STRANGER_COLUMNS),

@@ -437,7 +437,7 @@ def test_broken_store_ends_the_run_and_not_the_daemon(
             monkeypatch.setattr(s.store, "reserve_addresses", refuse)
             run = await s.campaign.execute()
             assert run.state is RunState.FAILED
-            assert run.reason == "internal error: StoreError; see log"
+            assert run.reason == "the disk is full"
             assert s.true_nodes() == {}
 
     run_virtual(main())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -247,5 +247,25 @@ def test_events_and_bugs_are_logged_under_the_run(run_virtual: RunVirtual[Any]) 
             ("run_broken", "r-1"),
         ]
         assert logs[1]["exc_info"] is error
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize(("leap_s", "elapsed_s"), [(-1e8, 30.0), (600.0, 600.0), (1e8, 86430.0)])
+def test_a_clock_that_leapt_bounds_how_long_a_run_took(
+    run_virtual: RunVirtual[Any], leap_s: float, elapsed_s: float
+) -> None:
+    """At least what it had run for, at most a day more; in between the clock is believed."""
+
+    async def main() -> None:
+        scene = Scene(RunState.PROVISIONING)
+        clock = SystemClock()
+        started = clock.utc_now() - timedelta(seconds=leap_s)
+        run = Run("r-1", RunState.PROVISIONING, started, elapsed_s=30.0)
+        log = RunLog(run, scene.store, Audience(scene.journal), clock)
+        await log.resume(started)
+        await log.change()
+        assert log.run.elapsed_s == pytest.approx(elapsed_s, abs=1.0)
+        assert log.since_info_set == pytest.approx(elapsed_s, abs=1.0)
 
     run_virtual(main())

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastprovd.records import MissingBoard, Run, RunState, Stranger, Window
-from fastprovd.store import runs
+from fastprovd.store import rows, runs
+from fastprovd.store.database import Database, schema_scripts
 from fastprovd.store.state import StateStore
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -63,6 +64,8 @@ RUNS = st.builds(
     finished=st.none() | st.datetimes(timezones=st.just(UTC)),
 )
 
+_LISTS = ("missing", "strangers")
+
 
 @given(RUNS, RUNS)
 def test_round_trip(
@@ -85,12 +88,31 @@ def test_unknown_run_is_none(store: StateStore) -> None:
 
 
 def test_newest_run_is_first(store: StateStore) -> None:
-    """Runs are listed by start, newest first."""
-    old = Run("r-b", RunState.DONE, NOON)
-    new = Run("r-a", RunState.DONE, NOON + timedelta(seconds=1))
+    """The one that was begun last, whatever the clock said then, and however they change later."""
+    old = Run("r-b", RunState.PROVISIONING, NOON)
+    new = Run("r-a", RunState.DONE, NOON - timedelta(days=3650))
     store.save_run(old)
     store.save_run(new)
-    assert store.runs() == [new, old]
+    ended = replace(old, state=RunState.DONE)
+    store.save_run(ended)
+    assert store.runs() == [new, ended]
+
+
+def test_runs_of_an_earlier_version_keep_their_order(tmp_path: Path) -> None:
+    """They were ordered by their times, and nothing else is known of them."""
+    directory = tmp_path / "old"
+    directory.mkdir(mode=0o700)
+    scripts = schema_scripts()[:4]
+    database = Database(directory, scripts)
+    with database.transaction() as connection:
+        for run_id, started in (("r-b", NOON), ("r-a", NOON + timedelta(seconds=1))):
+            run = Run(run_id, RunState.DONE, started)
+            names = [name for name in rows.column_names(Run) if name not in _LISTS]
+            rows.write(connection, "run", {name: getattr(run, name) for name in names})
+    database.close()
+    with StateStore(directory) as store:
+        store.save_run(Run("r-0", RunState.DONE, NOON - timedelta(days=1)))
+        assert [run.run_id for run in store.runs()] == ["r-0", "r-a", "r-b"]
 
 
 def test_unfinished_runs_are_interrupted_after_a_crash(

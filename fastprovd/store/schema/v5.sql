@@ -1,4 +1,15 @@
--- Version 5: the last regular change of the IV Index since its last recovery, and when that was.
+-- Version 5: times of the IV Index, and the order of runs.
+
+-- The last regular change of the IV Index since its last recovery, and when that was.
 -- Null: never, or not known.
 alter table iv_index add column changed text;
 alter table iv_index add column recovered text;
+
+-- The order in which runs were begun: clocks go back.
+alter table run add column number integer;
+update run set number = (
+    select count(*) from run as other
+    where (other.started, other.run_id) <= (run.started, run.run_id)
+);
+create unique index run_number on run (number);
+drop index run_started;
