@@ -33,7 +33,14 @@ from fastprovd.campaign.watch import Watch
 from fastprovd.clock import Clock, SystemClock
 from fastprovd.config import Config
 from fastprovd.controls import Controls, OpenSession
-from fastprovd.errors import BearerError, FastprovdError, NoRun, RunInProgress, StoreInUse
+from fastprovd.errors import (
+    BearerError,
+    FastprovdError,
+    NoRun,
+    RunInProgress,
+    StoreError,
+    StoreInUse,
+)
 from fastprovd.mesh.addresses import format_address
 from fastprovd.mesh.iv_updates import IvUpdates
 from fastprovd.mesh.replay import ReplayProtectionList
@@ -370,10 +377,13 @@ class Gateway:
         for task, campaign in list(self._keeping.items()):
             task.cancel()
             await campaign.keep_end()
-        await self._save_replay_list()
-        next_seq = self._top.stack.sequence.next
-        if next_seq is not None:
-            await asyncio.to_thread(self._store.release_seq, next_seq)
+        try:
+            await self._save_replay_list()
+            next_seq = self._top.stack.sequence.next
+            if next_seq is not None:
+                await asyncio.to_thread(self._store.release_seq, next_seq)
+        except StoreError as error:  # the next start goes on behind all that was reserved
+            log.error("end_not_stored", reason=str(error))
 
 
 async def _keep(campaign: Campaign) -> None:
