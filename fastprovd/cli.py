@@ -13,7 +13,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final, NoReturn
 
-from fastprovd import __version__, config_text, logs
+from fastprovd import __version__, config_text, core_files, logs
 from fastprovd.cli_types import broker, count, group_address, node_address, number, switchable
 from fastprovd.config import DEFAULT_PATH, MAX_LINKS, Config, load
 from fastprovd.errors import (
@@ -94,6 +94,7 @@ _MAX_SPEED: Final = 1000.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
     options = _parser().parse_args(arguments)
+    core_files.forbid()
     try:
         return int(options.command(options))
     except KeyboardInterrupt:

@@ -346,7 +346,7 @@ def read_password(mqtt: MqttConfig) -> str | None:
     if mqtt.password_file is None:
         return None
     try:
-        return mqtt.password_file.read_text("utf-8").partition("\n")[0]
+        return mqtt.password_file.read_text("utf-8-sig").partition("\n")[0]
     except OSError as error:
         reason = error.strerror
     except UnicodeDecodeError:

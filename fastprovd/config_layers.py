@@ -52,7 +52,7 @@ class Layers:
     def add_file(self, file: Path) -> None:
         """Lay on a TOML file."""
         try:
-            text = file.read_text("utf-8")
+            text = file.read_text("utf-8-sig")
             values = tomllib.loads(text)
         except OSError as error:
             self.problems.append(f"{file}: {error.strerror}")

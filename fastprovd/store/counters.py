@@ -88,6 +88,21 @@ def reserve_seq(connection: sqlite3.Connection, size: int) -> range:
     return block
 
 
+def reserved_seq(connection: sqlite3.Connection, iv_index: int) -> int:
+    """Return below which number SEQ were reserved under an IV Index; 0: none."""
+    row = connection.execute("select reserved from seq where iv_index = ?", (iv_index,)).fetchone()
+    return 0 if row is None else int(row["reserved"])
+
+
+def raise_seq(connection: sqlite3.Connection, iv_index: int, reserved: int) -> None:
+    """Take note that SEQ below `reserved` may have been used under an IV Index."""
+    connection.execute(
+        "insert into seq values (?, ?, null) on conflict do update"
+        " set reserved = max(reserved, excluded.reserved), next_clean = null",
+        (iv_index, reserved),
+    )
+
+
 def skip_seq(connection: sqlite3.Connection, count: int) -> None:
     """Leave out `count` numbers: an unknown part of them may have been used.
 

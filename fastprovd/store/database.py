@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Final
 
 from fastprovd.errors import CorruptStore, SchemaTooNew, StoreError, StoreInUse
+from fastprovd.store.rows import DamagedValue
 
 DATABASE_NAME: Final = "state.db"
 LOCK_NAME: Final = "lock"
 NEWEST: Final = 5  # number of the last file in schema/
 
+# What the sqlite3 module says of text that is not UTF-8; it has no code of its own.
+_NO_TEXT: Final = "Could not decode to UTF-8"
 _DAMAGE: Final = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB"})
 
 
@@ -46,6 +49,7 @@ class Database:
             self._lock_file = _lock_directory(directory)
             try:
                 self._connection = self._open(scripts)
+                self._inode = os.stat(self.path).st_ino
             except BaseException:
                 os.close(self._lock_file)
                 raise
@@ -57,6 +61,7 @@ class Database:
         Safe from any thread; not to be nested.
         """
         with self._lock, self._translated_errors():
+            self._check_place()
             self._connection.execute("begin immediate")
             try:
                 yield self._connection
@@ -65,6 +70,18 @@ class Database:
                 if self._connection.in_transaction:
                     self._connection.execute("rollback")
                 raise
+
+    def _check_place(self) -> None:
+        """See that what is written can be found again: of a deletion nobody tells us."""
+        try:
+            is_there = os.stat(self.path).st_ino == self._inode
+        except FileNotFoundError:
+            is_there = False
+        if not is_there:
+            raise StoreError(
+                f"{self.path} was deleted or replaced while it was in use, and nothing is kept any "
+                "more: put it back if you can, and restart fastprovd"
+            )
 
     def close(self) -> None:
         """Close the file and let the next instance in; a second call does nothing."""
@@ -138,11 +155,14 @@ class Database:
     def _translated_errors(self) -> Iterator[None]:
         try:
             yield
+        except DamagedValue as error:
+            raise self._corrupt(f"{self.path} is damaged: {error}") from error
         except sqlite3.ProgrammingError:
             raise  # a bug of ours, such as a closed database
         except sqlite3.Error as error:
             name = getattr(error, "sqlite_errorname", "")
-            if any(name.startswith(damage) for damage in _DAMAGE):
+            is_text = str(error).startswith(_NO_TEXT)
+            if is_text or any(name.startswith(damage) for damage in _DAMAGE):
                 raise self._corrupt(f"{self.path} is damaged: {error}") from error
             raise StoreError(
                 f"{self.path}: {error}; check free space and permissions of {self.path.parent}"

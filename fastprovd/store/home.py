@@ -17,17 +17,19 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import sqlite3
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fastprovd.errors import StoreError
+from fastprovd.errors import CorruptStore, StoreError
 
 MARKER_STEM: Final = "opened."
 
 _MACHINE_ID: Final = Path("/etc/machine-id")
+_TRANSIENT_ID: Final = Path("/run/machine-id")
 _CONTAINER_SIGNS: Final = (Path("/.dockerenv"), Path("/run/.containerenv"))
 # _IOR('v', 1, long) of linux/fs.h; a file system that does not know it has no generations.
 _FS_IOC_GETVERSION: Final = 0x8000_7601 | struct.calcsize("l") << 16
@@ -63,8 +65,27 @@ def _machine() -> str | None:
         machine_id = _MACHINE_ID.read_text("ascii").strip()
     except (OSError, UnicodeDecodeError):
         return None
+    is_id = re.fullmatch("[0-9a-f]{32}", machine_id) and machine_id.strip("0")
+    if not is_id or _is_transient(machine_id):
+        return None
+    return _fingerprint(machine_id)
+
+
+def _fingerprint(machine_id: str) -> str:
     # The id itself is confidential, see machine-id(5).
-    return hashlib.sha256(b"fastprovd " + machine_id.encode()).hexdigest() if machine_id else None
+    return hashlib.sha256(b"fastprovd " + machine_id.encode()).hexdigest()
+
+
+def _is_transient(machine_id: str) -> bool:
+    """Whether the id is of this boot only: systemd mounts such a one from /run over a file."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        if _TRANSIENT_ID.read_text("ascii").strip() == machine_id:
+            return True
+    with contextlib.suppress(OSError):
+        real = _MACHINE_ID.resolve()
+        is_mounted = real.stat().st_dev != real.parent.stat().st_dev
+        return is_mounted or real.is_relative_to(_TRANSIENT_ID.parent)
+    return False
 
 
 def problem(connection: sqlite3.Connection, place: Place, directory: Path) -> str | None:
@@ -75,16 +96,17 @@ def problem(connection: sqlite3.Connection, place: Place, directory: Path) -> st
     row = connection.execute("select * from home").fetchone()
     if row["conflict"] is not None:
         return str(row["conflict"])
+    if max((number for number, _ in _markers(directory)), default=0) > row["opened"]:
+        return "an older database was put in place of the one that was in use last"
     if row["inode"] is None:
         return None
-    if None not in (row["machine"], place.machine) and row["machine"] != place.machine:
+    machine = row["machine"] if row["machine"] != _fingerprint("uninitialized") else None
+    if None not in (machine, place.machine) and machine != place.machine:
         return "it was used on another machine"
     if row["inode"] != place.inode or (
         None not in (row["generation"], place.generation) and row["generation"] != place.generation
     ):
         return "the database is not the file that was in use last"
-    if max((number for number, _ in _markers(directory)), default=0) > row["opened"]:
-        return "an older database was put in place of the one that was in use last"
     return None
 
 
@@ -99,8 +121,18 @@ def settle(connection: sqlite3.Connection, place: Place) -> int:
 
 
 def adopt(connection: sqlite3.Connection, directory: Path, seq_floor: int) -> None:
-    """Forget what spoke against the database; SEQ begins at `seq_floor` under a new IV Index."""
+    """Forget what spoke against the database; SEQ begins at `seq_floor` under a new IV Index.
+
+    Raises:
+        CorruptStore: it has no network, and had one.
+    """
     opened = max((number for number, _ in _markers(directory)), default=0)
+    if opened and connection.execute("select count(*) from network").fetchone()[0] == 0:
+        raise CorruptStore(
+            "the database in use here had a network, and this one has none, so that there is "
+            "nothing to adopt: restore the state directory from a backup, its state.db-wal too, or "
+            "move it away to begin a new network and reset every board"
+        )
     connection.execute(
         "update home set conflict = null, machine = null, inode = null, generation = null,"
         " seq_floor = max(seq_floor, ?), opened = max(opened, ?)",

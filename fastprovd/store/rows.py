@@ -13,14 +13,24 @@ Value = int | float | str | bytes | None
 Decoders = Mapping[str, Callable[[Any], Any]]
 
 
+class DamagedValue(Exception):
+    """A value in the database is none that was ever written; SQLite's checks do not see that."""
+
+
 def encode_time(time: datetime) -> str:
     """Return RFC 3339 in UTC, to the microsecond; `time` is aware."""
     return time.astimezone(UTC).isoformat()
 
 
 def decode_time(text: str) -> datetime:
-    """Return the aware UTC time that `encode_time` wrote."""
-    return datetime.fromisoformat(text)
+    """Return the aware UTC time that `encode_time` wrote; raises DamagedValue."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise DamagedValue(f"{text!r} is no time") from error
+    if time.tzinfo is None:
+        raise DamagedValue(f"{text!r} is no time in UTC")
+    return time
 
 
 def _encode(value: Any) -> Value:
@@ -51,8 +61,18 @@ def write(connection: sqlite3.Connection, table: str, row: Mapping[str, Any]) ->
 
 
 def read(row: sqlite3.Row, columns: tuple[str, ...], decoders: Decoders) -> dict[str, Any]:
-    """Return the columns of `row`, each through its decoder unless it is null."""
-    return {
-        name: decoders[name](row[name]) if name in decoders and row[name] is not None else row[name]
-        for name in columns
-    }
+    """Return the columns of `row`, each through its decoder unless it is null.
+
+    Raises:
+        DamagedValue: a value is none that was ever written.
+    """
+    return {name: _decode(name, row[name], decoders) for name in columns}
+
+
+def _decode(name: str, value: Any, decoders: Decoders) -> Any:
+    if value is None or name not in decoders:
+        return value
+    try:
+        return decoders[name](value)
+    except (ValueError, TypeError) as error:
+        raise DamagedValue(f"column {name} holds {value!r}") from error

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import secrets
+import sqlite3
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from fastprovd.errors import CopiedStore, LocalProtocolError
+from fastprovd.errors import CopiedStore, LocalProtocolError, StoreError
 from fastprovd.mesh.iv_index import IvIndex
 from fastprovd.mesh.keys import DevKey
 from fastprovd.records import AddressRange, Membership, Network, Node, Run, Step
-from fastprovd.store import adapters, counters, home, journal, ranges
+from fastprovd.store import adapters, counters, high_water, home, journal, ranges
 from fastprovd.store import memberships as membership_table
 from fastprovd.store import network as network_table
 from fastprovd.store import nodes as node_table
@@ -37,6 +39,8 @@ class StateStore:
         adopt: bool = False,
     ) -> None:
         """`adopt` a directory that was moved or restored: SEQ goes on far ahead."""
+        self._directory = directory
+        self._reserving = threading.Lock()
         self._database = Database(directory)
         try:
             self._come_home(directory, adopt)
@@ -62,13 +66,24 @@ class StateStore:
         with self._database.transaction() as connection:
             if adopt:
                 home.adopt(connection, directory, counters.ADOPTION_GAP)
+                counters.raise_seq(connection, *high_water.load(directory))
                 counters.skip_seq(connection, counters.ADOPTION_GAP)
             place = home.find_place(self._database.path)
-            problem = home.problem(connection, place, directory)
+            problem = home.problem(connection, place, directory) or self._went_back(connection)
             if problem is not None:
                 raise CopiedStore(_copied(directory, problem))
             opened = home.settle(connection, place)
         home.mark(directory, opened)
+
+    def _went_back(self, connection: sqlite3.Connection) -> str | None:
+        """Return what shows that the database has lost SEQ that were reserved."""
+        iv_index, reserved = high_water.load(self._directory)
+        if reserved <= counters.reserved_seq(connection, iv_index):
+            return None
+        return (
+            f"{reserved} SEQ were reserved under IV Index {iv_index}, and the database knows of "
+            "fewer: its journal was cut off, or an older file was put back"
+        )
 
     def close(self) -> None:
         """Close the database and free the state directory; a second call does nothing."""
@@ -114,12 +129,19 @@ class StateStore:
         Raises:
             SeqSpaceExhausted: fewer than `size` of the 2**24 are left.
         """
-        with self._database.transaction() as connection:
-            block = counters.reserve_seq(connection, size)
-            iv_index = counters.load_iv_index(connection).transmit
-            if self._seq_floor is None or self._seq_floor[0] != iv_index:
-                self._seq_floor = (iv_index, block.start)
-        return block
+        with self._reserving:
+            with self._database.transaction() as connection:
+                block = counters.reserve_seq(connection, size)
+                iv_index = counters.load_iv_index(connection).transmit
+                reserved = counters.reserved_seq(connection, iv_index)
+                if self._seq_floor is None or self._seq_floor[0] != iv_index:
+                    self._seq_floor = (iv_index, block.start)
+            try:
+                high_water.save(self._directory, iv_index, reserved)
+            except OSError as error:
+                where = error.filename or self._directory
+                raise StoreError(f"{where}: {error.strerror}") from error
+            return block
 
     def release_seq(self, next_seq: int) -> None:
         """Note the exact next SEQ at a clean stop, so that the next start wastes none.

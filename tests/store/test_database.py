@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from fastprovd.errors import CorruptStore, SchemaTooNew, StoreError, StoreInUse
+from fastprovd.mesh.iv_index import IvIndex
+from fastprovd.records import Node, Run, RunState
 from fastprovd.store.database import NEWEST, Database, schema_scripts
+from fastprovd.store.state import StateStore
 
 V1 = "create table note (text text not null) strict;"
 V2 = "alter table note add column author text;"
@@ -232,3 +236,42 @@ def test_a_directory_that_can_not_be_made_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="Not a directory"):
         Database(tmp_path / "file" / "state")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "update node set role = cast(x'ff' as text)",
+        "update node set role = 'nodf'",
+        "update node set device_address = cast(x'8081' as text)",
+        "update node set last_seen = '2026-01-01'",
+        "update run set started = '2026-13-01T00:00:00Z'",
+        "update run set state = 'dona'",
+        "update iv_index set changed = 'yesterday'",
+    ],
+)
+def test_values_that_were_never_written_are_damage(directory: Path, damage: str) -> None:
+    """SQLite's check does not look into them; whoever reads them is told what to do."""
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    with StateStore(directory) as store:
+        store.set_iv_index(IvIndex(1), moment)
+        store.save_run(Run("r-1", RunState.DONE, moment))
+        store.save_nodes([Node(5, "r-1", device_address="AA", last_seen=moment)])
+        with store._database.transaction() as connection:
+            connection.execute(damage)
+        with pytest.raises(CorruptStore, match="restore"):
+            _ = store.nodes(), store.runs(), store.iv_index_times()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_database_that_is_deleted_under_us_is_noticed(directory: Path, replaced: bool) -> None:
+    """What is written to a file that nobody finds again is not kept."""
+    with StateStore(directory) as store:
+        content = (directory / "state.db").read_bytes()
+        (directory / "state.db").rename(directory / "gone")
+        if replaced:
+            (directory / "state.db").write_bytes(content)
+        with pytest.raises(StoreError, match="deleted or replaced"):
+            store.runs()
+        (directory / "gone").rename(directory / "state.db")
+        assert store.runs() == []

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from fastprovd.errors import CopiedStore
+from fastprovd.errors import CopiedStore, CorruptStore
 from fastprovd.mesh.iv_index import IvIndex
 from fastprovd.store import counters, home
 from fastprovd.store.state import StateStore
 
 
 def use(directory: Path, *, adopt: bool = False) -> range:
-    """Open, reserve SEQ, close."""
+    """Open, have a network, reserve SEQ, close."""
     with StateStore(directory, adopt=adopt) as store:
+        store.network()
         return store.reserve_seq_block(256)
 
 
@@ -136,6 +139,77 @@ def test_another_machine_is_refused(
     use(directory)
 
 
+@pytest.mark.parametrize(
+    "content", ["uninitialized\n", "", "0" * 32, "not an id\n"], ids=["first", "empty", "0", "text"]
+)
+def test_what_is_no_machine_id_tells_no_copy(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    """At the first boot, or on a read-only root, it is none yet; later there is one."""
+    _machine_id(tmp_path, monkeypatch, content)
+    use(directory)
+    _machine_id(tmp_path, monkeypatch, "0123456789abcdef" * 2)
+    use(directory)
+
+
+def test_an_id_of_this_boot_only_tells_no_copy(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd keeps a transient one in /run too, and mounts it over /etc/machine-id."""
+    transient = tmp_path / "run" / "machine-id"
+    transient.parent.mkdir()
+    monkeypatch.setattr(home, "_TRANSIENT_ID", transient)
+    for octet in ("a", "b"):
+        _machine_id(tmp_path, monkeypatch, octet * 32)
+        transient.write_text(octet * 32)
+        use(directory)
+    transient.unlink()
+    _machine_id(tmp_path, monkeypatch, "c" * 32)
+    use(directory)
+    _machine_id(tmp_path, monkeypatch, "d" * 32)
+    with pytest.raises(CopiedStore, match="another machine"):
+        use(directory)
+
+
+def _machine_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+    path = tmp_path / "machine-id"
+    path.write_text(content)
+    monkeypatch.setattr(home, "_MACHINE_ID", path)
+    monkeypatch.setattr(home, "_CONTAINER_SIGNS", ())
+    monkeypatch.delenv("container", raising=False)
+
+
+def killed_without_its_journal(directory: Path) -> None:
+    """Use it in a process that is killed, and lose what was not yet in the database itself."""
+    program = (
+        "import os, pathlib, sys; from fastprovd.store.state import StateStore;"
+        "store = StateStore(pathlib.Path(sys.argv[1])); store.network();"
+        "store.reserve_seq_block(256); os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", program, str(directory)], check=True)
+    (directory / "state.db-wal").unlink()
+
+
+def test_a_database_whose_network_got_lost_is_not_begun_anew(directory: Path) -> None:
+    """The journal of its first life is gone: it is refused, and there is nothing to adopt."""
+    killed_without_its_journal(directory)
+    with pytest.raises(CopiedStore):
+        StateStore(directory)
+    with pytest.raises(CorruptStore, match="nothing to adopt"):
+        StateStore(directory, adopt=True)
+
+
+def test_a_journal_that_was_cut_off_is_noticed(directory: Path) -> None:
+    """SEQ that were reserved and forgotten are left out when the database is adopted."""
+    first = use(directory)
+    killed_without_its_journal(directory)
+    (directory / "opened.2").unlink()  # the cut was after the opening was noted
+    with pytest.raises(CopiedStore, match="SEQ were reserved"):
+        StateStore(directory)
+    assert use(directory, adopt=True).start >= first.stop + 256 + counters.ADOPTION_GAP
+    use(directory)
+
+
 def test_one_marker_is_kept(directory: Path) -> None:
     """Each start replaces the marker of the one before."""
     for _ in range(3):
@@ -155,6 +229,7 @@ def test_a_crash_before_the_marker_is_no_copy(directory: Path) -> None:
 
 def test_a_conflict_on_the_air_is_kept(directory: Path) -> None:
     """Every later start is refused with its reason until the directory is adopted."""
+    use(directory)
     with StateStore(directory) as store:
         store.note_conflict("somebody else sends")
     for _ in range(2):
