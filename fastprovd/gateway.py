@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from fastprovd import unfinished
 from fastprovd.audiences import Audiences
 from fastprovd.campaign import control
 from fastprovd.campaign.air_picture import AirPicture
+from fastprovd.campaign.census import Census
 from fastprovd.campaign.planner import SAFE_LIST_ENTRIES
 from fastprovd.campaign.proxy_session import TopProvisioner
 from fastprovd.campaign.resumption import Resumption
@@ -267,13 +268,21 @@ class Gateway:
             try:
                 async with self._radio:
                     await watch.listen(WAITS["boards_settle"].seconds)
+                    heard = list(picture.boards.values())
+                    returned = await self._returns.at_start(heard, self._who_answers)
             except BearerError as error:
                 log.info("returned_not_looked_for", reason=str(error))
-        returned = await self._returns.at_start(picture.boards.values())
+                return 0
         run, nodes = await self.last_run()
         if run is not None and returned:
             self.audiences.nodes_changed(nodes, run)
         return returned
+
+    async def _who_answers(self, addresses: Collection[int]) -> set[int]:
+        """Ask nodes by name, over the radio that is in use."""
+        nodes = await asyncio.to_thread(self._store.nodes)
+        census = Census(self._radio, self._top, self._clock, self.network.app_key, nodes)
+        return await census.answering(addresses)
 
     async def restore_groups(self) -> None:
         """Put boards that are nodes again into the groups that they were in, by Device UUID."""

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from fastprovd.campaign.air_picture import HeardBoard
+from fastprovd.clock import SystemClock
 from fastprovd.errors import UnknownNode
 from fastprovd.gateway import Gateway, open_gateway
 from fastprovd.mesh.addresses import ALL_NODES
-from fastprovd.records import Membership, Node, RunState
-from fastprovd.returns import lost_groups
+from fastprovd.records import Membership, Node, Run, RunState
+from fastprovd.returns import Returns, lost_groups
 from fastprovd.store.state import StateStore
 from tests.conftest import RunVirtual
 from tests.support.emulated import World, config, entropy, world
@@ -155,3 +157,84 @@ def test_groups_of_boards_that_are_nodes_again() -> None:
         Membership(0xC011, 2, is_member=False),
     ]
     assert lost_groups(memberships, forgotten, nodes) == {0xC010: [12]}
+
+
+def board(node: Node, device_address: str | None = None) -> HeardBoard:
+    """What a radio says that pretends to be the node's board, unprovisioned."""
+    assert node.device_uuid is not None
+    address = device_address or node.device_address
+    assert address is not None
+    return HeardBoard(node.device_uuid, address, -30, last_seen_s=9.0, first_seen_s=1.0)
+
+
+def test_an_advertisement_takes_no_living_node_away(
+    run_virtual: RunVirtual[Any], tmp_path: Path
+) -> None:
+    """Nodes are asked by name before; from another device address it is not even a question."""
+
+    async def main() -> None:
+        here = world(3)
+        async with open_gateway(config(tmp_path), radio=here.radio, entropy=entropy()) as gateway:
+            await run_once(gateway, 3, "direct")
+            here.air.boards[2].power_off()
+            _, nodes = await gateway.last_run()
+            off = next(n for n in nodes if n.device_address == here.air.boards[2].device_address)
+            asked: list[set[int]] = []
+
+            async def who_answers(addresses: Any) -> set[int]:
+                asked.append(set(addresses))
+                async with gateway._radio:
+                    return await gateway._who_answers(addresses)
+
+            returns = Returns(gateway._store, gateway.audiences)
+            namesakes = [board(node, "66:66:66:66:66:66") for node in nodes]
+            assert await returns.at_start(namesakes, who_answers) == 0
+            assert asked == []
+            copies = [board(node) for node in nodes]
+            assert await returns.at_start(copies, who_answers) == 1
+            assert asked == [{node.address for node in nodes}]
+            left = {node.address for node in gateway._store.nodes()}
+            assert left == {node.address for node in nodes} - {off.address}
+
+    run_virtual(main())
+
+
+def test_a_run_forgets_only_what_it_made_anew(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """Boards that it heard and could not provision may be anything."""
+
+    async def main() -> None:
+        here = world(2)
+        async with open_gateway(config(tmp_path), radio=here.radio, entropy=entropy()) as gateway:
+            await run_once(gateway, 2, "direct")
+            _, nodes = await gateway.last_run()
+            returns = Returns(gateway._store, gateway.audiences)
+            await returns.run_begins([board(node) for node in nodes], "r-new")
+            moment = SystemClock().utc_now()
+            await returns.run_ended(Run("r-new", RunState.PARTIAL, moment))
+            assert gateway._store.nodes() == nodes
+            await returns.run_begins([board(node) for node in nodes], "r-newer")
+            anew = replace(nodes[0], address=0x0200, run_id="r-newer")
+            gateway._store.save_nodes([anew])
+            await returns.run_ended(Run("r-newer", RunState.PARTIAL, moment))
+            assert gateway._store.nodes() == [nodes[1], anew]
+
+    run_virtual(main())
+
+
+def test_what_a_kill_left_is_forgotten_at_the_next_start(
+    run_virtual: RunVirtual[Any], tmp_path: Path
+) -> None:
+    """A run made the board anew, and was killed before the old address was forgotten."""
+
+    async def main() -> None:
+        here = world(2)
+        async with open_gateway(config(tmp_path), radio=here.radio, entropy=entropy()) as gateway:
+            await run_once(gateway, 2, "direct")
+            _, nodes = await gateway.last_run()
+            gateway._store.save_run(Run("r-new", RunState.DONE, SystemClock().utc_now()))
+            anew = replace(nodes[0], address=0x0200, run_id="r-new")
+            gateway._store.save_nodes([anew])
+            assert await gateway.look_for_returned() == 0
+            assert gateway._store.nodes() == [nodes[1], anew]
+
+    run_virtual(main())
