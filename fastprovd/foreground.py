@@ -28,7 +28,7 @@ from fastprovd.console import (
 from fastprovd.daemon import on_signals, published
 from fastprovd.errors import ConfigError, LocalProtocolError, NoRun, StoreError
 from fastprovd.gateway import Gateway, open_gateway
-from fastprovd.mesh.beacons import Advertisement, NetworkIdentity, UnprovisionedDevice
+from fastprovd.mesh.beacons import RSSI_UNKNOWN, Advertisement, NetworkIdentity, UnprovisionedDevice
 from fastprovd.plan_text import plan_lines, plan_to_json
 from fastprovd.publish.messages import groups_to_json, node_to_json
 from fastprovd.radio import Radio, bluetooth
@@ -249,7 +249,9 @@ async def _listen(radio: Bearer, seconds: float, heard: dict[str, Advertisement]
 
 
 def _line(advertisement: Advertisement, shown: str) -> str:
-    return f"  {advertisement.device_address}  {advertisement.rssi_dbm:4} dBm  {shown}"
+    is_known = advertisement.rssi_dbm != RSSI_UNKNOWN
+    rssi = f"{advertisement.rssi_dbm:4}" if is_known else "   ?"
+    return f"  {advertisement.device_address}  {rssi} dBm  {shown}"
 
 
 async def _tick(reporter: Reporter) -> None:

@@ -218,7 +218,8 @@ def test_adopting_a_copy(tmp_path: Path) -> None:
     """A copied state directory is refused until it is adopted; without one there is nothing to."""
     with pytest.raises(StoreError, match=r"no state\.db"):
         adopt_state(config(tmp_path), io.StringIO())
-    StateStore(tmp_path / "state").close()
+    with StateStore(tmp_path / "state") as store:
+        store.network()
     shutil.copytree(tmp_path / "state", tmp_path / "copied" / "state")
     copy = config(tmp_path / "copied")
     with pytest.raises(CopiedStore):

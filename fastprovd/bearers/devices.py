@@ -15,6 +15,10 @@ from bleak.backends.device import BLEDevice
 _LIFE_S: Final = 20.0
 
 
+# As a scan remembers; the one that was not heard for longest is searched again.
+_MAX_DEVICES: Final = 1024
+
+
 class KnownDevices:
     """Remembers what was heard a short while ago: a client for it need not search first."""
 
@@ -29,7 +33,10 @@ class KnownDevices:
 
     def remember(self, device: BLEDevice) -> None:
         """It was heard."""
+        self._devices.pop(device.address, None)
         self._devices[device.address] = (device, asyncio.get_running_loop().time())
+        if len(self._devices) > _MAX_DEVICES:
+            del self._devices[next(iter(self._devices))]
 
     def linked(self, device_address: str) -> None:
         """BlueZ knows it as long as it is connected, however long it was not heard."""

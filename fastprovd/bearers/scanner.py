@@ -20,6 +20,7 @@ from fastprovd.errors import BluetoothUnavailable, DecodeError
 from fastprovd.mesh.beacons import (
     MESH_PROVISIONING_SERVICE,
     MESH_PROXY_SERVICE,
+    RSSI_UNKNOWN,
     Advertisement,
     decode_service_data,
 )
@@ -33,6 +34,8 @@ _SERVICES: Final = {
 MIN_INTERVAL_S: Final = 0.25
 # Some seconds of a hundred boards at four per second; a slower reader loses the oldest.
 MAX_QUEUED: Final = 1024
+# More than there are in reach; who changes its address with each advertisement is forgotten.
+MAX_DEVICES: Final = 1024
 # StartDiscovery is refused for a moment after other radio work, and while an adapter wakes up.
 START_BACK_OFF_S: Final = (0.25, 0.5, 1.0)
 # A healthy BlueZ answers within a second; a controller that resets needs several.
@@ -50,6 +53,15 @@ class _Heard:
     data: dict[int, bytes] = field(default_factory=dict)
     latest: int = 0
     quiet_until_s: float = 0.0
+
+
+def _rssi(rssi_dbm: int) -> int:
+    """Return a received power, or that it is unknown.
+
+    127 is HCI's word for that (Core Specification, LE Advertising Report), 0 that of controllers
+    that do not measure; as a power each would be the loudest.
+    """
+    return rssi_dbm if -127 < rssi_dbm < 0 else RSSI_UNKNOWN
 
 
 class BleakScan:
@@ -177,7 +189,10 @@ class BleakScan:
         if not data:
             return
         now = asyncio.get_running_loop().time()
-        heard = self._heard.setdefault(device.address, _Heard())
+        heard = self._heard.pop(device.address, None) or _Heard()
+        self._heard[device.address] = heard
+        if len(self._heard) > MAX_DEVICES:
+            del self._heard[next(iter(self._heard))]
         changed = [service for service in data if heard.data.get(service) != data[service]]
         heard.data = data
         if changed:
@@ -199,5 +214,6 @@ class BleakScan:
         if len(self._queue) == MAX_QUEUED:
             self._queue.popleft()
             self.dropped += 1
-        self._queue.append(Advertisement(device.address, decoded, advertisement.rssi, now))
+        rssi_dbm = _rssi(advertisement.rssi)
+        self._queue.append(Advertisement(device.address, decoded, rssi_dbm, now))
         self._arrived.set()

@@ -21,9 +21,18 @@ from fastprovd.mesh.keys import NetKey
 _PROXY_REPORTS_KEPT: Final = 16
 
 
+# Boards of ours in one run, unless the operator expects more, and as many others.
+MAX_BOARDS: Final = 300
+MAX_PROXIES: Final = 1000
+MAX_NAMESAKES: Final = 50
+# A board advertises each 0.1 s, and a scan may be told of it each 10.24 s: two addresses within
+# this are two boards, and no board that changed its address.
+NAMESAKE_S: Final = 15.0
+
+
 @dataclass(slots=True)
 class HeardBoard:
-    """An unprovisioned board; times in seconds of the loop's clock."""
+    """An unprovisioned board, heard in so many `reports`; times in seconds of the loop's clock."""
 
     uuid: bytes
     device_address: str
@@ -31,20 +40,43 @@ class HeardBoard:
     last_seen_s: float
     first_seen_s: float = 0.0
     is_ours: bool = True
+    reports: int = 1
+
+    @property
+    def rank(self) -> tuple[bool, int]:
+        """Who is preferred: boards that go on advertising, the loudest of them first."""
+        return self.reports > 1, self.rssi_dbm
+
+
+def _keep(
+    kept: dict[str, NodeIdentity | NetworkIdentity],
+    address: str,
+    value: NodeIdentity | NetworkIdentity,
+) -> None:
+    if address in kept or len(kept) < MAX_NAMESAKES:
+        kept[address] = value
 
 
 class AirPicture:
-    """Remembers advertisements; it decides nothing and forgets nothing.
+    """Remembers advertisements; it decides nothing.
 
-    `boards` are ours; `latecomers` are ours too, but came when no more were taken.
+    `boards` are ours; `latecomers` are ours too, but came when no more were taken. `namesakes` have
+    the Device UUID of another one, `foreign` are the device addresses of proxies of other networks.
+    Anybody can advertise anything, so each is bounded: a board that was heard once only makes room
+    for the next, and whoever goes on advertising stays; `overlooked` counts who did.
     """
 
-    def __init__(self, inventory: Inventory, net_key: NetKey) -> None:
+    def __init__(self, inventory: Inventory, net_key: NetKey, capacity: int = MAX_BOARDS) -> None:
         self._inventory = inventory
         self._net_key = net_key
+        self._capacity = capacity
         self.boards: dict[bytes, HeardBoard] = {}
         self.latecomers: dict[bytes, HeardBoard] = {}
         self.strangers: dict[bytes, HeardBoard] = {}
+        self.namesakes: dict[str, HeardBoard] = {}
+        self.foreign: dict[str, NodeIdentity | NetworkIdentity] = {}
+        self.overlooked = 0
+        self._heard_once: dict[bytes, None] = {}
         self._proxies: dict[str, deque[float]] = {}
         self._became: dict[str, Span] = {}
         self._were_proxies: set[str] = set()
@@ -59,27 +91,66 @@ class AirPicture:
         if isinstance(data, UnprovisionedDevice):
             board = self._known(data.uuid)
             if board is None:
-                is_ours = self._inventory.is_ours(data.uuid)
-                board = HeardBoard(
-                    data.uuid,
-                    advertisement.device_address,
-                    advertisement.rssi_dbm,
-                    now,
-                    now,
-                    is_ours,
-                )
-                (self.boards if is_ours else self.strangers)[data.uuid] = board
-                return board
+                return self._add(data.uuid, advertisement)
+            if board.device_address != advertisement.device_address:
+                if now - board.last_seen_s <= NAMESAKE_S:
+                    self._take_namesake(data.uuid, advertisement)
+                    return None
+                board.device_address = advertisement.device_address
+            board.reports += 1
+            self._heard_once.pop(board.uuid, None)
             self._became.pop(advertisement.device_address, None)
             board.last_seen_s = now
             board.rssi_dbm = max(board.rssi_dbm, advertisement.rssi_dbm)
         elif isinstance(data, NodeIdentity):
-            self._randoms.add(data.random)
-        elif isinstance(data, NetworkIdentity) and data.matches(self._net_key):
+            if len(self._randoms) < MAX_PROXIES:
+                self._randoms.add(data.random)
+            _keep(self.foreign, advertisement.device_address, data)
+        elif not data.matches(self._net_key):
+            _keep(self.foreign, advertisement.device_address, data)
+        elif len(self._proxies) < MAX_PROXIES or advertisement.device_address in self._proxies:
             address = advertisement.device_address
+            self.foreign.pop(address, None)
             self._shown(address, now)
             self._proxies.setdefault(address, deque(maxlen=_PROXY_REPORTS_KEPT)).append(now)
         return None
+
+    def _add(self, uuid: bytes, advertisement: Advertisement) -> HeardBoard | None:
+        is_ours = self._inventory.is_ours(uuid)
+        boards = self.boards if is_ours else self.strangers
+        if len(boards) >= self._capacity:
+            self.overlooked += 1
+            fleeting = next((other for other in self._heard_once if other in boards), None)
+            if fleeting is None:
+                return None
+            del boards[fleeting], self._heard_once[fleeting]
+        now = advertisement.seen_s
+        board = boards[uuid] = HeardBoard(
+            uuid, advertisement.device_address, advertisement.rssi_dbm, now, now, is_ours
+        )
+        self._heard_once[uuid] = None
+        return board
+
+    def _take_namesake(self, uuid: bytes, advertisement: Advertisement) -> None:
+        """Remember a second board of one Device UUID, on the air at the same time."""
+        now, address = advertisement.seen_s, advertisement.device_address
+        known = self.namesakes.get(address)
+        if known is not None and known.uuid == uuid:
+            known.last_seen_s = now
+            known.reports += 1
+        elif len(self.namesakes) < MAX_NAMESAKES:
+            self.namesakes[address] = HeardBoard(uuid, address, advertisement.rssi_dbm, now, now)
+
+    def namesakes_on_air(self, now: float, within_s: float) -> list[HeardBoard]:
+        """Return boards of ours that share the Device UUID of another, and went on advertising."""
+        return [
+            board
+            for board in self.namesakes.values()
+            if board.reports > 1
+            and now - board.last_seen_s <= within_s
+            and self._inventory.is_ours(board.uuid)
+            and not self.became_proxy(board)
+        ]
 
     def _shown(self, device_address: str, now: float) -> None:
         """Note when a board became a node, now that its proxy is heard."""
@@ -190,4 +261,4 @@ class AirPicture:
     def strongest(self, passed_over: set[bytes], now: float, within_s: float) -> HeardBoard | None:
         """Return the loudest unprovisioned board that is not passed over."""
         boards = [b for b in self.unprovisioned(now, within_s) if b.uuid not in passed_over]
-        return max(boards, key=lambda board: board.rssi_dbm, default=None)
+        return max(boards, key=lambda board: board.rank, default=None)

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import structlog
 
-from fastprovd.campaign.air_picture import HeardBoard
+from fastprovd.campaign.air_picture import MAX_BOARDS, HeardBoard
 from fastprovd.campaign.context import RunContext
 from fastprovd.campaign.node_identity import end_node_identity
 from fastprovd.campaign.planner import EDGE_PROXIES
@@ -53,6 +53,10 @@ _SESSIONS_EACH: Final = 3
 # Proxies that stay on the air: a few for a small network, then one for so many nodes.
 _FIRST_PROXIES: Final = 3
 _NODES_PER_PROXY: Final = 12
+
+
+# Addresses that are taken at once; what is left of the last block is never used.
+_BLOCK: Final = 16
 
 
 @dataclass(slots=True)
@@ -98,24 +102,32 @@ class Direct:
         self._tasks: deque[_Task] = deque()
         self._changed = asyncio.Event()
         self._count = 0
-        self._added = 0
+        self._taking = asyncio.Lock()
         self.failed: dict[bytes, str] = {}
         self.proxies: list[tuple[int, HeardBoard]] = []
 
     async def reserve(self, boards: int) -> None:
-        """Take addresses for so many boards; raises RunEnd when there are none."""
+        """See that there is room for so many boards, and take the first addresses of it.
+
+        The others are taken as sessions get to need them: who only advertises costs none.
+
+        Raises:
+            RunEnd: there is no room.
+        """
         lacking = boards - len(self._addresses)
         if lacking > 0:
-            self._addresses.extend(await self._reservations.direct(lacking))
+            await self._reservations.check_room(lacking)
+            await self._take_block(lacking)
+
+    async def _take_block(self, lacking: int) -> None:
+        async with self._taking:
+            if not self._addresses:
+                block = await self._reservations.direct(min(lacking, _BLOCK))
+                self._addresses.extend(block)
 
     async def try_reserve(self, boards: int) -> bool:
         """The same for boards that the run can do without; returns whether there are addresses."""
         return await self._try(self.reserve(boards))
-
-    async def _reserve_for_added(self) -> None:
-        """Take an address for each board that was added; there are spare ones already."""
-        added, self._added = self._added, 0
-        self._addresses.extend(await self._reservations.direct(added, spare=0))
 
     async def _try(self, reserving: Awaitable[None]) -> bool:
         try:
@@ -130,7 +142,7 @@ class Direct:
 
         `reserve` addresses for them before.
         """
-        boards = sorted(boards, key=lambda board: -board.rssi_dbm)
+        boards = sorted(boards, key=lambda board: board.rank, reverse=True)
         edge = len(boards) - (EDGE_PROXIES if self._is_any_unheard() else 0)
         for rank, board in enumerate(boards):
             self._add(board, stays=rank >= edge)
@@ -142,8 +154,13 @@ class Direct:
 
     def add(self, board: HeardBoard) -> None:
         """Provision one more board, while `provision` is at it."""
+        if len(self._tasks) >= MAX_BOARDS:
+            fleeting = (t for t in self._tasks if t.sessions == 0 and t.board.reports == 1)
+            oldest = next(fleeting, None)
+            if oldest is None:
+                return
+            self._tasks.remove(oldest)
         self._add(board, stays=False)
-        self._added += 1
         self._changed.set()
 
     def _add(self, board: HeardBoard, *, stays: bool) -> None:
@@ -236,10 +253,10 @@ class Direct:
         board = task.board
         async with self._bearer.provisioning_link(board.device_address) as link:
             self._linked(task)
-            if self._added:
-                await self._try(self._reserve_for_added())
-            if not self._addresses:  # too many were burnt
-                raise LocalProtocolError("no address is left of those that were taken for this run")
+            if not self._addresses:
+                await self._try(self._take_block(len(self._tasks) + 1))
+            if not self._addresses:
+                raise LocalProtocolError("no unicast address is left in [mesh] unicast_min..max")
             address = self._addresses.popleft()
             outcome, task.reason = await provision(
                 link,

@@ -18,8 +18,6 @@ LIST_CAPACITY: Final = 120
 # A NODE_ADDR_STATUS of 50 addresses (9 segments) was always read, one of 56 kills a board with
 # the NimBLE host; the list may grow by a report of four and more while we ask.
 SAFE_LIST_ENTRIES: Final = 40
-# A session of ours that fails after Provisioning Data burns its address.
-SPARE_ADDRESSES: Final = 8
 # From so many boards on two Primaries are better than one.
 _TWO_PRIMARIES: Final = 20
 # The quietest boards stand nearest to those that we do not hear; one of them may have to start.
@@ -143,17 +141,13 @@ def plan_direct(
     unicast_min: int,
     unicast_max: int,
     taken: Iterable[AddressRange],
-    *,
-    spare: int = SPARE_ADDRESSES,
 ) -> tuple[int, int]:
     """Return first and last of the addresses for `boards` boards that we provision ourselves.
-
-    `spare` are taken beside, where they are free.
 
     Raises:
         LocalProtocolError: the bounds are no unicast addresses, or too few are left in a row.
     """
-    return free_block(boards + spare, boards, unicast_min, unicast_max, taken)
+    return free_block(boards, boards, unicast_min, unicast_max, taken)
 
 
 def plan_share(

@@ -67,9 +67,9 @@ def _own(forecast: Forecast) -> Iterator[str]:
     own, unheard = forecast.own, forecast.unheard
     if own is not None:
         yield (
-            f"{own.last - own.first + 1} addresses are taken for the "
-            f"{_count(own.boards, 'board')} that the gateway provisions: one each, and spare ones "
-            "for sessions that fail after Provisioning Data"
+            f"{own.last - own.first + 1} addresses for the "
+            f"{_count(own.boards, 'board')} that the gateway provisions, taken as their sessions "
+            "need them; one that fails after Provisioning Data costs another"
         )
     if not unheard:
         yield "no board becomes a provisioner, so there is no tree, no list and nothing to close"

@@ -139,7 +139,7 @@ class Recovery:
         """Provision a board that nobody took, and go on through its proxy."""
         now = self._clock.monotonic()
         free = self._picture.unprovisioned(now, WAITS["board_gone"].seconds)
-        spare = max(free, key=lambda board: board.rssi_dbm, default=None)
+        spare = max(free, key=lambda board: board.rank, default=None)
         if spare is None or not await self._direct.try_reserve(1):
             return None
         await self._direct.provision([spare])

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 
 from fastprovd.campaign.context import RunContext
 from fastprovd.campaign.planner import (
-    SPARE_ADDRESSES,
     RunPlan,
     plan_direct,
     plan_run,
@@ -42,14 +41,23 @@ class Reservations:
             await self._log.plan(plan)
         return plans[-1]
 
-    async def direct(self, boards: int, *, spare: int = SPARE_ADDRESSES) -> range:
+    async def direct(self, boards: int) -> range:
         """Take addresses for so many boards that we provision ourselves; raises RunEnd."""
         first, last = await self._take(
-            lambda low, high, taken: plan_direct(boards, low, high, taken, spare=spare),
+            lambda low, high, taken: plan_direct(boards, low, high, taken),
             "direct provisioning",
         )
         await self._log.step(StepKind.PLAN, first=first, last=last)
         return range(first, last + 1)
+
+    async def check_room(self, boards: int) -> None:
+        """See that there are addresses in a row for so many boards; raises RunEnd."""
+        settings = self._settings
+        taken = await asyncio.to_thread(self._store.reserved_addresses)
+        try:
+            plan_direct(boards, settings.unicast_min, settings.unicast_max, taken)
+        except LocalProtocolError as error:
+            raise RunEnd(Trigger.NO_BOARD_LEFT, str(error)) from error
 
     async def share(self, boards: int, primary: int) -> Share:
         """Take what node `primary` hands out to so many boards, above its own; raises RunEnd."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
-from fastprovd.campaign.air_picture import AirPicture, HeardBoard
+from fastprovd.campaign.air_picture import MAX_BOARDS, AirPicture, HeardBoard
 from fastprovd.campaign.closing import LEFT_OPEN, NO_PROVISIONER, NOT_TOLD, Closing
 from fastprovd.campaign.collecting import Collecting
 from fastprovd.campaign.context import RunContext
@@ -40,6 +40,7 @@ from fastprovd.campaign.watch import Watch
 from fastprovd.clock import Clock
 from fastprovd.errors import BearerError, CopiedStore, StoreError
 from fastprovd.mesh.addresses import format_address
+from fastprovd.mesh.beacons import RSSI_UNKNOWN, NodeIdentity
 from fastprovd.mesh.keys import AppKey
 from fastprovd.records import Run, RunState, StepKind, Window
 
@@ -47,6 +48,13 @@ log = structlog.get_logger()
 
 BoardsHeard = Callable[[Iterable[HeardBoard], str], Awaitable[None]]
 """Take the boards that are on the air unprovisioned, and the run that takes them on."""
+
+# Proxies of another network that are named in a sentence.
+_FOREIGN_NAMED: Final = 5
+CROWD: Final = (
+    f"over {MAX_BOARDS} boards of ours were heard: something advertises made-up Device UUIDs, or "
+    "[mesh] match is too short; boards that go on advertising are preferred"
+)
 
 
 class Campaign:
@@ -85,7 +93,9 @@ class Campaign:
         nodes = () if resumption is None else resumption.nodes
         self._log = log = RunLog(run, store, audience, clock, nodes, top.stack.replay)
         self._picture = picture = AirPicture(
-            settings.inventory, next(iter(top.stack.net_keys.values()))
+            settings.inventory,
+            next(iter(top.stack.net_keys.values())),
+            max(MAX_BOARDS, settings.expected or 0),
         )
         self._watch = watch = Watch(bearer, picture, self._board_heard, self._scan_restarted)
         self._strangers = Strangers(settings, log=log, picture=picture, watch=watch, clock=clock)
@@ -108,6 +118,7 @@ class Campaign:
         self._quiet_since: float | None = None
         self._all_tried_s: float | None = None
         self._takes_on = False
+        self._found = 0
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -295,12 +306,17 @@ class Campaign:
         if not board.is_ours:
             self._strangers.heard(board)
             return
-        self._log.event(
-            "device_found",
-            uuid=board.uuid.hex(),
-            address=board.device_address,
-            rssi_dbm=board.rssi_dbm,
-        )
+        if self._found < MAX_BOARDS:
+            self._found += 1
+            rssi_dbm = None if board.rssi_dbm == RSSI_UNKNOWN else board.rssi_dbm
+            self._log.event(
+                "device_found",
+                uuid=board.uuid.hex(),
+                address=board.device_address,
+                rssi_dbm=rssi_dbm,
+            )
+        elif self._picture.overlooked == 1:
+            self._log.event("warning", about="Device UUIDs", reason=CROWD)
         if self._takes_on:
             self._direct.add(board)
 
@@ -313,15 +329,38 @@ class Campaign:
             raise RunEnd(Trigger.NOTHING_HEARD, f"scanning fails: {self._watch.last_error}")
         if not self._picture.boards:
             others = len(self._picture.strangers)
+            foreign = await self._foreign()
             raise RunEnd(
                 Trigger.NOTHING_HEARD,
-                f"no board with UUID prefix {self._settings.match.hex()}"
+                foreign
+                or f"no board with UUID prefix {self._settings.match.hex()}"
                 f"{' that [mesh] allow and deny let in' * self._settings.inventory.is_selective} "
                 f"in {self._settings.scan_s:g} s; {others} others seen: power the boards on, or "
                 "correct [mesh] match",
             )
         await self._boards_heard(self._picture.boards.values(), self.run.run_id)
         await self._log.move(Trigger.BOARDS_HEARD, heard=len(self._picture.boards))
+
+    async def _foreign(self) -> str | None:
+        """Return what to do when boards are there that are nodes of another network."""
+        given = await asyncio.to_thread(self._context.store.reserved_addresses)
+        ours = [address for r in given for address in range(r.first, r.last + 1)]
+        net_key = self._context.net_key
+        foreign = [
+            device_address
+            for device_address, data in self._picture.foreign.items()
+            if not isinstance(data, NodeIdentity)
+            or not any(data.matches(net_key, address) for address in ours)
+        ]
+        if not foreign:
+            return None
+        named = ", ".join(foreign[:_FOREIGN_NAMED])
+        return (
+            f"no unprovisioned board with UUID prefix {self._settings.match.hex()} in "
+            f"{self._settings.scan_s:g} s, but {len(foreign)} proxies of another network are on "
+            f"the air ({named}): if these are your boards, they are nodes already; power-cycle or "
+            "reset them, and run again"
+        )
 
     # Collecting and proving
 
@@ -375,6 +414,7 @@ class Campaign:
             is_complete=self._quiet_since is not None or self._is_only_direct(),
             failed=failed,
             fell_silent=self._log.fell_silent,
+            namesakes=self._picture.namesakes_on_air(now, gone_s),
         )
 
     def _former(self) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -42,6 +42,13 @@ LAST_HEARD_UNPROVISIONED: Final = (
     "; power-cycle it and run again"
 )
 
+NAMESAKE: Final = (
+    "it has the Device UUID of another board, so nobody can tell them apart: give each board its "
+    "own (a flash image that was cloned carries its UUID), power-cycle it and run again"
+)
+# Boards in one payload; a run has 300 at the most, and anybody can advertise more.
+MOST_NAMED: Final = 300
+
 
 def target(expected: int | None, heard: int) -> int:
     """Return how many boards must be proven: all that were heard, or announced by the operator."""
@@ -58,6 +65,7 @@ def missing_boards(
     is_complete: bool = True,
     failed: Mapping[bytes, str] = MappingProxyType({}),
     fell_silent: Collection[int] = (),
+    namesakes: Sequence[HeardBoard] = (),
 ) -> tuple[MissingBoard, ...]:
     """Return who keeps the run from being done; empty when every board is proven.
 
@@ -66,7 +74,7 @@ def missing_boards(
     become nodes since, and BlueZ may repeat what they advertised before. `failed` has the UUIDs of
     those that we tried ourselves, with the reason; among the nodes are so many `strangers`. A board
     that forgot its address and answers under a new one is not missing. Those that `fell_silent`
-    answered before.
+    answered before. `namesakes` are on the air with the Device UUID of another board.
     """
     nodes = list(nodes)
     answering = {node.device_uuid for node in nodes if node.proven and node.device_uuid}
@@ -91,6 +99,9 @@ def missing_boards(
         for node in sorted(nodes, key=lambda node: node.address)
         if not node.proven and node.device_uuid not in answering and node.address not in former
     ]
+    missing += [
+        MissingBoard(NAMESAKE, None, board.uuid, board.device_address) for board in namesakes
+    ]
     unaccounted = total - proven - len(missing)
     if unaccounted > 0:
         known = {node.device_uuid for node in nodes}
@@ -109,7 +120,15 @@ def missing_boards(
         unaccounted -= len(left)
     if unaccounted > 0:
         missing += [MissingBoard(_unaccounted(expected, heard))] * unaccounted
-    return tuple(missing)
+    return bounded(missing)
+
+
+def bounded(missing: Sequence[MissingBoard]) -> tuple[MissingBoard, ...]:
+    """Return them, or so many as can be told, and how many more there are."""
+    more = len(missing) - MOST_NAMED
+    if more <= 0:
+        return tuple(missing)
+    return (*missing[:MOST_NAMED], MissingBoard(f"and {more} more that are not named"))
 
 
 def former_addresses(nodes: Collection[Node], expected: int | None, total: int) -> tuple[int, ...]:

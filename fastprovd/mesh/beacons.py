@@ -25,14 +25,17 @@ _NODE_IDENTITY: Final = 0x01
 
 @dataclass(frozen=True, slots=True)
 class UnprovisionedDevice:
-    """Service data of 0x1827: Device UUID (16 octets) and OOB Information."""
+    """Service data of 0x1827: Device UUID (16 octets) and OOB Information.
+
+    OOB Information is little-endian here, as all of GATT, and big-endian in a beacon.
+    """
 
     uuid: bytes
     oob_information: int = 0
 
     def encode(self) -> bytes:
         """Return the 18 octets of service data."""
-        return self.uuid + self.oob_information.to_bytes(2, "big")
+        return self.uuid + self.oob_information.to_bytes(2, "little")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ def decode_service_data(service: int, data: bytes) -> ServiceData | None:
     if service == MESH_PROVISIONING_SERVICE:
         if len(data) != 18:
             raise DecodeError(f"service data of 0x1827 must have 18 octets, got {len(data)}")
-        return UnprovisionedDevice(bytes(data[:16]), int.from_bytes(data[16:], "big"))
+        return UnprovisionedDevice(bytes(data[:16]), int.from_bytes(data[16:], "little"))
     if service == MESH_PROXY_SERVICE:
         if not data:
             raise DecodeError("service data of 0x1828 is empty")
@@ -95,9 +98,16 @@ def decode_service_data(service: int, data: bytes) -> ServiceData | None:
     return None
 
 
+# Weaker than anything that is received, as bleak has it where BlueZ tells no RSSI.
+RSSI_UNKNOWN: Final = -127
+
+
 @dataclass(frozen=True, slots=True)
 class Advertisement:
-    """A classified advertisement: who sent it, how strong, when (seconds of the loop's clock)."""
+    """A classified advertisement: who sent it, how strong, when (seconds of the loop's clock).
+
+    `rssi_dbm` is `RSSI_UNKNOWN` where nobody says.
+    """
 
     device_address: str
     data: ServiceData

@@ -12,7 +12,7 @@ from bleak.backends.scanner import AdvertisementData
 from bleak.exc import BleakDBusError
 from bleak.uuids import normalize_uuid_16
 
-from fastprovd.bearers.scanner import MAX_QUEUED, BleakScan
+from fastprovd.bearers.scanner import MAX_QUEUED, BleakScan, _rssi
 from fastprovd.emulator.duplicate_filter import DuplicateFilter
 from fastprovd.errors import BluetoothUnavailable, LocalProtocolError
 from fastprovd.mesh.beacons import (
@@ -303,3 +303,11 @@ def test_scans_do_not_nest(run_virtual: Any) -> None:
                 pass
 
     run_virtual(main())
+
+
+@pytest.mark.parametrize(
+    ("told", "rssi_dbm"), [(-50, -50), (127, -127), (0, -127), (20, -127), (-127, -127)]
+)
+def test_an_rssi_that_is_none_is_the_weakest(told: int, rssi_dbm: int) -> None:
+    """127 is HCI's word for unknown, 0 that of controllers that do not measure."""
+    assert _rssi(told) == rssi_dbm

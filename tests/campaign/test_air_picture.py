@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import math
 
-from fastprovd.campaign.air_picture import AirPicture
+from fastprovd.campaign.air_picture import (
+    MAX_BOARDS,
+    MAX_NAMESAKES,
+    MAX_PROXIES,
+    NAMESAKE_S,
+    AirPicture,
+)
 from fastprovd.campaign.inventory import Inventory
 from fastprovd.campaign.node_times import ANY_TIME, Span
 from fastprovd.mesh.beacons import (
@@ -164,3 +170,66 @@ def test_old_data_after_a_proxy_was_heard_bounds_nothing() -> None:
     assert picture.became_node(board) == ANY_TIME
     picture.receive(_heard(network, 6.0))
     assert picture.became_node(board) == Span(-math.inf, 6.0)
+
+
+def _uuid(number: int) -> bytes:
+    return b"\xdd\xdd" + number.to_bytes(14, "big")
+
+
+def test_whoever_is_heard_once_makes_room() -> None:
+    """Made-up UUIDs fill no memory, and keep out nobody that goes on advertising."""
+    picture = AirPicture(Inventory(b"\xdd\xdd"), NET_KEY, capacity=10)
+    for number in range(5):
+        for now in (0.0, 1.0):
+            picture.receive(_heard(UnprovisionedDevice(_uuid(number)), now, f"A{number}"))
+    for number in range(100, 10_100):
+        picture.receive(_heard(UnprovisionedDevice(_uuid(number)), 2.0, f"F{number}"))
+    assert len(picture.boards) == 10
+    assert {_uuid(number) for number in range(5)} <= picture.boards.keys()
+    assert picture.overlooked == 10_000 - 5
+    late = picture.receive(_heard(UnprovisionedDevice(_uuid(7)), 3.0, "A7"))
+    assert late is not None
+    assert picture.boards[_uuid(7)] is late
+
+
+def test_other_things_that_anybody_can_advertise_are_bounded() -> None:
+    """Strangers, proxies of ours and of others, and namesakes, each from its own address."""
+    picture = _picture()
+    picture.receive(_heard(UnprovisionedDevice(UUID), 1.0, "AA"))
+    for number in range(5000):
+        address = f"F{number}"
+        picture.receive(_heard(UnprovisionedDevice(number.to_bytes(16, "big")), 1.0, address))
+        picture.receive(_heard(NetworkIdentity(NET_KEY.network_id), 1.0, address))
+        picture.receive(_heard(NetworkIdentity(bytes(8)), 1.0, f"G{number}"))
+        identity = NodeIdentity(bytes(8), number.to_bytes(8, "big"))
+        picture.receive(_heard(identity, 1.0, f"H{number}"))
+        picture.receive(_heard(UnprovisionedDevice(UUID), 1.0, f"N{number}"))
+    assert len(picture.strangers) == MAX_BOARDS
+    assert len(picture.foreign) == MAX_NAMESAKES
+    assert len(picture.namesakes) == MAX_NAMESAKES
+    assert len(picture.proxies_since(0.0)) == MAX_PROXIES
+
+
+def test_two_boards_of_one_device_uuid_are_two_boards() -> None:
+    """At the same time at two addresses; one report alone may be a mistake."""
+    picture = _picture()
+    for now in (1.0, 2.0, 3.0):
+        picture.receive(_heard(UnprovisionedDevice(UUID), now, "AA"))
+        picture.receive(_heard(UnprovisionedDevice(UUID), now, "BB"))
+        if now == 1.0:
+            assert picture.namesakes_on_air(now, 5.0) == []
+    (namesake,) = picture.namesakes_on_air(3.0, 5.0)
+    assert (namesake.uuid, namesake.device_address) == (UUID, "BB")
+    assert picture.boards[UUID].device_address == "AA"
+    assert picture.namesakes_on_air(60.0, 5.0) == []
+    picture.receive(_heard(NetworkIdentity(NET_KEY.network_id), 4.0, "BB"))
+    assert picture.namesakes_on_air(4.0, 5.0) == []
+
+
+def test_a_board_may_change_its_address() -> None:
+    """It was silent under the old one for longer than any filter of duplicates lasts."""
+    picture = _picture()
+    picture.receive(_heard(UnprovisionedDevice(UUID), 1.0, "AA"))
+    picture.receive(_heard(UnprovisionedDevice(UUID), 1.0 + NAMESAKE_S + 1.0, "BB"))
+    assert picture.boards[UUID].device_address == "BB"
+    assert picture.namesakes == {}

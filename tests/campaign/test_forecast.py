@@ -300,8 +300,8 @@ def test_direct_runs_have_no_tree() -> None:
     predicted = forecast(RunSettings(method=Method.DIRECT), 20, OURS)
     assert predicted.branches == ()
     assert predicted.ranges is None
-    assert predicted.own == Own(20, 0x0002, 0x0002 + 20 + 8 - 1)
-    assert predicted.reserved == (0x0002, 0x0002 + 20 + 8 - 1)
+    assert predicted.own == Own(20, 0x0002, 0x0002 + 20 - 1)
+    assert predicted.reserved == (0x0002, 0x0002 + 20 - 1)
     assert predicted.expected == predicted.direct
 
 
@@ -309,11 +309,11 @@ def test_boards_that_are_not_heard() -> None:
     """Five of twelve are heard: ours first, then three of them take the seven others."""
     predicted = forecast(RunSettings(method=Method.AUTO, expected=12), 5, OURS)
     assert predicted.method is Method.DIRECT
-    assert predicted.own == Own(5, 0x0002, 0x0002 + 5 + 8 - 1)
+    assert predicted.own == Own(5, 0x0002, 0x0002 + 5 - 1)
     assert [branch.plan.primary for branch in predicted.branches] == [0x0004, 0x0005, 0x0006]
     assert [len(branch.nodes) for branch in predicted.branches] == [4, 3, 3]
-    assert predicted.branches[0].plan.share == Share(0x000F, 0x010E)
-    assert predicted.reserved == (0x0002, 0x030E)
+    assert predicted.branches[0].plan.share == Share(0x0007, 0x0106)
+    assert predicted.reserved == (0x0002, 0x0306)
     assert (predicted.unheard, predicted.left_out) == (7, 0)
     assert predicted.expected.low_s > predicted.direct.low_s + 15.0
 

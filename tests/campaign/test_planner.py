@@ -156,9 +156,9 @@ def test_primaries_are_those_told(
     assert primaries_of(RunSettings(primaries=told, links=links), boards) == primaries
 
 
-def test_direct_runs_take_spare_addresses() -> None:
-    """Beside one for each board a few for sessions that fail; without them where few are left."""
-    assert plan_direct(5, 0x0010, 0x7FFF, []) == (0x0010, 0x001C)
+def test_direct_runs_take_an_address_for_each_board() -> None:
+    """In a row; where fewer are left, that is told."""
+    assert plan_direct(5, 0x0010, 0x7FFF, []) == (0x0010, 0x0014)
     assert plan_direct(5, 0x0010, 0x0014, []) == (0x0010, 0x0014)
     with pytest.raises(LocalProtocolError, match="no 6 free addresses"):
         plan_direct(6, 0x0010, 0x0014, [])

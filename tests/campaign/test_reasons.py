@@ -47,7 +47,7 @@ DIRECT = RunSettings(method=Method.DIRECT, expected=12)
         ),
         (RunSettings(unicast_max=0x20), 5, "no spare plain node: no address is left for one"),
         (RunSettings(), 5, "boards that have no address in the end and are still on the air are"),
-        (RunSettings(method=Method.DIRECT), 5, "13 addresses are taken"),
+        (RunSettings(method=Method.DIRECT), 5, "5 addresses for the 5 boards that the gateway"),
         (RunSettings(method=Method.DIRECT), 5, "no board becomes a provisioner"),
         (RunSettings(), 19, "1 Primary: two are faster and steadier only from about 20"),
         (RunSettings(), 20, "2 Primaries: 20 boards were provisioned in 17..21 s by two"),

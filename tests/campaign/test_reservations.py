@@ -26,7 +26,7 @@ def test_what_a_run_takes(run_virtual: RunVirtual[Any]) -> None:
         context = context_of(run, RunSettings(unicast_min=0x0010, unicast_max=0x0400), store=store)
         reservations = Reservations(context)
         first = await reservations.direct(5)
-        assert (first.start, len(first)) == (0x0010, 13)
+        assert (first.start, len(first)) == (0x0010, 5)
         share = await reservations.share(7, first[2])
         assert share == Share(first.stop, first.stop + 255)
         plan = await reservations.plan(4, 1)

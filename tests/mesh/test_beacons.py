@@ -245,3 +245,10 @@ def test_recorded_advertisements_are_classified(name: str) -> None:
         elif event["addr"] in addresses:
             assert data.matches(net_key, addresses[event["addr"]])
     assert {UnprovisionedDevice, NodeIdentity} <= kinds
+
+
+def test_oob_information_is_little_endian_in_service_data() -> None:
+    """As all of GATT; `20 40` is 0x4020, on the box and a string."""
+    data = decode_service_data(0x1827, bytes(16) + b"\x20\x40")
+    assert data == UnprovisionedDevice(bytes(16), 0x4020)
+    assert data.encode()[16:] == b"\x20\x40"

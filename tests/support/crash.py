@@ -35,10 +35,11 @@ from fastprovd.mesh.keys import DevKey
 from fastprovd.mesh.network import decode_network_pdu
 from fastprovd.mesh.proxy import ProxyPduType
 from fastprovd.records import Node, Run, Step
+from fastprovd.store import high_water
 from fastprovd.store.state import StateStore
 from tests.support.scene import device_address
 
-_DATABASE: Final = ("state.db", "state.db-wal")
+_DATABASE: Final = ("state.db", "state.db-wal", high_water.FILE_NAME)
 # In memory, if there is such a place: a thousand lives write a lot.
 _FAST_DISK: Final = Path("/dev/shm")  # noqa: S108 - a directory of its own is made in it
 
@@ -392,7 +393,7 @@ async def _let_bluez_notice(world: World, life: Life) -> None:
 
 def _put_back(directory: Path, image: dict[str, bytes]) -> None:
     """Make the state what it was at the death, in the same files."""
-    for name in ("state.db-wal", "state.db-shm"):
+    for name in ("state.db-wal", "state.db-shm", high_water.FILE_NAME):
         (directory / name).unlink(missing_ok=True)
     for name, content in image.items():
         (directory / name).write_bytes(content)
