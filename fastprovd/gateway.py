@@ -122,7 +122,7 @@ class Gateway:
         return None if self._campaign is None else self._campaign.run
 
     def settings(self, **overrides: Any) -> RunSettings:
-        """Return the configured settings of a run; an override that is `None` changes nothing."""
+        """Return the configured settings of a run with overrides; raises as `run_settings`."""
         return run_settings(self.config, **overrides)
 
     def prepare_run(self, settings: RunSettings) -> Campaign:

@@ -16,7 +16,7 @@ from typing import Any
 import aiomqtt
 import pytest
 
-from fastprovd.config import TlsConfig
+from fastprovd.config import TlsConfig, load
 from fastprovd.daemon import broker_settings, run_daemon
 from fastprovd.emulator.virtual_time import IO_SPEED
 from fastprovd.errors import ConfigError
@@ -365,6 +365,34 @@ def test_what_can_not_be_read_is_a_mistake_in_the_configuration(tmp_path: Path) 
     secret = replace(base.mqtt, username="me", password_file=tmp_path / "secret")
     with pytest.raises(ConfigError, match="password_file"):
         broker_settings(replace(base, mqtt=secret))
+
+
+def test_all_files_that_can_not_be_read_at_once(tmp_path: Path) -> None:
+    """Each with the place of the value that names it."""
+    file = tmp_path / "fastprovd.toml"
+    file.write_text(
+        f'[mqtt]\nusername = "u"\npassword_file = "{tmp_path}/p"\n[mqtt.tls]\nenabled = true\n'
+        f'ca = "{tmp_path}"\ncert = "{file}"\nkey = "{tmp_path}/key"\n'
+    )
+    with pytest.raises(ConfigError) as caught:
+        broker_settings(load(file, {}, "gw1"))
+    assert caught.value.problems == [
+        f"{file}:3: mqtt.password_file: {tmp_path}/p: No such file or directory",
+        f"{file}:6: mqtt.tls.ca: {tmp_path}: Is a directory",
+        f"{file}:8: mqtt.tls.key: {tmp_path}/key: No such file or directory",
+    ]
+
+
+def test_certificates_that_are_none(tmp_path: Path) -> None:
+    """What OpenSSL says of them is told with the place."""
+    file = tmp_path / "fastprovd.toml"
+    for key in ("ca", "cert"):
+        other = f'key = "{file}"\n' if key == "cert" else ""
+        file.write_text(f'[mqtt.tls]\nenabled = true\n{key} = "{file}"\n{other}')
+        with pytest.raises(ConfigError) as caught:
+            broker_settings(load(file, {}, "gw1"))
+        (problem,) = caught.value.problems
+        assert problem.startswith(f"{file}:3: mqtt.tls.{key}: {file}: [")
 
 
 def test_broker_settings(tmp_path: Path) -> None:
