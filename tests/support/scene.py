@@ -110,6 +110,11 @@ class Scene:
         """Return the rungs of ladders that were tried, in order."""
         return [data["rung"] for kind, data in self.listener.events if kind == "recovery"]
 
+    def climbed(self) -> set[tuple[str, str]]:
+        """Return symptom and rung of each rung that was told."""
+        told = [data for kind, data in self.listener.events if kind == "recovery"]
+        return {(data["symptom"], data["rung"]) for data in told}
+
     def without_app_key(self) -> set[int]:
         """Return the addresses of nodes that the firmware left without AppKey."""
         return {a for a, board in self.true_nodes().items() if not board.has_app_key}
