@@ -18,7 +18,7 @@ class SilentAudience:
     def node_changed(self, node: Node) -> None:
         """A node became known, or more is known about it."""
 
-    def nodes_changed(self, nodes: Sequence[Node], run: Run) -> None:
+    def nodes_changed(self, nodes: Sequence[Node], run: Run | None) -> None:
         """The address list, whole."""
 
     def groups_changed(self, memberships: Sequence[Membership]) -> None:
@@ -44,7 +44,7 @@ class Audiences:
         for member in self.members:
             member.node_changed(node)
 
-    def nodes_changed(self, nodes: Sequence[Node], run: Run) -> None:
+    def nodes_changed(self, nodes: Sequence[Node], run: Run | None) -> None:
         """The address list, whole."""
         for member in self.members:
             member.nodes_changed(nodes, run)

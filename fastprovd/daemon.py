@@ -238,10 +238,11 @@ async def publisher_for(
         handler = RequestHandler(gateway, runs.start)
         info = gateway_info(gateway, clock)
         publisher = MqttPublisher(settings, outbox, handler.answer, info, clock)
-        run, nodes = await gateway.last_run()
+        run, _ = await gateway.last_run()
         if run is not None:
             publisher.run_changed(run)
-            publisher.nodes_changed(nodes, run)
+            made, nodes = await gateway.address_list()
+            publisher.nodes_changed(nodes, made)
             publisher.groups_changed(await gateway.controls.groups())
         members: list[Audience] = [publisher, _LinksLine(gateway, publisher, info)]
         gateway.audiences.members.extend(members)

@@ -38,7 +38,7 @@ from fastprovd.mesh.replay import ReplayProtectionList
 from fastprovd.mesh.sequence import SequenceNumbers
 from fastprovd.mesh.stack import Stack
 from fastprovd.radio import Radio, adapter_problem, bluetooth
-from fastprovd.records import AdapterLinks, Network, Node, Run, RunState
+from fastprovd.records import AdapterLinks, Network, Node, Run, RunState, newest_list
 from fastprovd.returns import Returns
 from fastprovd.run_settings import run_settings
 from fastprovd.store.state import StateStore
@@ -246,11 +246,7 @@ class Gateway:
                     await watch.listen(WAITS["boards_settle"].seconds)
             except BearerError as error:
                 log.info("returned_not_looked_for", reason=str(error))
-        returned = await self._returns.at_start(picture.boards.values())
-        run, nodes = await self.last_run()
-        if run is not None and returned:
-            self.audiences.nodes_changed(nodes, run)
-        return returned
+        return await self._returns.at_start(picture.boards.values())
 
     async def restore_groups(self) -> None:
         """Put boards that are nodes again into the groups that they were in, by Device UUID."""
@@ -270,6 +266,11 @@ class Gateway:
         nodes = await asyncio.to_thread(self._store.nodes)
         return runs[0], [node for node in nodes if node.run_id == runs[0].run_id]
 
+    async def address_list(self) -> tuple[Run | None, list[Node]]:
+        """Return the newest run of which there are nodes, and these; `None` without any."""
+        runs = await asyncio.to_thread(self._store.runs)
+        return newest_list(runs, await asyncio.to_thread(self._store.nodes))
+
     # The mesh outside of a run: `controls`, and
 
     async def refresh_nodes(self) -> tuple[Run, list[Node], bool]:
@@ -285,8 +286,10 @@ class Gateway:
             ResponseTimeout: it did not answer.
         """
         self._check_no_run()
-        run, known = await self._last_network()
-        nodes = list(known.values())
+        run, nodes = await self.address_list()
+        if run is None:
+            raise NoRun("no run has made a node yet")
+        known = {node.address: node for node in nodes}
         primary = None if run.primary is None else known.get(run.primary)
         could_be_listed = max(target(run.expected, run.heard), len(nodes))
         if primary is None or could_be_listed > SAFE_LIST_ENTRIES:
@@ -304,14 +307,6 @@ class Gateway:
         await asyncio.to_thread(self._store.save_nodes, nodes)
         self.audiences.nodes_changed(nodes, run)
         return run, nodes, True
-
-    async def _last_network(self) -> tuple[Run, dict[int, Node]]:
-        nodes = await asyncio.to_thread(self._store.nodes)
-        for run in await asyncio.to_thread(self._store.runs):
-            made = {node.address: node for node in nodes if node.run_id == run.run_id}
-            if made:
-                return run, made
-        raise NoRun("no run has made a node yet")
 
     @asynccontextmanager
     async def _way_in(self) -> AsyncIterator[OpenSession]:

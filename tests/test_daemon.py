@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -205,6 +205,40 @@ def test_a_restart_tells_what_was(run_virtual: RunVirtual[Any], tmp_path: Path) 
 
 
 @NEEDS_MOSQUITTO
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_run_without_a_node_leaves_the_list_alone(
+    run_virtual: RunVirtual[Any], tmp_path: Path, restarts: bool
+) -> None:
+    """Before and after a restart, with the run that made it."""
+
+    async def main() -> None:
+        async with local_broker() as broker, AsyncExitStack() as daemons:
+            mqtt = {"port": broker.port, "protocol": broker.protocol}
+            scene = world(2)
+            await daemons.enter_async_context(daemon(scene, tmp_path, **mqtt))
+            async with operator(broker.port) as you:
+                await you.until("run", state="idle")
+                await you.ask("run/start", expected=2)
+                done = await you.until("run", state="done")
+                made = await you.until("nodes", complete=True)
+                for board in scene.air.boards:
+                    board.power_off()
+                await you.ask("run/start", expected=2)
+                assert (await you.until("run", state="failed"))["run_id"] != done["run_id"]
+            if restarts:
+                await daemons.aclose()
+                await daemons.enter_async_context(daemon(scene, tmp_path, **mqtt))
+            async with operator(broker.port) as you:
+                nodes = await you.until("nodes")
+                while restarts and nodes["revision"] <= made["revision"]:
+                    nodes = await you.until("nodes")
+                assert (nodes["count"], nodes["run_id"]) == (2, done["run_id"])
+                assert nodes["complete"]
+
+    run_virtual(main())
+
+
+@NEEDS_MOSQUITTO
 def test_a_restart_resumes_what_was(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
     """The daemon goes on by itself with the run that was cut off, under the same name."""
 
@@ -249,6 +283,8 @@ def test_boards_that_lost_their_power(
                 assert (returned["boards"], returned["unplaced"]) == (3, 0)
                 assert returned["forgotten"] == ["0x0002", "0x0003", "0x0004"]
                 if heal == "off":
+                    nodes = await you.until("nodes", count=0)
+                    assert not nodes["complete"]
                     assert (await you.ask("node/get", addr="0x0002"))["code"] == "unknown_node"
                     return
                 healed = await you.until("run", state="done")

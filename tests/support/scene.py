@@ -67,7 +67,7 @@ class Listener:
         """A node became known."""
         self.nodes[node.address] = node
 
-    def nodes_changed(self, nodes: Sequence[Node], run: Run) -> None:
+    def nodes_changed(self, nodes: Sequence[Node], run: Run | None) -> None:
         """The address list."""
         self.address_list = list(nodes)
 
