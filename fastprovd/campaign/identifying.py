@@ -6,6 +6,7 @@ which is under the NetKey.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -29,7 +30,7 @@ class Identifying:
     """`learn` is awaited with each address that a proxy tells, `answered` with who has the AppKey.
 
     `is_anybody_unplaced` says whether there is anything to find. `keyless` are the addresses that
-    answered nothing over a link of their own.
+    answered nothing over a link of their own. Nodes that an earlier run made are none of this one.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Identifying:
         self._top = context.top
         self._app_key = context.app_key
         self._clock = context.clock
+        self._store = context.store
         self._is_anybody_unplaced = is_anybody_unplaced
         self._learn = learn
         self._answered = answered
@@ -79,17 +81,23 @@ class Identifying:
             proxy_session(link, self._top, self._clock) as session,
         ):
             address = await self.place(session, device_address)
-            if not self._log.nodes[address].proven:
+            node = self._log.nodes.get(address)
+            if node is not None and not node.proven:
                 await self._ask(session, address)
 
     async def place(self, session: ProxySession, device_address: str) -> int:
-        """Have a proxy tell its unicast address, and note which board has it.
+        """Have a proxy tell its unicast address, and note which board has it unless it is of another run.
 
         Raises:
             ConnectionLost: the link went away, or the proxy does not tell.
         """
         await session.check_proxy()
         address = await session.server_address
+        reserved = await asyncio.to_thread(self._store.reserved_addresses)
+        others = [taken for taken in reserved if taken.run_id != self._log.run.run_id]
+        if any(taken.first <= address <= taken.last for taken in others):
+            log.info("proxy_of_an_earlier_run", address=device_address)
+            return address
         board = self._picture.board_at(device_address)
         await self._learn(address)
         await self._log.node(
