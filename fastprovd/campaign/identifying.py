@@ -86,7 +86,7 @@ class Identifying:
                 await self._ask(session, address)
 
     async def place(self, session: ProxySession, device_address: str) -> int:
-        """Have a proxy tell its unicast address, and note which board has it unless it is of another run.
+        """Have a proxy tell its unicast address; note which board has it, if it is of this run.
 
         Raises:
             ConnectionLost: the link went away, or the proxy does not tell.

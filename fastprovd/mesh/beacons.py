@@ -25,14 +25,14 @@ _NODE_IDENTITY: Final = 0x01
 
 @dataclass(frozen=True, slots=True)
 class UnprovisionedDevice:
-    """Service data of 0x1827: Device UUID (16 octets) and OOB Information."""
+    """Service data of 0x1827: Device UUID (16 octets) and OOB Information, little-endian."""
 
     uuid: bytes
     oob_information: int = 0
 
     def encode(self) -> bytes:
         """Return the 18 octets of service data."""
-        return self.uuid + self.oob_information.to_bytes(2, "big")
+        return self.uuid + self.oob_information.to_bytes(2, "little")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def decode_service_data(service: int, data: bytes) -> ServiceData | None:
     if service == MESH_PROVISIONING_SERVICE:
         if len(data) != 18:
             raise DecodeError(f"service data of 0x1827 must have 18 octets, got {len(data)}")
-        return UnprovisionedDevice(bytes(data[:16]), int.from_bytes(data[16:], "big"))
+        return UnprovisionedDevice(bytes(data[:16]), int.from_bytes(data[16:], "little"))
     if service == MESH_PROXY_SERVICE:
         if not data:
             raise DecodeError("service data of 0x1828 is empty")
@@ -103,36 +103,6 @@ class Advertisement:
     data: ServiceData
     rssi_dbm: int
     seen_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class UnprovisionedDeviceBeacon:
-    """Unprovisioned Device beacon: type 00, UUID, OOB Information, optional URI Hash (4 octets)."""
-
-    TYPE = 0x00
-
-    uuid: bytes
-    oob_information: int = 0
-    uri_hash: bytes | None = None
-
-    def encode(self) -> bytes:
-        """Return 19 or 23 octets, beacon type first."""
-        head = bytes([self.TYPE]) + self.uuid + self.oob_information.to_bytes(2, "big")
-        return head + (self.uri_hash or b"")
-
-    @classmethod
-    def decode(cls, beacon: bytes) -> Self:
-        """Parse a beacon, type octet first; raises DecodeError."""
-        if len(beacon) not in (19, 23) or beacon[0] != cls.TYPE:
-            raise DecodeError(
-                "Unprovisioned Device beacon must have type 00 and 19 or 23 octets, "
-                f"got {len(beacon)} octets"
-            )
-        return cls(
-            bytes(beacon[1:17]),
-            int.from_bytes(beacon[17:19], "big"),
-            bytes(beacon[19:]) if len(beacon) == 23 else None,
-        )
 
 
 @dataclass(frozen=True, slots=True)
