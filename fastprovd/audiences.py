@@ -22,7 +22,7 @@ class SilentAudience:
     def node_changed(self, node: Node) -> None:
         """A node became known, or more is known about it."""
 
-    def nodes_changed(self, nodes: Sequence[Node], run: Run) -> None:
+    def nodes_changed(self, nodes: Sequence[Node], run: Run | None) -> None:
         """The address list, whole."""
 
     def groups_changed(self, memberships: Sequence[Membership]) -> None:
@@ -46,7 +46,7 @@ class Audiences:
         """A node became known, or more is known about it."""
         self._each(lambda member: member.node_changed(node))
 
-    def nodes_changed(self, nodes: Sequence[Node], run: Run) -> None:
+    def nodes_changed(self, nodes: Sequence[Node], run: Run | None) -> None:
         """The address list, whole."""
         self._each(lambda member: member.nodes_changed(nodes, run))
 

@@ -7,7 +7,7 @@ import difflib
 import math
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -33,15 +33,16 @@ def setting(
     pattern: str | None = None,
     expected: str = "",
     hexadecimal: bool = False,
+    check: Callable[[str], None] | None = None,
     sample: Any = None,
 ) -> Any:
     """Return a dataclass field that `check_mapping` understands; without default it is required.
 
     `low` and `high` bound a number, or the octets of a bytes value (written as hex digits), both
-    inclusive. `pattern` is a regular expression for the whole text, `expected` says it in words.
-    `hexadecimal` numbers are shown as 0x0005 and may also come as such a text. `sample` is shown
-    in an example where the default would tell nothing. A field with `internal` in its metadata can
-    not be set from outside.
+    inclusive. `pattern` is a regular expression for the whole text, `expected` says it in words;
+    `check`, of a text or a path, raises ValueError with such a sentence. `hexadecimal` numbers are
+    shown as 0x0005 and may also come as such a text. `sample` is shown in an example where the
+    default would tell nothing. A field with `internal` in its metadata can not be set from outside.
     """
     return dataclasses.field(
         default=default,
@@ -52,6 +53,7 @@ def setting(
             "pattern": pattern,
             "expected": expected,
             "hexadecimal": hexadecimal,
+            "check": check,
             "sample": sample,
         },
     )
@@ -192,13 +194,28 @@ def _text(raw: Any, rules: Mapping[str, Any]) -> str:
     pattern = rules.get("pattern")
     if pattern is not None and not re.fullmatch(pattern, raw):
         raise ValueError(f"expected {rules['expected'] or pattern}, got {_shown(raw)}")
+    _checked(raw, rules)
     return raw
 
 
 def _path(raw: Any, rules: Mapping[str, Any]) -> Path:
     if not isinstance(raw, str) or not raw or "\0" in raw:
         raise ValueError(f"expected the path of a file, got {_shown(raw)}")
+    _checked(raw, rules)
     return Path(raw)
+
+
+def _checked(raw: str, rules: Mapping[str, Any]) -> None:
+    try:
+        raw.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"expected UTF-8, got {_shown(raw)}") from None
+    check = rules.get("check")
+    if check is not None:
+        try:
+            check(raw)
+        except ValueError as error:
+            raise ValueError(f"{error}, got {_shown(raw)}") from None
 
 
 def _octets(raw: Any, rules: Mapping[str, Any]) -> bytes:
@@ -250,6 +267,8 @@ def _bound(number: Any, hexadecimal: bool) -> str:
 
 
 def _shown(raw: Any) -> str:
+    if isinstance(raw, str) and "@" in raw:  # of a URL with a password in it
+        raw = "…" + raw[raw.rindex("@") :]
     text = repr(raw)
     if len(text) > _SHOWN_CHARACTERS:
         text = text[:_SHOWN_CHARACTERS] + "…"

@@ -13,6 +13,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final, NoReturn
 
+import structlog
+
 from fastprovd import __version__, config_text, core_files, logs
 from fastprovd.cli_types import broker, count, group_address, node_address, number, switchable
 from fastprovd.config import DEFAULT_PATH, MAX_LINKS, Config, load
@@ -33,6 +35,8 @@ from fastprovd.errors import (
     UnknownNode,
 )
 from fastprovd.records import RunState
+
+log = structlog.get_logger(__name__)
 
 
 class Exit(IntEnum):
@@ -129,6 +133,7 @@ def _run(options: argparse.Namespace) -> int:
 
     config = load(options.config)
     logs.configure("debug" if options.debug else config.log.level, config.log.format)
+    _log_doubts(config)
     asyncio.run(run_daemon(config))
     return Exit.OK
 
@@ -218,7 +223,10 @@ def _check_config(options: argparse.Namespace) -> int:
     from fastprovd.daemon import broker_settings
 
     config = load(options.config)
-    broker_settings(config)
+    if config.mqtt.enabled:  # else nobody reads the files that it names
+        broker_settings(config)
+    for doubt in config.doubts:
+        print(f"fastprovd: warning: {doubt}", file=sys.stderr)
     print(config_text.format_effective(config), end="")
     return Exit.OK
 
@@ -243,7 +251,14 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _foreground(options: argparse.Namespace) -> Config:
     logs.configure("debug" if options.debug else "warning", "console")
-    return load(options.config)
+    config = load(options.config)
+    _log_doubts(config)
+    return config
+
+
+def _log_doubts(config: Config) -> None:
+    for doubt in config.doubts:
+        log.warning("config_doubtful", reason=doubt)
 
 
 # The parser

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+from fastprovd.config_values import broker_host
 from fastprovd.mesh.addresses import (
     ALL_NODES,
     UNASSIGNED,
@@ -71,18 +72,19 @@ def group_address(text: str) -> int:
 
 def broker(text: str) -> tuple[str, int]:
     """Take the URL of a broker without credentials; return host and port."""
-    url = urlsplit(text)
     try:
-        port = url.port
+        url = urlsplit(text)
+        host, port = url.hostname or "", url.port
+        broker_host(host)
     except ValueError:
         port = 0
     if (
-        url.scheme != "mqtt"
-        or not url.hostname
-        or port == 0
+        port == 0
+        or url.scheme != "mqtt"
         or url.username is not None
         or url.path not in ("", "/")
         or url.query
+        or url.fragment
     ):
         raise argparse.ArgumentTypeError(f"expected mqtt://HOST or mqtt://HOST:PORT, got {text!r}")
-    return url.hostname, port or 1883
+    return host, port or 1883

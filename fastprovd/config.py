@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal
 
-from fastprovd.checking import Problem, check_mapping, setting
+from fastprovd.checking import check_mapping, setting
 from fastprovd.config_layers import Layers
+from fastprovd.config_rules import broken_rules, doubts
+from fastprovd.config_values import absolute_path, base_topic, broker_host, mqtt_text
 from fastprovd.errors import ConfigError
 from fastprovd.mesh import addresses
-from fastprovd.mesh.device_uuids import BOARD_PATTERN, parse_board
+from fastprovd.mesh.device_uuids import BOARD_PATTERN
 
 DEFAULT_PATH: Final = Path("/etc/fastprovd/fastprovd.toml")
 MAX_LINKS: Final = 32
 
 _GATEWAY_ID: Final = r"[a-z0-9_-]{1,32}"
-_TOPIC: Final = r"[^/+#\x00]+(/[^/+#\x00]+)*"
 _BOARD: Final = "a Bluetooth address, or 2 to 16 octets of a Device UUID in hex"
 _ADAPTER: Final = r"(hci\d+|([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2})?"
 
@@ -49,13 +50,20 @@ class TlsConfig:
     ca: Path | None = setting(
         None,
         "Certificates of the authorities to trust (PEM). Default: those of the system.",
+        check=absolute_path,
         sample="/etc/fastprovd/ca.pem",
     )
     cert: Path | None = setting(
-        None, "Our client certificate (PEM); needs `key`.", sample="/etc/fastprovd/client.pem"
+        None,
+        "Our client certificate (PEM); needs `key`.",
+        check=absolute_path,
+        sample="/etc/fastprovd/client.pem",
     )
     key: Path | None = setting(
-        None, "The private key of `cert` (PEM), not encrypted.", sample="/etc/fastprovd/client.key"
+        None,
+        "The private key of `cert` (PEM), not encrypted.",
+        check=absolute_path,
+        sample="/etc/fastprovd/client.key",
     )
 
 
@@ -64,21 +72,23 @@ class MqttConfig:
     """The broker that the address list goes to."""
 
     enabled: bool = setting(True, "false: run without a broker.")
-    host: str = setting("localhost", "Name or address of the broker.", pattern=r"\S+")
+    host: str = setting(
+        "localhost", "Name or address of the broker, without scheme and port.", check=broker_host
+    )
     port: int = setting(1883, "Port of the broker.", low=1, high=65535)
     protocol: Literal["5", "3.1.1"] = setting("5", "Version of MQTT.")
-    username: str = setting("", "Empty: no user name.")
+    username: str = setting("", "Empty: no user name.", check=mqtt_text)
     password_file: Path | None = setting(
         None,
         "File that holds the password on its first line. Default: the systemd credential "
         "mqtt.password, if the service has it. A password itself has no place in this file.",
+        check=absolute_path,
         sample="/etc/fastprovd/mqtt.password",
     )
     base_topic: str = setting(
         "fastprovd",
         "First levels of every topic.",
-        pattern=_TOPIC,
-        expected="topic levels without + # and without / at either end",
+        check=base_topic,
     )
     keepalive_s: int = setting(
         15,
@@ -262,6 +272,7 @@ class StateConfig:
     directory: Path = setting(
         Path("/var/lib/fastprovd"),
         "Keys, addresses and counters; mode 0700. Default: $STATE_DIRECTORY of the service.",
+        check=absolute_path,
     )
 
 
@@ -281,7 +292,8 @@ class LogConfig:
 class Config:
     """The whole configuration.
 
-    `origins` has the place of each value that is no default, by dotted path.
+    `origins` has the place of each value that is no default, by dotted path; `doubts` are sentences
+    about values that work, and most likely are not meant.
     """
 
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
@@ -297,6 +309,17 @@ class Config:
         repr=False,
         metadata={"internal": True},
     )
+    doubts: tuple[str, ...] = field(
+        default=(), compare=False, repr=False, metadata={"internal": True}
+    )
+
+    def placed(self, problems: Sequence[str]) -> list[str]:
+        """Return sentences that begin with the path of a value, with its place before each."""
+        places = [self.origins.get(problem.partition(":")[0]) for problem in problems]
+        return [
+            problem if place is None else f"{place}: {problem}"
+            for place, problem in zip(places, problems, strict=True)
+        ]
 
 
 def load(
@@ -316,85 +339,41 @@ def load(
     layers = Layers(Config)
     layers.add_system(environ, socket.gethostname() if host_name is None else host_name)
     main = DEFAULT_PATH if path is None else path
-    if path is not None or main.exists():
-        layers.add_file(main)
-    for extra in sorted((main.parent / "conf.d").glob("*.toml")):
-        layers.add_file(extra)
+    layers.add_file(main, must_exist=path is not None)
+    layers.add_directory(main.parent / "conf.d")
     layers.add_environment(environ)
     config, found = check_mapping(Config, layers.values)
-    if config is None:  # the rules still apply to the sections that are sound
-        broken = {problem.path.partition(".")[0] for problem in found}
-        sound = {name: value for name, value in layers.values.items() if name not in broken}
-        found.extend(_broken_rules(check_mapping(Config, sound)[0] or Config()))
-    else:
-        found.extend(_broken_rules(config))
     problems = layers.problems + [
         f"{layers.origin(problem.path) or main}: {problem.path}: {problem.message}"
         for problem in found
     ]
-    if problems or config is None:
+    if config is None:  # the rules still apply to the sections that are sound
+        broken = {problem.path.partition(".")[0] for problem in found}
+        sound = {name: value for name, value in layers.values.items() if name not in broken}
+        config = check_mapping(Config, sound)[0] or Config()
+    config = replace(config, origins=MappingProxyType(dict(layers.origins)))
+    problems.extend(rule.sentence(config.origins) for rule in broken_rules(config))
+    if problems:
         raise ConfigError(problems)
-    return replace(config, origins=MappingProxyType(dict(layers.origins)))
+    found_doubts = [*layers.doubts, *(rule.sentence(config.origins) for rule in doubts(config))]
+    return replace(config, doubts=tuple(found_doubts))
 
 
 def read_password(mqtt: MqttConfig) -> str | None:
     """Return the first line of the password file, or `None` when there is none.
 
     Raises:
-        ConfigError: the file can not be read.
+        ConfigError: the file can not be read, or has nothing in its first line.
     """
     if mqtt.password_file is None:
         return None
     try:
-        return mqtt.password_file.read_text("utf-8-sig").partition("\n")[0]
+        password = mqtt.password_file.read_text("utf-8-sig").partition("\n")[0]
+        if password:
+            return password
+        reason = "its first line is empty"
     except OSError as error:
-        reason = error.strerror
+        reason = str(error.strerror)
     except UnicodeDecodeError:
         reason = "not UTF-8"
     raise ConfigError([f"mqtt.password_file: {mqtt.password_file}: {reason}"])
-
-
-def _broken_rules(config: Config) -> Iterator[Problem]:
-    """Yield what is wrong between values that are each right."""
-    mesh, mqtt, tls = config.mesh, config.mqtt, config.mqtt.tls
-    shown = addresses.format_address
-    if mesh.unicast_min > mesh.unicast_max:
-        yield Problem(
-            "mesh.unicast_max",
-            f"{shown(mesh.unicast_max)} is below unicast_min {shown(mesh.unicast_min)}",
-        )
-    elif mesh.unicast_min <= mesh.provisioner_address <= mesh.unicast_max:
-        yield Problem(
-            "mesh.provisioner_address",
-            f"{shown(mesh.provisioner_address)} is ours, it must lie outside of unicast_min.."
-            f"unicast_max ({shown(mesh.unicast_min)}..{shown(mesh.unicast_max)})",
-        )
-    capacity = mesh.unicast_max - mesh.unicast_min + 1
-    if config.run.expected is not None and config.run.expected > capacity > 0:
-        yield Problem(
-            "run.expected",
-            f"{config.run.expected} boards do not fit into the {capacity} addresses of "
-            "mesh.unicast_min..unicast_max",
-        )
-    for number, entry in enumerate(mesh.allow):
-        if not any(_begin_alike(prefix, mesh.match) for prefix in parse_board(entry)):
-            yield Problem(
-                f"mesh.allow[{number}]",
-                f"no Device UUID of {entry} begins with mesh.match {mesh.match.hex()}",
-            )
-    ceiling = config.bluetooth.links_ceiling
-    if ceiling is not None and (config.run.primaries or 1) > ceiling:
-        yield Problem(
-            "run.primaries",
-            f"{config.run.primaries} need as many links, and [bluetooth] max_links is {ceiling}",
-        )
-    if mqtt.password_file is not None and not mqtt.username:
-        yield Problem("mqtt.username", "a password needs a user name")
-    if (tls.cert is None) != (tls.key is None):
-        yield Problem("mqtt.tls", "cert and key go together, one is missing")
-    if not tls.enabled and (tls.ca or tls.cert or tls.key):
-        yield Problem("mqtt.tls.enabled", "false, but certificates are given; set it to true")
-
-
-def _begin_alike(one: bytes, other: bytes) -> bool:
-    return one.startswith(other) or other.startswith(one)

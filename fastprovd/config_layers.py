@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, get_origin
 
 from fastprovd.checking import either, field_types, optional
+from fastprovd.toml_lines import toml_lines
 
 ENVIRONMENT_PREFIX: Final = "FASTPROVD_"
 PASSWORD_CREDENTIAL: Final = "mqtt.password"  # noqa: S105 - the name of a file
@@ -27,6 +29,8 @@ class Layers:
         self.values: dict[str, Any] = {}
         self.origins: dict[str, str] = {}
         self.problems: list[str] = []
+        self.doubts: list[str] = []
+        self._names = {path.replace(".", "_"): path for path in _paths(schema)}
 
     def origin(self, path: str) -> str | None:
         """Return the place of a value, or of the nearest table around it."""
@@ -45,38 +49,62 @@ class Layers:
             self._lay({"state": {"directory": directory}}, partial(_same_place, "$STATE_DIRECTORY"))
         if directory := environ.get("CREDENTIALS_DIRECTORY", ""):
             file = Path(directory, PASSWORD_CREDENTIAL)
-            if file.exists():
+            if os.path.lexists(file):
                 values = {"mqtt": {"password_file": str(file)}}
                 self._lay(values, partial(_same_place, "$CREDENTIALS_DIRECTORY"))
 
-    def add_file(self, file: Path) -> None:
+    def add_directory(self, directory: Path) -> None:
+        """Lay on the TOML files in a directory, which need not be there, in order of name."""
+        try:
+            files = sorted(file for file in directory.iterdir() if file.suffix == ".toml")
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            self.problems.append(f"{directory}: {error.strerror}")
+            return
+        for file in files:
+            self.add_file(file)
+
+    def add_file(self, file: Path, *, must_exist: bool = True) -> None:
         """Lay on a TOML file."""
         try:
             text = file.read_text("utf-8-sig")
             values = tomllib.loads(text)
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and not must_exist:
+                return
             self.problems.append(f"{file}: {error.strerror}")
         except UnicodeDecodeError:
             self.problems.append(f"{file}: not UTF-8")
         except ValueError as error:
             line = re.search(r"at line (\d+)", str(error))
-            place = f"{file}:{line[1]}" if line else f"{file}"
-            self.problems.append(f"{place}: not TOML: {error}")
+            number = line[1] if line else text.count("\n", 0, len(text.rstrip())) + 1
+            self.problems.append(f"{file}:{number}: not TOML: {error}")
         else:
-            lines = _line_numbers(text)
+            lines = toml_lines(text)
             self._lay(values, lambda path: f"{file}:{lines[path]}" if path in lines else None)
 
     def add_environment(self, environ: Mapping[str, str]) -> None:
-        """Lay on FASTPROVD_SECTION__KEY; a name without a double underscore is not ours."""
+        """Lay on FASTPROVD_SECTION__KEY; a name that only looks like one is told of."""
         for name in sorted(environ):
-            rest = name.removeprefix(ENVIRONMENT_PREFIX)
-            if rest == name or "__" not in rest:
+            prefix, rest = name[: len(ENVIRONMENT_PREFIX)], name[len(ENVIRONMENT_PREFIX) :]
+            if prefix.upper() != ENVIRONMENT_PREFIX:
                 continue
             path = rest.lower().split("__")
-            value: Any = _environment_value(self._schema, path, environ[name])
-            for key in reversed(path):
-                value = {key: value}
-            self._lay(value, partial(_same_place, name))
+            meant = self._names.get(rest.lower().replace("__", "_"))
+            if meant is not None and (prefix != ENVIRONMENT_PREFIX or meant != ".".join(path)):
+                right = ENVIRONMENT_PREFIX + meant.upper().replace(".", "__")
+                self.problems.append(f"{name}: no name of a key, did you mean {right}?")
+            elif "__" not in rest or prefix != ENVIRONMENT_PREFIX:
+                self.doubts.append(
+                    f"{name}: no name of a key, so it changes nothing; they are written like "
+                    f"{ENVIRONMENT_PREFIX}MQTT__HOST"
+                )
+            else:
+                value: Any = _environment_value(self._schema, path, environ[name])
+                for key in reversed(path):
+                    value = {key: value}
+                self._lay(value, partial(_same_place, name))
 
     def _lay(self, values: Mapping[str, Any], origin: Callable[[str], str | None]) -> None:
         self._merge(self.values, values, origin, "")
@@ -100,6 +128,15 @@ class Layers:
                 self._merge(table, value, origin, f"{path}.")
             else:
                 below[key] = value
+                self._note_items(path, value, origin)
+
+    def _note_items(self, path: str, value: Any, origin: Callable[[str], str | None]) -> None:
+        for item in [known for known in self.origins if known.startswith(f"{path}[")]:
+            del self.origins[item]
+        for number in range(len(value) if isinstance(value, list) else 0):
+            place = origin(f"{path}[{number}]")
+            if place is not None:
+                self.origins[f"{path}[{number}]"] = place
 
 
 def _same_place(place: str, path: str) -> str:
@@ -120,24 +157,10 @@ def _environment_value(schema: type, path: list[str], text: str) -> Any:
         return text
 
 
-def _line_numbers(text: str) -> dict[str, int]:
-    """Return the line of each key and table header of a TOML file, by dotted path.
-
-    A line inside a multi-line text that looks like a key is taken for one; none of ours has that.
-    """
-    lines: dict[str, int] = {}
-    table = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line):
-            path = _plain(header[1])
-            table = f"{path}."
-        elif key := re.match(r"\s*([\w\-.\"' ]+?)\s*=", line):
-            path = table + _plain(key[1])
+def _paths(schema: type, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted path of each key."""
+    for name, kind in field_types(schema).items():
+        if is_dataclass(kind):
+            yield from _paths(kind, f"{prefix}{name}.")  # type: ignore[arg-type]
         else:
-            continue
-        lines.setdefault(path, number)
-    return lines
-
-
-def _plain(key: str) -> str:
-    return re.sub(r"[\s\"']", "", key)
+            yield prefix + name

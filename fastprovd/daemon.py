@@ -96,7 +96,7 @@ class Runs:
         self._group = group
 
     def start(self, overrides: Mapping[str, Any]) -> Run:
-        """Start a run and return it; raises RunInProgress, RunsRefused."""
+        """Start a run and return it; raises RunInProgress, RunsRefused, ConfigError."""
         settings = self._gateway.settings(**overrides)
         if self._group is None:
             current = self._gateway.current_run
@@ -238,10 +238,11 @@ async def publisher_for(
         handler = RequestHandler(gateway, runs.start)
         info = gateway_info(gateway, clock)
         publisher = MqttPublisher(settings, outbox, handler.answer, info, clock)
-        run, nodes = await gateway.last_run()
+        run, _ = await gateway.last_run()
         if run is not None:
             publisher.run_changed(run)
-            publisher.nodes_changed(nodes, run)
+            made, nodes = await gateway.address_list()
+            publisher.nodes_changed(nodes, made)
             publisher.groups_changed(await gateway.controls.groups())
         members: list[Audience] = [publisher, _LinksLine(gateway, publisher, info)]
         gateway.audiences.members.extend(members)
@@ -264,16 +265,31 @@ async def published(gateway: Gateway, clock: Clock) -> AsyncIterator[None]:
 
 
 def broker_settings(config: Config) -> BrokerSettings:
-    """Return where the broker is and how to speak to it; raises ConfigError."""
+    """Return where the broker is and how to speak to it.
+
+    Raises:
+        ConfigError: with each file that can not be used and the place of the value that names it.
+    """
     mqtt = config.mqtt
+    password, tls, problems = None, None, []
+    try:
+        password = read_password(mqtt)
+    except ConfigError as error:
+        problems += config.placed(error.problems)
+    try:
+        tls = _tls_context(mqtt)
+    except ConfigError as error:
+        problems += config.placed(error.problems)
+    if problems:
+        raise ConfigError(problems)
     return BrokerSettings(
         mqtt.host,
         mqtt.port,
         config.gateway.id,
         mqtt.protocol,
         mqtt.username or None,
-        read_password(mqtt),
-        _tls_context(mqtt),
+        password,
+        tls,
         mqtt.base_topic,
         mqtt.keepalive_s,
         mqtt.timeout_s,
@@ -305,13 +321,23 @@ def gateway_info(gateway: Gateway, clock: Clock) -> GatewayInfo:
 def _tls_context(mqtt: MqttConfig) -> ssl.SSLContext | None:
     if not mqtt.tls.enabled:
         return None
+    problems = []
+    for name in ("ca", "cert", "key"):
+        file = getattr(mqtt.tls, name)
+        try:
+            if file is not None:
+                file.read_bytes()
+        except OSError as error:  # OpenSSL does not say which
+            problems.append(f"mqtt.tls.{name}: {file}: {error.strerror}")
+    if problems:
+        raise ConfigError(problems)
     try:
         context = ssl.create_default_context(cafile=mqtt.tls.ca)
-    except (OSError, ssl.SSLError) as error:
+    except ssl.SSLError as error:
         raise ConfigError([f"mqtt.tls.ca: {mqtt.tls.ca}: {error}"]) from error
     if mqtt.tls.cert is not None:
         try:
             context.load_cert_chain(mqtt.tls.cert, mqtt.tls.key)
-        except (OSError, ssl.SSLError) as error:
+        except ssl.SSLError as error:
             raise ConfigError([f"mqtt.tls.cert: {mqtt.tls.cert}: {error}"]) from error
     return context

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Final, TextIO
 
 from fastprovd.campaign.forecast import forecast
@@ -16,6 +17,7 @@ from fastprovd.campaign.settings import RunSettings
 from fastprovd.campaign.tasks import background
 from fastprovd.clock import SystemClock
 from fastprovd.config import Config
+from fastprovd.config_rules import broken_rules
 from fastprovd.console import (
     Reporter,
     membership_lines,
@@ -37,6 +39,15 @@ from fastprovd.run_settings import run_settings
 from fastprovd.store.database import DATABASE_NAME
 from fastprovd.store.state import StateStore
 
+# The keys that options of commands stand for.
+_KEYS: Final = {
+    "method": "run.method",
+    "expected": "run.expected",
+    "primaries": "run.primaries",
+    "links": "bluetooth.max_links",
+    "unicast_min": "mesh.unicast_min",
+    "unicast_max": "mesh.unicast_max",
+}
 _TICK_S: Final = 0.5  # of the loop's clock; a person sees four of them in a second of the demo
 
 
@@ -80,10 +91,9 @@ async def provision(
     method: str | None = None,
 ) -> Run:
     """Do one run with the configured adapter; raises ConfigError, StoreError."""
+    config = _tried(config, expected=expected, method=method)
     async with open_published(config, radio=radio) as gateway:
-        run, nodes = await one_run(
-            gateway, gateway.settings(expected=expected, method=method), reporter
-        )
+        run, nodes = await one_run(gateway, gateway.settings(), reporter)
         reporter.finished(run, nodes)
         return run
 
@@ -188,15 +198,16 @@ def show_plan(
     Addresses that an existing state directory has used are not planned again.
 
     Raises:
-        ConfigError: too few addresses are left.
+        ConfigError: they break a rule of the configuration, or too few addresses are left.
         StoreError: the state directory can not be read.
     """
+    tried = _tried(config, **overrides)
     taken: Sequence[AddressRange] = ()
     if (config.state.directory / DATABASE_NAME).exists():
         with StateStore(config.state.directory) as store:
             taken = store.reserved_addresses()
     try:
-        planned = forecast(run_settings(config, **overrides), boards, taken)
+        planned = forecast(run_settings(tried), boards, taken)
     except LocalProtocolError as error:
         raise ConfigError([str(error)]) from error
     if as_json:
@@ -204,6 +215,21 @@ def show_plan(
         return
     for line in plan_lines(planned):
         write_line(stream, line)
+
+
+def _tried(config: Config, **values: Any) -> Config:
+    """Return the configuration with values that the command line gives; `None` is none.
+
+    Raises:
+        ConfigError: a rule of the configuration is broken.
+    """
+    for name, value in values.items():
+        if value is not None:
+            table, _, key = _KEYS[name].partition(".")
+            config = replace(config, **{table: replace(getattr(config, table), **{key: value})})
+    if problems := [rule.sentence({}) for rule in broken_rules(config)]:
+        raise ConfigError(problems)
+    return config
 
 
 async def scan(config: Config, seconds: float, stream: TextIO, radio: Radio | None = None) -> None:

@@ -48,7 +48,7 @@ from fastprovd.mesh.replay import ReplayProtectionList
 from fastprovd.mesh.sequence import SequenceNumbers
 from fastprovd.mesh.stack import Stack
 from fastprovd.radio import Radio, adapter_problem, bluetooth
-from fastprovd.records import AdapterLinks, Network, Node, Run, RunState
+from fastprovd.records import AdapterLinks, Network, Node, Run, RunState, newest_list
 from fastprovd.returns import Returns
 from fastprovd.run_settings import run_settings
 from fastprovd.store.state import StateStore
@@ -137,7 +137,7 @@ class Gateway:
         return None if self._campaign is None else self._campaign.run
 
     def settings(self, **overrides: Any) -> RunSettings:
-        """Return the configured settings of a run; an override that is `None` changes nothing."""
+        """Return the configured settings of a run with overrides; raises as `run_settings`."""
         return run_settings(self.config, **overrides)
 
     def prepare_run(self, settings: RunSettings) -> Campaign:
@@ -273,9 +273,6 @@ class Gateway:
             except BearerError as error:
                 log.info("returned_not_looked_for", reason=str(error))
                 return 0
-        run, nodes = await self.last_run()
-        if run is not None and returned:
-            self.audiences.nodes_changed(nodes, run)
         return returned
 
     async def _who_answers(self, addresses: Collection[int]) -> set[int]:
@@ -302,6 +299,11 @@ class Gateway:
         nodes = await asyncio.to_thread(self._store.nodes)
         return runs[0], [node for node in nodes if node.run_id == runs[0].run_id]
 
+    async def address_list(self) -> tuple[Run | None, list[Node]]:
+        """Return the newest run of which there are nodes, and these; `None` without any."""
+        runs = await asyncio.to_thread(self._store.runs)
+        return newest_list(runs, await asyncio.to_thread(self._store.nodes))
+
     # The mesh outside of a run: `controls`, and
 
     async def refresh_nodes(self) -> tuple[Run, list[Node], bool]:
@@ -317,8 +319,10 @@ class Gateway:
             ResponseTimeout: it did not answer.
         """
         self._check_no_run()
-        run, known = await self._last_network()
-        nodes = list(known.values())
+        run, nodes = await self.address_list()
+        if run is None:
+            raise NoRun("no run has made a node yet")
+        known = {node.address: node for node in nodes}
         primary = None if run.primary is None else known.get(run.primary)
         could_be_listed = max(target(run.expected, run.heard), len(nodes))
         if primary is None or could_be_listed > SAFE_LIST_ENTRIES:
@@ -328,9 +332,10 @@ class Gateway:
             open_session(device_address=primary.device_address) as session,
         ):
             listed = await control.get_node_list(session, self.network.app_key, primary.address)
-        newest, known = await self._last_network()
-        if newest.run_id != run.run_id:  # another run ended while we waited for the radio
-            return newest, list(known.values()), False
+        newest, nodes = await self.address_list()
+        if newest is not None and newest.run_id != run.run_id:
+            return newest, nodes, False  # another run ended while we waited for the radio
+        known = {node.address: node for node in nodes}
         given = await asyncio.to_thread(self._store.reserved_addresses)
         ours = [r for r in given if r.run_id == run.run_id]
         now, new = self._clock.utc_now(), []
@@ -343,14 +348,6 @@ class Gateway:
         nodes = sorted([*known.values(), *new], key=lambda node: node.address)
         self.audiences.nodes_changed(nodes, run)
         return run, nodes, True
-
-    async def _last_network(self) -> tuple[Run, dict[int, Node]]:
-        nodes = await asyncio.to_thread(self._store.nodes)
-        for run in await asyncio.to_thread(self._store.runs):
-            made = {node.address: node for node in nodes if node.run_id == run.run_id}
-            if made:
-                return run, made
-        raise NoRun("no run has made a node yet")
 
     @asynccontextmanager
     async def _way_in(self) -> AsyncIterator[OpenSession]:

@@ -291,3 +291,13 @@ class AdapterLinks:
     now: int
     most: int
     found: str
+
+
+def newest_list(runs: Iterable[Run], nodes: Iterable[Node]) -> tuple[Run | None, list[Node]]:
+    """Return the first of `runs` that has nodes, and its nodes; a run without any has no list."""
+    nodes = list(nodes)
+    for run in runs:
+        made = [node for node in nodes if node.run_id == run.run_id]
+        if made:
+            return run, made
+    return None, []

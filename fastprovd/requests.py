@@ -10,6 +10,7 @@ from fastprovd.checking import Problem, check_mapping, setting
 from fastprovd.errors import (
     BearerError,
     BluetoothUnavailable,
+    ConfigError,
     CopiedStore,
     FastprovdError,
     GroupsFull,
@@ -40,7 +41,8 @@ T = TypeVar("T")
 _BOARD = "a Bluetooth address, or 2 to 16 octets of a Device UUID in hex"
 
 StartRun = Callable[[Mapping[str, Any]], Run]
-"""Start a run with these overrides of its settings; raises RunInProgress, RunsRefused."""
+"""Start a run with these overrides of its settings; raises RunInProgress, RunsRefused, and
+ConfigError where they and the configuration do not go together."""
 
 # The first class that fits names the code.
 _CODES: tuple[tuple[type[FastprovdError], ErrorCode], ...] = (
@@ -110,7 +112,7 @@ class GroupData:
 
 class _InvalidRequest(Exception):
     def __init__(self, problems: list[Problem]) -> None:
-        super().__init__("; ".join(f"{p.path or 'data'}: {p.message}" for p in problems))
+        super().__init__()
         self.problems = problems
 
 
@@ -135,11 +137,9 @@ class RequestHandler:
         try:
             return Response(await self._commands[request.command](request.data))
         except _InvalidRequest as error:
-            return Response(
-                {"errors": [{"path": p.path, "message": p.message} for p in error.problems]},
-                ErrorCode.INVALID_REQUEST,
-                str(error),
-            )
+            return _invalid(error.problems)
+        except ConfigError as error:  # the request and the configuration do not go together
+            return _invalid([Problem(*problem.split(": ", 1)) for problem in error.problems])
         except FastprovdError as error:
             code = next((code for cls, code in _CODES if isinstance(error, cls)), None)
             if code is None:
@@ -204,6 +204,14 @@ class RequestHandler:
             raise _InvalidRequest([Problem("members", "expected a list with something in it")])
         changed = await self._gateway.controls.change_group(wanted.group, wanted.members, add=add)
         return group_change_to_json(wanted.group, changed)
+
+
+def _invalid(problems: list[Problem]) -> Response:
+    return Response(
+        {"errors": [{"path": p.path, "message": p.message} for p in problems]},
+        ErrorCode.INVALID_REQUEST,
+        "; ".join(f"{p.path or 'data'}: {p.message}" for p in problems),
+    )
 
 
 def _checked(cls: type[T], data: Mapping[str, Any]) -> T:

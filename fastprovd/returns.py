@@ -13,7 +13,7 @@ from fastprovd.audiences import Audiences
 from fastprovd.campaign.air_picture import HeardBoard
 from fastprovd.campaign.returned import Returned, find_returned, superseded
 from fastprovd.mesh.addresses import format_address
-from fastprovd.records import Membership, Node, Run, RunState
+from fastprovd.records import Membership, Node, Run, RunState, newest_list
 from fastprovd.store.state import StateStore
 
 log = structlog.get_logger(__name__)
@@ -154,6 +154,9 @@ class _Look:
         }
         log.warning("nodes_returned", **facts)
         self._audiences.event("nodes_returned", facts, run_id)
+        nodes = await asyncio.to_thread(self._store.nodes)
+        run, left = newest_list(await asyncio.to_thread(self._store.runs), nodes)
+        self._audiences.nodes_changed(left, run)
 
 
 def _on_air(heard: Iterable[HeardBoard]) -> dict[bytes, set[str]]:

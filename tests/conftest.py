@@ -12,6 +12,9 @@ import pytest
 import structlog
 from hypothesis import settings
 
+# Before they are imported: what an assertion in there compared is shown too.
+pytest.register_assert_rewrite("tests.support")
+
 from fastprovd.emulator import virtual_time
 from fastprovd.emulator.private_bus import PrivateBus
 from tests.support import fault_table, paced, stall_table

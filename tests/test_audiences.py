@@ -28,7 +28,7 @@ class Ears(SilentAudience):
     def node_changed(self, node: Node) -> None:
         self.heard.append(node)
 
-    def nodes_changed(self, nodes: Sequence[Node], run: Run) -> None:
+    def nodes_changed(self, nodes: Sequence[Node], run: Run | None) -> None:
         self.heard.append((nodes, run))
 
     def groups_changed(self, memberships: Sequence[Membership]) -> None:

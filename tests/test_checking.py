@@ -35,7 +35,13 @@ class Outer:
     names: tuple[str, ...] = setting((), pattern="[a-z]+", expected="small letters")
     inner: Inner = field(default_factory=Inner)
     many: tuple[int, ...] = setting((), low=1, high=9, hexadecimal=True)
+    even: str = setting("", check=lambda text: _even(text))
     hidden: int = field(default=7, metadata={"internal": True})
+
+
+def _even(text: str) -> None:
+    if len(text) % 2:
+        raise ValueError("expected an even length")
 
 
 def problems_of(mapping: dict[str, Any]) -> list[Problem]:
@@ -118,6 +124,10 @@ def test_defaults_fill_what_is_absent() -> None:
         ({"many": 3}, "many", "expected a list, got int 3"),
         ({"many": [3, 10]}, "many[1]", "expected 0x0001..0x0009, got 0x000a"),
         ({"hidden": 1}, "hidden", "unknown key, known are "),
+        ({"even": "abc"}, "even", "expected an even length, got str 'abc'"),
+        ({"even": "a\udcff"}, "even", "expected UTF-8, got str 'a\\udcff'"),
+        ({"file": "/\udcff"}, "file", "expected UTF-8, got str '/\\udcff'"),
+        ({"even": "x://u:hush@h/"}, "even", "expected an even length, got str '…@h/'"),
     ],
 )
 def test_each_mistake_is_named(mapping: dict[str, Any], path: str, message: str) -> None:

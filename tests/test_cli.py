@@ -101,6 +101,9 @@ def test_only_done_is_success() -> None:
         ("demo", "--broker", "http://localhost"),
         ("demo", "--broker", "mqtt://me:secret@localhost"),
         ("demo", "--broker", "mqtt://localhost:99999"),
+        ("demo", "--broker", "mqtt://localhost#1"),
+        ("demo", "--broker", "mqtt://[::1"),
+        ("demo", "--broker", "mqtt://256.0.0.1"),
         ("onoff", "0x8000", "on"),
         ("onoff", "0xff00", "on"),
         ("onoff", "0x0006", "maybe"),
@@ -191,11 +194,36 @@ def test_check_config(config_file: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert f"# {config_file}:2" in capsys.readouterr().out
 
 
+def test_doubts_are_told(
+    config_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """check-config warns beside what it shows, the other commands in their log."""
+    monkeypatch.setenv("FASTPROVD_COLOUR", "green")
+    assert main(["check-config", "--config", str(config_file)]) == Exit.OK
+    shown = capsys.readouterr()
+    assert shown.err.startswith("fastprovd: warning: FASTPROVD_COLOUR: no name of a key")
+    assert "FASTPROVD_COLOUR" not in shown.out
+    done = fastprovd("nodes", "--config", str(config_file))
+    assert "config_doubtful" in done.stderr
+    assert "FASTPROVD_COLOUR: no name of a key" in done.stderr
+
+
+def test_without_a_broker_nobody_needs_its_files(
+    config_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """check-config refuses what the daemon refuses, and no more."""
+    mqtt = '[mqtt]\nenabled = {}\nusername = "u"\npassword_file = "/nowhere/password"\n'
+    for enabled, code in (("true", Exit.CONFIG), ("false", Exit.OK)):
+        config_file.write_text(mqtt.format(enabled))
+        assert main(["check-config", "--config", str(config_file)]) == code
+    assert f"{config_file}:4: mqtt.password_file: /nowhere" in capsys.readouterr().err
+
+
 def test_plan(config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A plan is printed for people or as one line of JSON; too few addresses are exit code 78."""
     told = ["plan", "--boards", "7", "--method", "fast", "--config", str(config_file)]
     assert main(told) == Exit.OK
-    assert capsys.readouterr().out.startswith("7 boards, method fast, addresses 0x0002..0x010b")
+    assert capsys.readouterr().out.startswith("7 boards, method fast, addresses 0x0002..0x0103")
     assert main([*told, "--json", "--method", "direct", "--links", "2"]) == Exit.OK
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["method"] == "direct"

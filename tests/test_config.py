@@ -93,15 +93,101 @@ def test_rules_hold_beside_broken_sections(toml: Path) -> None:
             "[bluetooth]\nmax_links = 3\n[run]\nprimaries = 4",
             ":4: run.primaries: 4 need as many links, and [bluetooth] max_links is 3",
         ),
-        ('[mqtt]\npassword_file = "/x"', "mqtt.username: a password needs a user name"),
-        ('[mqtt.tls]\nenabled = true\ncert = "/x"', ":1: mqtt.tls: cert and key go together"),
-        ('[mqtt.tls]\nca = "/x"', "mqtt.tls.enabled: false, but certificates are given"),
+        ('[mqtt]\npassword_file = "/x"', ":2: mqtt.username: a password needs a user name"),
+        ('[mqtt.tls]\nenabled = true\ncert = "/x"', ":3: mqtt.tls.key: cert is nothing without"),
+        ('[mqtt.tls]\nenabled = true\nkey = "/x"', ":3: mqtt.tls.cert: key is nothing without"),
+        ('[mqtt.tls]\nca = "/x"', ":2: mqtt.tls.enabled: false, but certificates are given"),
+        ('[mesh]\nallow = ["dd00"]', ":2: mesh.allow[0]: no Device UUID of dd00 begins with"),
+        (
+            '[mesh]\ndeny = ["AA:BB:CC:DD:EE:01"]\nallow = [\n  "dddd24",\n'
+            '  "aa:bb:cc:dd:ee:01",\n]',
+            ":5: mesh.allow[1]: aa:bb:cc:dd:ee:01 is denied by AA:BB:CC:DD:EE:01, which wins",
+        ),
+        ('[mesh]\n\ndeny = ["dd00", "dddd"]', ":3: mesh.deny[1]: dddd denies all boards"),
     ],
 )
 def test_rules_between_values(toml: Path, text: str, problem: str) -> None:
     """Values that do not go together are named, each once."""
     (found,) = problems_of(toml, text)
     assert problem in found
+
+
+@pytest.mark.parametrize(
+    ("text", "doubt"),
+    [
+        ("[mqtt.tls]\nenabled = true", ":2: mqtt.port: 1883 is usually without TLS"),
+        ("[mqtt]\nport = 8883", ":2: mqtt.port: 8883 is usually with TLS"),
+        (
+            "[run]\nrun_timeout_s = 60",
+            ":2: run.proxy_timeout_s: 90 s are never reached, since run_timeout_s is 60 s",
+        ),
+        (
+            "[run]\nscan_timeout_s = 700",
+            ":2: run.scan_timeout_s: 700 s are never reached, since run_timeout_s is 600 s",
+        ),
+        (
+            '[mesh]\nmatch = "dddd24"\ndeny = ["dddd25"]',
+            ":3: mesh.deny[0]: no Device UUID of dddd25 begins with mesh.match dddd24",
+        ),
+    ],
+)
+def test_what_works_and_is_not_meant(toml: Path, text: str, doubt: str) -> None:
+    """It is taken, and said with its line."""
+    toml.write_text(text)
+    (found,) = load(toml, {}, "gw1").doubts
+    assert found.startswith(f"{toml}{doubt}")
+
+
+def test_nothing_is_doubtful_about_the_defaults(toml: Path) -> None:
+    """Nor about a port for TLS with TLS."""
+    toml.write_text("[mqtt]\nport = 8883\ntls.enabled = true\n")
+    assert load(toml, {}, "gw1").doubts == ()
+
+
+@pytest.mark.parametrize(("mode", "is_told"), [(0o600, False), (0o640, False), (0o644, True)])
+@pytest.mark.parametrize("key", ["password_file", "tls.key"])
+def test_secrets_that_everybody_can_read(toml: Path, key: str, mode: int, is_told: bool) -> None:
+    """A password or private key that others may read is told of; its group may read it."""
+    secret = toml.parent / "secret"
+    secret.write_text("s3cret\n")
+    secret.chmod(mode)
+    toml.write_text(
+        f'[mqtt]\nusername = "u"\nport = 8883\ntls.enabled = true\n{key} = "{secret}"\n'
+        + (f'tls.cert = "{secret}"\n' if key == "tls.key" else "")
+    )
+    told = [f"{toml}:5: mqtt.{key}: everybody on this machine can read {secret}; chmod o= it"]
+    assert list(load(toml, {}, "gw1").doubts) == (told if is_told else [])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("mqtt.host", "mqtt://broker"),
+        ("mqtt.base_topic", "$SYS/x"),
+        ("mqtt.username", "a\\u0001b"),
+        ("mqtt.password_file", "password"),
+        ("mqtt.tls.ca", "ca.pem"),
+        ("mqtt.tls.cert", "./cert.pem"),
+        ("mqtt.tls.key", "~/key.pem"),
+        ("state.directory", "state"),
+    ],
+)
+def test_texts_that_can_not_work(toml: Path, key: str, value: str) -> None:
+    """Each key has its check, and the line is told."""
+    found = problems_of(toml, f'# first line\n{key} = "{value}"\n')
+    assert found[0].startswith(f"{toml}:2: {key}: expected ")
+
+
+def test_a_relative_state_directory_of_the_service(toml: Path) -> None:
+    """Is refused in the name of where it comes from."""
+    (found,) = problems_of(toml, "", {"STATE_DIRECTORY": "state"})
+    assert found.startswith("$STATE_DIRECTORY: state.directory: expected a path that begins with /")
+
+
+def test_a_rule_broken_by_the_environment_is_told_of_there(toml: Path) -> None:
+    """The place is that of the part which is written, whichever key is named."""
+    (found,) = problems_of(toml, "", {"FASTPROVD_MQTT__PASSWORD_FILE": "/x"})
+    assert found.startswith("FASTPROVD_MQTT__PASSWORD_FILE: mqtt.username: a password needs")
 
 
 @pytest.mark.parametrize(
@@ -180,3 +266,17 @@ def test_unreadable_password_is_a_sentence(tmp_path: Path) -> None:
     file.write_bytes(os.urandom(8) + b"\xff")
     with pytest.raises(ConfigError, match="not UTF-8"):
         read_password(MqttConfig(password_file=file))
+    file.write_text("\ns3cret\n")
+    with pytest.raises(ConfigError, match="its first line is empty"):
+        read_password(MqttConfig(password_file=file))
+
+
+@pytest.mark.parametrize("name", ["fastprovd.toml", "conf.d"])
+def test_what_can_not_be_read_is_not_left_out(
+    toml: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A configuration that is there and closed to us is a mistake, not an absent one."""
+    monkeypatch.setattr(config_module, "DEFAULT_PATH", toml)
+    (toml.parent / name).symlink_to(name)  # as unreadable as a closed directory, also for root
+    with pytest.raises(ConfigError, match=f"{name}: Too many levels of symbolic links"):
+        load(None, {}, "gw1")

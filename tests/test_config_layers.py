@@ -83,7 +83,10 @@ def test_the_place_of_a_part_is_that_of_the_whole(layers: Layers, tmp_path: Path
     ("content", "problem"),
     [
         (b"[mqtt]\nport 1883\n", ":2: not TOML: "),
-        (b"[mqtt]\nport = 1\nport = 2\n", "not TOML: Cannot overwrite a value"),
+        (b"[mqtt]\nport = 1\nport = 2\n", ":3: not TOML: Cannot overwrite a value"),
+        (b"[mqtt]\n[log]\n[mqtt]\n", ":3: not TOML: Cannot declare"),
+        (b"[mqtt]\nport =\n\n", ":2: not TOML: Invalid value"),
+        (b"[mqtt]\nport =", ":2: not TOML: Invalid value"),
         (b"\xff\xfe", ": not UTF-8"),
     ],
 )
@@ -111,7 +114,6 @@ def test_environment_values_take_the_type_of_their_key(layers: Layers) -> None:
             "FASTPROVD_MQTT__TLS__CA": "/ca.pem",
             "FASTPROVD_RUN__EXPECTED": "20",
             "FASTPROVD_MQTT__PORT": "soon",
-            "FASTPROVD_BENCH": "not a key",
             "HOME": "/root",
         }
     )
@@ -133,3 +135,41 @@ def test_unknown_keys_of_the_environment_are_kept_to_be_reported(layers: Layers)
     """A misspelt variable becomes an unknown key, also below a value that is no table."""
     layers.add_environment({"FASTPROVD_MQQT__HOST": "x", "FASTPROVD_MQTT__HOST__NAME": "y"})
     assert layers.values == {"mqqt": {"host": "x"}, "mqtt": {"host": {"name": "y"}}}
+
+
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        ("FASTPROVD_MQTT_HOST", "FASTPROVD_MQTT__HOST"),
+        ("FASTPROVD_MQTT_TLS_ENABLED", "FASTPROVD_MQTT__TLS__ENABLED"),
+        ("FASTPROVD_MQTT__TLS_CA", "FASTPROVD_MQTT__TLS__CA"),
+        ("FASTPROVD_STATE_DIRECTORY", "FASTPROVD_STATE__DIRECTORY"),
+        ("FASTPROVD_RUN__RUN__TIMEOUT_S", "FASTPROVD_RUN__RUN_TIMEOUT_S"),
+        ("fastprovd_mqtt__host", "FASTPROVD_MQTT__HOST"),
+    ],
+)
+def test_a_name_with_wrong_underscores_is_told_right(layers: Layers, name: str, right: str) -> None:
+    """A variable that somebody means to count is not left aside; its value is not repeated."""
+    layers.add_environment({name: "hunter2"})
+    assert layers.problems == [f"{name}: no name of a key, did you mean {right}?"]
+    assert layers.values == {}
+
+
+@pytest.mark.parametrize("name", ["FASTPROVD_BENCH", "FASTPROVD_", "fastprovd_x__y"])
+def test_other_names_are_doubtful(layers: Layers, name: str) -> None:
+    """They may be another program's, and change nothing."""
+    layers.add_environment({name: "x"})
+    assert (layers.values, layers.problems) == ({}, [])
+    (doubt,) = layers.doubts
+    assert doubt.startswith(f"{name}: no name of a key, so it changes nothing")
+
+
+def test_items_of_a_list_have_places_of_their_own(layers: Layers, tmp_path: Path) -> None:
+    """Those of the layer that wins, and none of a longer list below it."""
+    file = tmp_path / "a.toml"
+    file.write_text("[mesh]\nallow = [\n 'dddd01',\n 'dddd02',\n]\n")
+    layers.add_file(file)
+    assert layers.origin("mesh.allow[1]") == f"{file}:4"
+    layers.add_environment({"FASTPROVD_MESH__ALLOW": "['dddd03']"})
+    assert layers.origin("mesh.allow[0]") == "FASTPROVD_MESH__ALLOW"
+    assert "mesh.allow[1]" not in layers.origins

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import aiomqtt
 import pytest
 
-from fastprovd.config import TlsConfig
+from fastprovd.config import TlsConfig, load
 from fastprovd.daemon import broker_settings, run_daemon
 from fastprovd.emulator.virtual_time import IO_SPEED
 from fastprovd.errors import ConfigError
@@ -205,6 +205,40 @@ def test_a_restart_tells_what_was(run_virtual: RunVirtual[Any], tmp_path: Path) 
 
 
 @NEEDS_MOSQUITTO
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_run_without_a_node_leaves_the_list_alone(
+    run_virtual: RunVirtual[Any], tmp_path: Path, restarts: bool
+) -> None:
+    """Before and after a restart, with the run that made it."""
+
+    async def main() -> None:
+        async with local_broker() as broker, AsyncExitStack() as daemons:
+            mqtt = {"port": broker.port, "protocol": broker.protocol}
+            scene = world(2)
+            await daemons.enter_async_context(daemon(scene, tmp_path, **mqtt))
+            async with operator(broker.port) as you:
+                await you.until("run", state="idle")
+                await you.ask("run/start", expected=2)
+                done = await you.until("run", state="done")
+                made = await you.until("nodes", complete=True)
+                for board in scene.air.boards:
+                    board.power_off()
+                await you.ask("run/start", expected=2)
+                assert (await you.until("run", state="failed"))["run_id"] != done["run_id"]
+            if restarts:
+                await daemons.aclose()
+                await daemons.enter_async_context(daemon(scene, tmp_path, **mqtt))
+            async with operator(broker.port) as you:
+                nodes = await you.until("nodes")
+                while restarts and nodes["revision"] <= made["revision"]:
+                    nodes = await you.until("nodes")
+                assert (nodes["count"], nodes["run_id"]) == (2, done["run_id"])
+                assert nodes["complete"]
+
+    run_virtual(main())
+
+
+@NEEDS_MOSQUITTO
 def test_a_restart_resumes_what_was(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
     """The daemon goes on by itself with the run that was cut off, under the same name."""
 
@@ -249,6 +283,8 @@ def test_boards_that_lost_their_power(
                 assert (returned["boards"], returned["unplaced"]) == (3, 0)
                 assert returned["forgotten"] == ["0x0002", "0x0003", "0x0004"]
                 if heal == "off":
+                    nodes = await you.until("nodes", count=0)
+                    assert not nodes["complete"]
                     assert (await you.ask("node/get", addr="0x0002"))["code"] == "unknown_node"
                     return
                 healed = await you.until("run", state="done")
@@ -365,6 +401,34 @@ def test_what_can_not_be_read_is_a_mistake_in_the_configuration(tmp_path: Path) 
     secret = replace(base.mqtt, username="me", password_file=tmp_path / "secret")
     with pytest.raises(ConfigError, match="password_file"):
         broker_settings(replace(base, mqtt=secret))
+
+
+def test_all_files_that_can_not_be_read_at_once(tmp_path: Path) -> None:
+    """Each with the place of the value that names it."""
+    file = tmp_path / "fastprovd.toml"
+    file.write_text(
+        f'[mqtt]\nusername = "u"\npassword_file = "{tmp_path}/p"\n[mqtt.tls]\nenabled = true\n'
+        f'ca = "{tmp_path}"\ncert = "{file}"\nkey = "{tmp_path}/key"\n'
+    )
+    with pytest.raises(ConfigError) as caught:
+        broker_settings(load(file, {}, "gw1"))
+    assert caught.value.problems == [
+        f"{file}:3: mqtt.password_file: {tmp_path}/p: No such file or directory",
+        f"{file}:6: mqtt.tls.ca: {tmp_path}: Is a directory",
+        f"{file}:8: mqtt.tls.key: {tmp_path}/key: No such file or directory",
+    ]
+
+
+def test_certificates_that_are_none(tmp_path: Path) -> None:
+    """What OpenSSL says of them is told with the place."""
+    file = tmp_path / "fastprovd.toml"
+    for key in ("ca", "cert"):
+        other = f'key = "{file}"\n' if key == "cert" else ""
+        file.write_text(f'[mqtt.tls]\nenabled = true\n{key} = "{file}"\n{other}')
+        with pytest.raises(ConfigError) as caught:
+            broker_settings(load(file, {}, "gw1"))
+        (problem,) = caught.value.problems
+        assert problem.startswith(f"{file}:3: mqtt.tls.{key}: {file}: [")
 
 
 def test_broker_settings(tmp_path: Path) -> None:

@@ -170,6 +170,23 @@ def test_a_plan_without_addresses_is_a_sentence(tmp_path: Path) -> None:
         show_plan(config(tmp_path), 50, io.StringIO(), as_json=False, unicast_max=0x0010)
 
 
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        ({"unicast_min": 0x0001}, "mesh.provisioner_address: 0x0001 is ours"),
+        ({"unicast_min": 9, "unicast_max": 5}, "mesh.unicast_max: 0x0005 is below unicast_min"),
+        ({"primaries": 3, "links": 2}, "run.primaries: 3 need as many links"),
+        ({"expected": 9, "unicast_max": 5}, "run.expected: 9 boards do not fit into the 4"),
+    ],
+)
+def test_a_plan_of_what_no_configuration_may_say(
+    tmp_path: Path, more: dict[str, Any], problem: str
+) -> None:
+    """It breaks the same rules, and is told so in the same words."""
+    with pytest.raises(ConfigError, match=f"^{problem}"):
+        show_plan(config(tmp_path), 3, io.StringIO(), as_json=False, **more)
+
+
 def test_a_plan_takes_what_it_is_told(tmp_path: Path) -> None:
     """Method, Primaries, links and bounds of the command line win over the configuration."""
     stream = io.StringIO()

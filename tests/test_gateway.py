@@ -20,6 +20,7 @@ from fastprovd.clock import SystemClock
 from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
 from fastprovd.errors import BluetoothUnavailable, NoRun, RunInProgress, StoreInUse
 from fastprovd.gateway import Gateway, open_gateway
+from fastprovd.mesh.addresses import ALL_NODES
 from fastprovd.records import Run, RunState, Step, StepKind, Window
 from fastprovd.run_settings import run_settings
 from fastprovd.store.state import StateStore
@@ -60,6 +61,36 @@ def test_a_run_is_driven_and_kept(run_virtual: RunVirtual[Any], tmp_path: Path) 
             assert len(nodes) == 3
             assert all(node.proven for node in nodes)
             assert re.fullmatch(r"r-\d{8}-\d{6}", run.run_id)
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize(
+    ("expected", "state", "proven"), [(None, RunState.DONE, 1), (3, RunState.PARTIAL, 1)]
+)
+def test_a_board_that_was_power_cycled_joins_in_the_next_run(
+    run_virtual: RunVirtual[Any],
+    tmp_path: Path,
+    expected: int | None,
+    state: RunState,
+    proven: int,
+) -> None:
+    """The others are left as they are; with the number of all boards those are missed."""
+
+    async def main() -> None:
+        scene = world(3)
+        async with open_world(scene, tmp_path) as gateway:
+            await run_once(gateway, 3)
+            board = scene.board(0x0003)
+            board.power_off()
+            await asyncio.sleep(5)
+            board.power_on()
+            await asyncio.sleep(5)
+            again = await gateway.execute(gateway.prepare_run(gateway.settings(expected=expected)))
+            assert (again.state, again.proven) == (state, proven)
+            switched = await gateway.controls.set_onoff(ALL_NODES, True)
+            assert set(switched.confirmed) == {b.unicast_address for b in scene.air.boards}
+            assert set(switched.unconfirmed) <= {0x0003}
 
     run_virtual(main())
 

@@ -55,7 +55,7 @@ def test_a_plan_for_boards_that_are_not_heard() -> None:
     settings = RunSettings(method=Method.AUTO, expected=12)
     head, own, table, tree, _ = sections(forecast(settings, 5, []))
     assert head == [
-        "12 boards, 5 heard, method direct, addresses 0x0002..0x030e, expected to take 24..26 s"
+        "12 boards, 5 heard, method direct, addresses 0x0002..0x0306, expected to take 24..26 s"
     ]
     assert own == [
         "The gateway itself provisions 5 boards: 0x0002..0x0006",
@@ -63,15 +63,15 @@ def test_a_plan_for_boards_that_are_not_heard() -> None:
         "they may hear:",
     ]
     assert [row.split()[0] for row in table] == ["primary", "0x0004", "0x0005", "0x0006"]
-    assert tree[1] == "0x0004 Primary Provisioner, share 0x000f..0x010e"
-    assert tree[-1] == "0x0006 like 0x0005, share 0x020f..0x030e"
+    assert tree[1] == "0x0004 Primary Provisioner, share 0x0007..0x0106"
+    assert tree[-1] == "0x0006 like 0x0005, share 0x0207..0x0306"
 
 
 def test_a_direct_plan_has_no_tree() -> None:
     """There is nothing to show of who provisions whom."""
     head, own, why = sections(forecast(RunSettings(method=Method.DIRECT), 1, []))
     assert own == ["The gateway itself provisions 1 board: 0x0002"]
-    assert head == ["1 board, method direct, addresses 0x0002..0x000a, expected to take 2 s"]
+    assert head == ["1 board, method direct, addresses 0x0002, expected to take 2 s"]
     assert why[0] == "Why:"
 
 
@@ -134,7 +134,7 @@ def test_data_of_a_direct_plan() -> None:
     assert (data["method"], data["ranges"], data["primaries"]) == ("direct", None, [])
     assert data["own"] == {
         "unicast_min": "0x0002",
-        "unicast_max": "0x000c",
+        "unicast_max": "0x0004",
         "addresses": ["0x0002", "0x0003", "0x0004"],
     }
     spare = plan_to_json(forecast(RunSettings(), 5, []))

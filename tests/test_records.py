@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
-from fastprovd.records import Knowledge, Node, distinct_boards
+from fastprovd.records import Knowledge, Node, Run, RunState, distinct_boards, newest_list
 
 
 @pytest.mark.parametrize(
@@ -27,3 +29,12 @@ def test_a_board_with_two_addresses_is_one() -> None:
     again = Node(0x0009, "r", device_uuid=b"\xdd" * 16)
     assert distinct_boards([board, again, Node(0x0006, "r"), Node(0x0007, "r")]) == 3
     assert distinct_boards([]) == 0
+
+
+def test_a_run_without_nodes_has_no_list() -> None:
+    """The address list is of the newest run that has any."""
+    newest, older = (Run(run_id, RunState.FAILED, datetime.now(UTC)) for run_id in ("r-2", "r-1"))
+    node = Node(0x0005, "r-1")
+    assert newest_list([newest, older], [node]) == (older, [node])
+    assert newest_list([newest, older], []) == (None, [])
+    assert newest_list([], [node]) == (None, [])

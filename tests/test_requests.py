@@ -10,6 +10,7 @@ import pytest
 
 from fastprovd.errors import (
     BluetoothUnavailable,
+    ConfigError,
     CopiedStore,
     DeviceNotFound,
     FastprovdError,
@@ -115,6 +116,20 @@ async def test_run_start_passes_what_it_was_told() -> None:
         "run_s": 120.0,
     }
     assert gateway.asked == [("start", overrides)]
+
+
+async def test_what_does_not_go_with_the_configuration_is_an_invalid_request() -> None:
+    """Field by field, as what is wrong in itself."""
+    gateway = FakeGateway(ConfigError(["expected: too many: 9", "allow[0]: denied"]))
+    answer = await ask(gateway, "run/start", expected=9)
+    assert answer.code is ErrorCode.INVALID_REQUEST
+    assert answer.error == "expected: too many: 9; allow[0]: denied"
+    assert answer.data == {
+        "errors": [
+            {"path": "expected", "message": "too many: 9"},
+            {"path": "allow[0]", "message": "denied"},
+        ]
+    }
 
 
 async def test_run_start_without_data_overrides_nothing() -> None:

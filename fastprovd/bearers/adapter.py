@@ -391,7 +391,13 @@ class BleakBearer:
             refused = None
             if diagnose(error).remedy is Remedy.WAIT:
                 refused = await self._load.refused(attempt, describe(error))
-            elif isinstance(error, TimeoutError) and was_known and before is None:
+            elif (
+                isinstance(error, TimeoutError)
+                and was_known
+                and before is None
+                # Silence over the end of bluetoothd tells nothing of what the adapter bears.
+                and self._lost_s < attempt.begun_s
+            ):
                 refused = self._load.doubt(attempt)
             if refused is not None:
                 raise refused from error

@@ -19,6 +19,7 @@ from fastprovd.campaign.calm import pause
 from fastprovd.campaign.collecting import Collecting
 from fastprovd.campaign.context import RunContext
 from fastprovd.campaign.control import set_onoff
+from fastprovd.campaign.ladder import Rung, Symptom
 from fastprovd.campaign.proxy_session import ProxySession
 from fastprovd.campaign.states import WAITS, Trigger
 from fastprovd.errors import ConnectionLost, ResponseTimeout
@@ -75,11 +76,13 @@ class Closing:
             if not self._collecting.unaccounted():
                 self._accounted = self._heard()
         deadline = self._begun + WAITS["closing"].seconds
-        quiet = 0
+        quiet, joined = 0, False
         while quiet < _QUIET_ROUNDS:
             await self._log.change(window_evidence=self._unproven())
             if self._clock.monotonic() >= deadline:
                 return
+            if joined:
+                self._log.recovery(Symptom.WINDOW_OPEN, Rung.STOP_AGAIN)
             self._rounds += 1
             told = await self._stop(session)
             joined = await self._watch(session)

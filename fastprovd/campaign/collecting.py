@@ -20,6 +20,7 @@ from fastprovd.campaign.calm import SHORTEST_S, Calm
 from fastprovd.campaign.context import RunContext
 from fastprovd.campaign.control import get_node_list
 from fastprovd.campaign.identifying import Identifying
+from fastprovd.campaign.ladder import Rung, Symptom
 from fastprovd.campaign.node_identity import end_node_identity
 from fastprovd.campaign.node_times import ANY_TIME, NodeTimes, last_of
 from fastprovd.campaign.planner import SAFE_LIST_ENTRIES, Plan
@@ -122,9 +123,10 @@ class Collecting:
                 await self._end_overhearing(session)
                 await self._log.move(Trigger.SETTLED, t_provisioned_s=self._t_provisioned())
                 await self._log.step(StepKind.PROVING)
+                if primary is None:
+                    self._log.recovery(Symptom.PRIMARY_SILENT, Rung.ROLL_CALL)
                 await self._roll_call(session).prove(self._unproven())
-            spare = self._bearer.links.now - max(1, len(self._sessions))
-            await self._identifying.identify(spare)
+            await self._identify(self._bearer.links.now - max(1, len(self._sessions)))
             async with background(self._look_for_others(links), "watch"):
                 await self.prove(session)
                 # What the air tells of the last boards comes after their addresses.
@@ -189,8 +191,16 @@ class Collecting:
     async def identify_silent(self) -> float:
         """Place the proxies that nobody can name; returns since when reports can be trusted."""
         begun = self._clock.monotonic()
-        await self._identifying.identify(self._bearer.links.now)
+        await self._identify(self._bearer.links.now)
         return begun
+
+    async def _identify(self, links: int) -> None:
+        if links > 0 and self._is_anybody_unplaced():
+            self._log.recovery(self._symptom(), Rung.IDENTIFY_PROXIES)
+            await self._identifying.identify(links)
+
+    def _symptom(self) -> Symptom:
+        return Symptom.ADDRESSES_MISSING if self.unaccounted() else Symptom.NODES_SILENT
 
     def _is_anybody_unplaced(self) -> bool:
         """Whether a proxy could be a silent node, or one whose address nobody told."""
@@ -216,9 +226,17 @@ class Collecting:
         could_be_listed = known + max(0, self.unaccounted() - len(free))
         return could_be_listed <= SAFE_LIST_ENTRIES
 
+    def _can_be_read(self, plan: Plan) -> bool:
+        return plan.primary in self._sessions and self._list_is_safe(plan)
+
     async def _settle(self, session: ProxySession) -> None:
+        is_told = False
         while self.unaccounted():
             await self.look(session)
+            if not is_told and self.unaccounted() and self._is_without_news():
+                is_told = True
+                if any(map(self._can_be_read, self._primaries.plans)):
+                    self._log.recovery(Symptom.ADDRESSES_MISSING, Rung.POLL_AGAIN)
             if not self.unaccounted() or self._is_settled():
                 return
             await self._overhear_for(session, WAITS["poll"].seconds)
@@ -231,11 +249,10 @@ class Collecting:
         """
         before = len(self._log.nodes)
         for plan in self._primaries.plans:
-            way = self._sessions.get(plan.primary)
-            if way is None or not self._list_is_safe(plan):
+            if not self._can_be_read(plan):
                 continue
             try:
-                await self._read_list(way, plan.primary)
+                await self._read_list(self._sessions[plan.primary], plan.primary)
             except ConnectionLost as error:
                 log.info("primary_link_lost", reason=str(error))
                 await self.lose(plan.primary)
@@ -253,11 +270,14 @@ class Collecting:
         else:
             await self._take_list(primary, listed)
 
+    def _is_without_news(self) -> bool:
+        return self._clock.monotonic() - self._last_news >= self._settings.settle_s
+
     def _is_settled(self) -> bool:
+        if not self._is_without_news():
+            return False
         now = self._clock.monotonic()
         quiet_s = now - self._last_news
-        if quiet_s < self._settings.settle_s:
-            return False
         free = self._picture.unprovisioned(now, WAITS["board_gone"].seconds)
         # Queues that are full of old copies run empty by themselves, and then boards are taken
         # again; what we ask meanwhile fills them for good (observed.md §19).
@@ -385,6 +405,7 @@ class Collecting:
                 is_over = self._clock.monotonic() > begun + WAITS["another_address"].seconds
                 return is_over or not self._boards_of_silent_primaries()
 
+            self._log.recovery(self._symptom(), Rung.ROLL_CALL)
             for search in self._searches:
                 await roll_call.search(search, is_enough)
             await self._take_overheard()
@@ -419,6 +440,7 @@ class Collecting:
             self._clock,
             answered=self._answered,
             calm=lambda: self._be_calm(session),
+            ask_again=lambda: self._log.recovery(Symptom.NODES_SILENT, Rung.ROLL_CALL),
         )
 
     async def _be_calm(self, session: ProxySession) -> None:

@@ -13,6 +13,7 @@ import structlog
 from fastprovd.campaign.air_picture import HeardBoard
 from fastprovd.campaign.context import RunContext
 from fastprovd.campaign.direct import Direct
+from fastprovd.campaign.ladder import Rung, Symptom
 from fastprovd.campaign.node_identity import end_node_identity
 from fastprovd.campaign.planner import (
     Plan,
@@ -250,6 +251,8 @@ class Founding:
             for _ in range(_SESSIONS_EACH):
                 if reasons.get(address) == "":
                     break
+                if address in reasons:  # it got INFO_SET over the link before
+                    self._log.recovery(Symptom.START_UNCONFIRMED, Rung.LINK_AGAIN)
                 reasons[address] = await self._start_anew(address, links)
         refused = {address: reason for address, reason in reasons.items() if reason}
         for address, reason in refused.items():

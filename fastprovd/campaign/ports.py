@@ -136,7 +136,7 @@ class Audience(Protocol):
         """A node became known, or more is known about it."""
         ...
 
-    def nodes_changed(self, nodes: Sequence[Node], run: Run) -> None:
+    def nodes_changed(self, nodes: Sequence[Node], run: Run | None) -> None:
         """The address list, whole."""
         ...
 

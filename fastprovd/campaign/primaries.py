@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from fastprovd.campaign.air_picture import HeardBoard
 from fastprovd.campaign.context import RunContext
+from fastprovd.campaign.ladder import Rung, Symptom
 from fastprovd.campaign.planner import Plan
 from fastprovd.campaign.primary import Start, start_fast_provisioning
 from fastprovd.campaign.proxy_session import ProxySession
@@ -73,7 +74,12 @@ class Primaries:
         sent_s = self._clock.monotonic()
         self.were_told = True
         start = await start_fast_provisioning(
-            session, node.plan, self._app_key, self._settings.group, self._log.run.match
+            session,
+            node.plan,
+            self._app_key,
+            self._settings.group,
+            self._log.run.match,
+            self._send_again,
         )
         await self._log.step(StepKind.INFO_SET_CONFIRMED, address=address, detail=start.value)
         is_first = not any(other.is_started for other in self._nodes.values())
@@ -96,12 +102,16 @@ class Primaries:
         """
         if self._nodes[address].is_started:
             return
+        self._send_again()
         try:
             await self.start(address, session)
         except AccessError as error:
             self._log.event("warning", about="INFO_SET", reason=str(error))
         else:
             session.check()
+
+    def _send_again(self) -> None:
+        self._log.recovery(Symptom.START_UNCONFIRMED, Rung.SEND_AGAIN)
 
     def advertised(self, heard: Advertisement) -> int | None:
         """Return which of them advertises its proxy here."""

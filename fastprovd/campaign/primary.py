@@ -170,9 +170,16 @@ async def read_composition(
 
 
 async def start_fast_provisioning(
-    session: ProxySession, plan: Plan, app_key: AppKey, group: int, match: bytes
+    session: ProxySession,
+    plan: Plan,
+    app_key: AppKey,
+    group: int,
+    match: bytes,
+    send_again: Callable[[], object] = lambda: None,
 ) -> Start:
     """Send INFO_SET until the board has started; return how we know.
+
+    `send_again` is called before it is repeated because nobody answered.
 
     The board hangs up right after its answer, so a lost link most likely means "started", and a
     board that says it is already at it has.
@@ -204,6 +211,8 @@ async def start_fast_provisioning(
             return Start.HUNG_UP
         except ResponseTimeout:
             log.info("info_set_unanswered", attempt=attempt + 1)
+            if attempt + 1 < _INFO_SET_ATTEMPTS:
+                send_again()
             continue
         if status.succeeded:
             return Start.STARTED

@@ -79,7 +79,11 @@ class Recovery:
     async def next_way(self) -> Way | None:
         """Return a proxy that is on the air now, a Primary's before others, `None` without one."""
         begun = self._clock.monotonic()
-        return await self._primary(WAITS["quiet_air"].seconds) or await self._other(begun)
+        way = await self._primary(WAITS["quiet_air"].seconds)
+        if way is None:
+            self._log.recovery(Symptom.PRIMARY_SILENT, Rung.ANOTHER_PROXY)
+            way = await self._other(begun)
+        return way
 
     def _reason(self, seconds: float) -> str:
         if self._are_all_restarted():

@@ -70,11 +70,18 @@ class Rounds:
     """Goes through nodes, CONCURRENCY at once; the silent ones again after all others.
 
     `ask` is told the address and the number of the attempt, and returns whether it answered.
+    `ask_again` is called once when there are silent ones.
     """
 
-    def __init__(self, ask: Callable[[int, int], Awaitable[bool]], calm: Calm) -> None:
+    def __init__(
+        self,
+        ask: Callable[[int, int], Awaitable[bool]],
+        calm: Calm,
+        ask_again: Callable[[], object] = lambda: None,
+    ) -> None:
         self._ask = ask
         self._calm = calm
+        self._ask_again = ask_again
         self._misses = 0
 
     async def through(self, addresses: Iterable[int]) -> None:
@@ -83,6 +90,8 @@ class Rounds:
         for attempt in range(ATTEMPTS):
             if not silent:
                 return
+            if attempt == 1:
+                self._ask_again()
             await self._calm()
             waiting, silent = iter(silent), []
             await together(lambda: self._work(waiting, attempt, silent), CONCURRENCY)  # noqa: B023 - awaited
@@ -102,7 +111,8 @@ class RollCall:
     """Asks nodes one by one; `answered` is awaited with (address, present OnOff) for each.
 
     `calm` waits until the mesh has nothing left to relay. An OnOff Set as the question switches
-    whom it asks. `ttl_by_attempt` has a TTL for each attempt of `Rounds` or of a search.
+    whom it asks. `ttl_by_attempt` has a TTL for each attempt of `Rounds` or of a search;
+    `ask_again` is that of `Rounds`.
     """
 
     def __init__(
@@ -115,6 +125,7 @@ class RollCall:
         calm: Calm,
         question: AcknowledgedMessage[OnOffStatus] = _GET,
         ttl_by_attempt: Sequence[int] = TTL_BY_ATTEMPT,
+        ask_again: Callable[[], object] = lambda: None,
     ) -> None:
         self._session = session
         self._app_key = app_key
@@ -124,7 +135,7 @@ class RollCall:
         self._ttl_by_attempt = ttl_by_attempt
         self._clock = clock
         self._pace = Pace(clock)
-        self._rounds = Rounds(self.ask, calm)
+        self._rounds = Rounds(self.ask, calm, ask_again)
 
     async def ask(self, address: int, attempt: int) -> bool:
         """Ask once; return whether the node answered; raises ConnectionLost."""

@@ -17,7 +17,7 @@ from fastprovd.campaign.direct import Direct
 from fastprovd.campaign.founding import Founding
 from fastprovd.campaign.free_boards import hear_free_boards
 from fastprovd.campaign.hearing import Hearing
-from fastprovd.campaign.ladder import Rung, Symptom
+from fastprovd.campaign.ladder import LADDERS, Rung, Symptom
 from fastprovd.campaign.planner import edge_primaries, is_direct
 from fastprovd.campaign.ports import Audience, Bearer, Store
 from fastprovd.campaign.primaries import Primaries
@@ -42,7 +42,7 @@ from fastprovd.errors import BearerError, CopiedStore, StoreError
 from fastprovd.mesh.addresses import format_address
 from fastprovd.mesh.beacons import RSSI_UNKNOWN, NodeIdentity
 from fastprovd.mesh.keys import AppKey
-from fastprovd.records import Run, RunState, StepKind, Window
+from fastprovd.records import MissingBoard, Run, RunState, StepKind, Window
 
 log = structlog.get_logger()
 
@@ -399,6 +399,14 @@ class Campaign:
 
     # The end
 
+    def _ask_operator(self, missing: Sequence[MissingBoard]) -> None:
+        """Tell the last rung of each ladder that `missing` boards were left by."""
+        is_any_unheard = (self._settings.expected or 0) > len(self._picture.boards)
+        left = {_symptom(board, is_any_unheard) for board in missing}
+        for symptom in Symptom:
+            if symptom in left and Rung.ASK_OPERATOR in LADDERS[symptom].rungs:
+                self._log.recovery(symptom, Rung.ASK_OPERATOR)
+
     def _missing(self) -> tuple[Any, ...]:
         now = self._clock.monotonic()
         gone_s = WAITS["board_gone"].seconds
@@ -458,8 +466,19 @@ class Campaign:
         changes["reason"] = reason or None
         if trigger is not Trigger.ALL_PROVEN and self.run.unicast_min is not None:
             changes["missing"] = self._missing()
+        if next_state(self.run.state, trigger) is RunState.PARTIAL:
+            self._ask_operator(changes.get("missing", ()))
         for address in self._former():
             self._log.event("warning", about=format_address(address), reason=FORMER)
         await self._log.move(trigger, **changes)
         self._log.publish_nodes()
         self._log.event("run_finished", state=self.run.state.value, reason=reason or None)
+
+
+def _symptom(board: MissingBoard, is_any_unheard: bool) -> Symptom:
+    """Return what is observed of a board that is missing."""
+    if board.address is not None:
+        return Symptom.NODES_SILENT
+    if board.device_uuid is not None:
+        return Symptom.BOARDS_LEFT
+    return Symptom.BOARDS_UNHEARD if is_any_unheard else Symptom.ADDRESSES_MISSING

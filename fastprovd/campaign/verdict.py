@@ -17,8 +17,8 @@ SILENT: Final = (
 )
 SURPLUS: Final = (
     "it answers nothing, though as many boards as were heard have other addresses: a board that "
-    "restarted had it before, or it is of a board that nobody heard; run again with the number of "
-    "boards"
+    "restarted had it before, or it is of a board that nobody heard; if there is one more board, "
+    "power-cycle it and run again"
 )
 FORMER: Final = (
     "it answers nothing, and every board is accounted for under another address: a board that "

@@ -59,7 +59,6 @@ class Air:
         self._collisions = collisions
         self._boards: dict[str, Board] = {}
         self._by_bit: list[Board] = []
-        self._by_uuid: dict[bytes, Board] = {}
         self._provisioners: dict[str, Board] = {}
         self._networks: dict[tuple[bytes, int], Network] = {}
         self._adapters: dict[str, Adapter] = {}
@@ -86,7 +85,6 @@ class Air:
         board = Board(self, device_address, len(self._by_bit), host, flaws or Flaws())
         self._boards[device_address] = board
         self._by_bit.append(board)
-        self._by_uuid[board.uuid] = board
         if power_on:
             board.power_on()
         return board
@@ -165,10 +163,6 @@ class Air:
         if network is None:
             network = self._networks[key] = Network(net_key)
         return network
-
-    def board_with_uuid(self, uuid: bytes) -> Board | None:
-        """Return the board with that Device UUID."""
-        return self._by_uuid.get(uuid)
 
     def set_provisioner(self, board: Board, active: bool) -> None:
         """Tell whether `board` listens to unprovisioned device beacons."""

@@ -14,7 +14,6 @@ from typing import Final, Protocol
 # HCI status codes that a disconnected link reports.
 CONNECTION_TIMEOUT: Final = 0x08
 REMOTE_USER_TERMINATED: Final = 0x13
-LOCAL_HOST_TERMINATED: Final = 0x16
 
 
 @dataclass(frozen=True, slots=True)

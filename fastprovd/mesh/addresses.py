@@ -17,11 +17,6 @@ def is_unicast(address: int) -> bool:
     return UNICAST_MIN <= address <= UNICAST_MAX
 
 
-def is_virtual(address: int) -> bool:
-    """Tell whether `address` is the hash of a Label UUID."""
-    return 0x8000 <= address <= 0xBFFF
-
-
 def is_group(address: int) -> bool:
     """Tell whether `address` is a group address, fixed or dynamic."""
     return GROUP_MIN <= address <= 0xFFFF

@@ -116,36 +116,6 @@ class Advertisement:
 
 
 @dataclass(frozen=True, slots=True)
-class UnprovisionedDeviceBeacon:
-    """Unprovisioned Device beacon: type 00, UUID, OOB Information, optional URI Hash (4 octets)."""
-
-    TYPE = 0x00
-
-    uuid: bytes
-    oob_information: int = 0
-    uri_hash: bytes | None = None
-
-    def encode(self) -> bytes:
-        """Return 19 or 23 octets, beacon type first."""
-        head = bytes([self.TYPE]) + self.uuid + self.oob_information.to_bytes(2, "big")
-        return head + (self.uri_hash or b"")
-
-    @classmethod
-    def decode(cls, beacon: bytes) -> Self:
-        """Parse a beacon, type octet first; raises DecodeError."""
-        if len(beacon) not in (19, 23) or beacon[0] != cls.TYPE:
-            raise DecodeError(
-                "Unprovisioned Device beacon must have type 00 and 19 or 23 octets, "
-                f"got {len(beacon)} octets"
-            )
-        return cls(
-            bytes(beacon[1:17]),
-            int.from_bytes(beacon[17:19], "big"),
-            bytes(beacon[19:]) if len(beacon) == 23 else None,
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class SecureNetworkBeacon:
     """Secure Network beacon: type 01, Flags, Network ID, IV Index, Authentication Value."""
 

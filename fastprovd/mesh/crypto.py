@@ -103,11 +103,6 @@ def k5(n: bytes, salt: bytes, p: bytes) -> bytes:
     return hmac_sha256(hmac_sha256(salt, n), p)
 
 
-def virtual_address(label_uuid: bytes) -> int:
-    """Return the virtual address of a Label UUID of 16 octets (Mesh Profile v1.0.1 §3.4.2.3)."""
-    return (int.from_bytes(aes_cmac(s1(b"vtad"), label_uuid)[14:], "big") & 0x3FFF) | 0x8000
-
-
 class EcdhKeyPair:
     """A P-256 key pair of one provisioning session; the private half never leaves it."""
 

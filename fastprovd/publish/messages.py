@@ -24,6 +24,7 @@ from fastprovd.records import (
     RunState,
     Stranger,
     Switched,
+    distinct_boards,
 )
 
 SCHEMA: Final = 1
@@ -304,12 +305,20 @@ def info_message(topics: Topics, info: GatewayInfo, mqtt: Mapping[str, Any]) -> 
 def nodes_message(
     topics: Topics, nodes: Sequence[Node], run: Run | None, revision: int, now: datetime
 ) -> Message:
-    """Return `bridge/nodes`, in order of address; complete when the run ended as done."""
+    """Return `bridge/nodes`, in order of address.
+
+    Complete when the run ended as done and none of its nodes was forgotten since.
+    """
+    is_complete = (
+        run is not None
+        and run.state is RunState.DONE
+        and distinct_boards(node for node in nodes if node.proven) >= run.proven
+    )
     ordered = sorted(nodes, key=lambda node: node.address)
     payload = {
         "revision": revision,
         "run_id": None if run is None else run.run_id,
-        "complete": run is not None and run.state is RunState.DONE,
+        "complete": is_complete,
         "count": len(ordered),
         "addresses": [format_address(node.address) for node in ordered],
         "nodes": [node_to_json(node) for node in ordered],
@@ -362,16 +371,12 @@ class ErrorCode(StrEnum):
     RETAINED_COMMAND = "retained_command"
     RUN_IN_PROGRESS = "run_in_progress"
     NO_RUN = "no_run"
-    NO_DEVICE_MATCHED = "no_device_matched"
     ADAPTER_UNAVAILABLE = "adapter_unavailable"
     CONNECT_FAILED = "connect_failed"
-    PROVISIONING_FAILED = "provisioning_failed"
-    TIMEOUT = "timeout"
     UNKNOWN_NODE = "unknown_node"
     UNKNOWN_GROUP = "unknown_group"
     GROUPS_FULL = "groups_full"
     NODE_UNREACHABLE = "node_unreachable"
-    ADDRESS_SPACE_EXHAUSTED = "address_space_exhausted"
     SEQ_EXHAUSTED = "seq_exhausted"
     STATE_REFUSED = "state_refused"
     BUSY = "busy"

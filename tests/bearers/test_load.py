@@ -78,6 +78,25 @@ def test_the_bearer_finds_out_what_the_adapter_bears(
     run_virtual(main())
 
 
+def test_silence_over_a_loss_of_bluetooth_is_no_refusal(run_virtual: Any) -> None:
+    """A connect that bluetoothd's end left without an answer teaches no limit."""
+
+    async def main() -> None:
+        bench = bench_of(2, 1)
+        async with bench.bearer() as bearer:
+            first, second = await hear_all(bench, bearer)
+            async with bearer.provisioning_link(first) as link:
+                connecting = asyncio.create_task(visit_all(bearer, [second], 1))
+                await asyncio.sleep(1)
+                bearer._bluetooth_lost("bluetoothd ended")
+                assert not link.is_connected
+            bench.adapter.max_links = None
+            assert await connecting == []
+            assert bearer.links.found == "learning"
+
+    run_virtual(main())
+
+
 def test_a_learnt_limit_is_kept_to(run_virtual: Any) -> None:
     """Once it is known, nothing is refused any more, and a second round takes no attempt longer."""
 

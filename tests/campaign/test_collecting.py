@@ -25,7 +25,7 @@ from fastprovd.mesh.beacons import Advertisement, NetworkIdentity, Unprovisioned
 from fastprovd.mesh.models.configuration_states import NodeIdentitySet, NodeIdentityStatus
 from fastprovd.mesh.models.fast_provisioning import NodeAddrGet, NodeAddrStatus
 from fastprovd.mesh.models.generic_onoff import OnOffGet
-from fastprovd.records import NodeRole, ParentSource, Run, RunState
+from fastprovd.records import AddressRange, NodeRole, ParentSource, Run, RunState
 from tests.conftest import RunVirtual
 from tests.support.context import context_of
 from tests.support.fake_bearer import FakeBearer, Script
@@ -522,6 +522,19 @@ def test_a_node_that_nobody_listed_is_found_by_its_proxy(run_virtual: RunVirtual
         assert not node.listed
         assert node.device_uuid == _uuid(2)
         assert node.provisioned_by == PRIMARY
+
+    run_virtual(main())
+
+
+def test_a_node_of_an_earlier_run_is_none_of_this_one(run_virtual: RunVirtual[Any]) -> None:
+    """Its proxy is on the air as well; it neither counts nor loses what is known of it."""
+
+    async def main() -> None:
+        old = 0x0400
+        scene = Lonely([2], {2: FakeMesh(FakeNode(old))}, expected=2)
+        scene.store.reserve_addresses(AddressRange(old, old, "r-0", "fast provisioning"))
+        assert await scene.identify() == [_at(2)]
+        assert set(scene.log.nodes) == {PRIMARY}
 
     run_virtual(main())
 

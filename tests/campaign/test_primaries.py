@@ -46,7 +46,8 @@ def test_a_start_without_an_answer_is_confirmed(run_virtual: RunVirtual[Any]) ->
             await made.confirm_start(PRIMARY, t.session)
             await made.confirm_start(PRIMARY, t.session)
             assert len(board.heard) == 1
-            assert [kind for kind, _ in listener.events] == ["fast_provisioning_started"]
+            kinds = [kind for kind, _ in listener.events]
+            assert kinds == ["recovery", "fast_provisioning_started"]
 
     run_virtual(main())
 
@@ -93,7 +94,8 @@ def test_a_board_that_refuses_is_told_of(run_virtual: RunVirtual[Any]) -> None:
         async with talk(board) as t:
             made, listener = primaries(t)
             await made.confirm_start(PRIMARY, t.session)
-            ((kind, data),) = listener.events
+            (_, again), (kind, data) = listener.events
+            assert (again["symptom"], again["rung"]) == ("start_unconfirmed", "send_again")
             assert (kind, data["about"]) == ("warning", "INFO_SET")
 
     run_virtual(main())

@@ -37,7 +37,7 @@ def test_a_board_that_is_left_becomes_the_way_in(run_virtual: RunVirtual) -> Non
 
 
 def test_every_rung_in_vain_ends_in_time(run_virtual: RunVirtual) -> None:
-    """All boards lost their power: both rungs are tried, and the end says what to do."""
+    """All boards lost their power: both rungs are tried, and the operator is told what to do."""
 
     async def main() -> None:
         settings = RunSettings(expected=5, primary_return_s=30.0)
@@ -49,7 +49,7 @@ def test_every_rung_in_vain_ends_in_time(run_virtual: RunVirtual) -> None:
                 board.power_off()
             end = await run
             assert end.state is RunState.PARTIAL
-            assert s.rungs() == ["another_proxy", "spare_proxy"]
+            assert s.rungs() == ["another_proxy", "spare_proxy", "ask_operator"]
             assert "power-cycle all boards" in (end.reason or "")
             assert end.elapsed_s < 120.0
 

@@ -35,7 +35,7 @@ class Audience:
     def node_changed(self, node: Node) -> None:
         self._journal.append(("node told", node))
 
-    def nodes_changed(self, nodes: Sequence[Node], run: Run) -> None:
+    def nodes_changed(self, nodes: Sequence[Node], run: Run | None) -> None:
         self._journal.append(("list told", [node.address for node in nodes]))
 
     def groups_changed(self, memberships: Sequence[Membership]) -> None:

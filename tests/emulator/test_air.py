@@ -28,7 +28,6 @@ def test_a_bd_addr_is_taken_once(run_virtual: RunVirtual[None]) -> None:
         assert air.boards == (first, second)
         assert air.board(address_of(2)) is second
         assert (first.is_powered, second.is_powered) == (False, True)
-        assert air.board_with_uuid(second.uuid) is second
 
     run_virtual(main())
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any, Final
+
 import pytest
 
 from fastprovd.campaign.causes import CAUSES
+from fastprovd.campaign.ladder import LADDERS
 from fastprovd.campaign.primary import Start
 from fastprovd.campaign.settings import Method
 from fastprovd.campaign.verdict import FORMER, SILENT, SILENT_PRIMARY, SURPLUS
@@ -29,7 +32,108 @@ from tests.support.ended import (
     times,
 )
 from tests.support.scene import Scene
-from tests.support.stalls import Happened, when
+from tests.support.stalls import Arrange, Happened, when
+
+
+def first_is_busy_for_good(s: Scene, patch: pytest.MonkeyPatch) -> Happened:
+    """A board says nothing over PB-GATT, however often it is tried."""
+    s.air.boards[0].stalls.silent_sessions = 1000
+    return lambda: s.air.boards[0].unicast_address is None
+
+
+# What boards meet, and each rung that is told then, with its symptom.
+CLIMBS: Final[list[tuple[int, Arrange, dict[str, Any], set[tuple[str, str]]]]] = [
+    (5, stalls.nothing, {}, set()),
+    (20, stalls.nothing, {}, set()),
+    (5, on_all(pending=True), {}, {("start_unconfirmed", "link_again")}),
+    (
+        5,
+        stalls.status_not_queued,
+        {},
+        {
+            ("start_unconfirmed", "send_again"),
+            ("addresses_missing", "poll_again"),
+            ("addresses_missing", "identify_proxies"),
+            ("addresses_missing", "roll_call"),
+            ("window_open", "stop_again"),
+            ("boards_left", "provision_directly"),
+        },
+    ),
+    (
+        5,
+        stalls.primary_off,
+        {},
+        {
+            ("primary_silent", "another_proxy"),
+            ("primary_silent", "wake_primary"),
+            ("primary_silent", "roll_call"),
+            ("nodes_silent", "roll_call"),
+            ("nodes_silent", "ask_operator"),
+            ("addresses_missing", "identify_proxies"),
+            ("addresses_missing", "roll_call"),
+        },
+    ),
+    (
+        5,
+        stalls.board_restarts,
+        {},
+        {
+            ("nodes_silent", "roll_call"),
+            ("nodes_silent", "identify_proxies"),
+            ("window_open", "stop_again"),
+        },
+    ),
+    (
+        1,
+        stalls.primary_off,
+        {},
+        {
+            ("primary_silent", "another_proxy"),
+            ("primary_silent", "spare_proxy"),
+            ("nodes_silent", "ask_operator"),
+        },
+    ),
+    (7, stalls.we_hear_half, {"method": Method.AUTO}, {("boards_unheard", "further_primary")}),
+    (
+        5,
+        stalls.nothing,
+        {"expected": 6, "method": Method.DIRECT},
+        {("boards_unheard", "ask_operator")},
+    ),
+    (
+        5,
+        first_is_busy_for_good,
+        {"method": Method.DIRECT},
+        {("boards_left", "ask_operator")},
+    ),
+]
+
+
+def test_every_rung_is_met() -> None:
+    """What follows climbs each ladder to its end, and no rung that it has not."""
+    pairs = {
+        (symptom.name.lower(), rung.name.lower())
+        for symptom, ladder in LADDERS.items()
+        for rung in ladder.rungs
+    }
+    assert set().union(*(told for *_, told in CLIMBS)) == pairs
+
+
+@pytest.mark.parametrize(("boards", "arrange", "settings", "told"), CLIMBS)
+def test_each_rung_is_told(
+    run_virtual: RunVirtual[None],
+    boards: int,
+    arrange: Arrange,
+    settings: dict[str, Any],
+    told: set[tuple[str, str]],
+) -> None:
+    """As a `recovery` event with its symptom; a run that nothing disturbs tells none."""
+
+    async def main() -> None:
+        async with ended(boards, arrange, host=NIMBLE, **settings) as (s, _):
+            assert s.climbed() == told
+
+    run_virtual(main())
 
 
 def test_full_tables_of_the_primary_hide_nobody(

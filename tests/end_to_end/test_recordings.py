@@ -18,7 +18,6 @@ from fastprovd.mesh.beacons import (
     NodeIdentity,
     SecureNetworkBeacon,
     UnprovisionedDevice,
-    UnprovisionedDeviceBeacon,
     decode_service_data,
 )
 from fastprovd.mesh.keys import AppKey, DevKey
@@ -26,7 +25,7 @@ from fastprovd.mesh.lower_transport import SegmentAcknowledgment
 from fastprovd.mesh.models.fast_provisioning import Action, InfoSet
 from fastprovd.mesh.models.registry import decode_message
 from fastprovd.mesh.network import decode_network_pdu
-from fastprovd.mesh.provisioning.pdus import decode_pdu, encode_pdu
+from fastprovd.mesh.provisioning.pdus import encode_pdu
 from fastprovd.mesh.proxy import (
     FilterStatus,
     ProxyPduType,
@@ -36,6 +35,7 @@ from fastprovd.mesh.proxy import (
 )
 from tests.support.data import RECORDING_NAMES, recording
 from tests.support.listener import keys, listen
+from tests.support.provisioning import decode_pdu
 
 # ATT_MTU 23 less opcode and handle.
 VALUE_OCTETS = 20
@@ -299,16 +299,3 @@ def test_advertisements_are_recognised(name: str) -> None:
             fitting = [a for a in addresses if service_data.matches(known.net_key, a)]
             assert len(fitting) == 1
     assert seen >= {UnprovisionedDevice, NodeIdentity}
-
-
-@every_recording
-def test_unprovisioned_beacons_are_recognised(name: str) -> None:
-    """Each beacon on the air names the UUID of its sender and comes out of its fields again."""
-    beacons = list(recording(name).of("air_beacon"))
-    assert beacons
-    for event in beacons:
-        raw = bytes.fromhex(event["data"])
-        beacon = UnprovisionedDeviceBeacon.decode(raw)
-        uuid = recording(name).host.device_uuid(event["addr"])
-        assert beacon == UnprovisionedDeviceBeacon(uuid, 0, bytes(4))
-        assert beacon.encode() == raw

@@ -18,7 +18,6 @@ from fastprovd.mesh.beacons import (
     SecureNetworkBeacon,
     ServiceData,
     UnprovisionedDevice,
-    UnprovisionedDeviceBeacon,
     decode_service_data,
 )
 from fastprovd.mesh.iv_index import IvIndex
@@ -44,17 +43,6 @@ def _service_data(advertising_data: bytes) -> Iterator[tuple[int, bytes]]:
             structure = advertising_data[2 : 1 + length]
             yield int.from_bytes(structure[:2], "little"), structure[2:]
         advertising_data = advertising_data[1 + length :]
-
-
-@pytest.mark.parametrize("entry", _of("beacons", "unprovisioned"))
-def test_sample_unprovisioned_device_beacons(entry: dict[str, Any]) -> None:
-    """UUID, OOB Information and URI Hash come out, and encode to the published beacon."""
-    octets = bytes.fromhex(entry["beacon"])
-    beacon = UnprovisionedDeviceBeacon.decode(octets)
-    assert beacon.uuid.hex() == entry["device_uuid"]
-    assert beacon.oob_information == int(entry["oob_information"], 16)
-    assert (beacon.uri_hash.hex() if beacon.uri_hash else None) == entry["uri_hash"]
-    assert beacon.encode() == octets
 
 
 @pytest.mark.parametrize("entry", _of("beacons", "secure_network"))
@@ -93,27 +81,20 @@ def test_both_flags_travel(key_refresh: bool, iv_update: bool) -> None:
 @given(st.binary(max_size=30))
 def test_any_octets_give_a_beacon_or_a_decode_error(octets: bytes) -> None:
     """Truncations, surplus octets and other types raise DecodeError."""
-    for decode in (
-        UnprovisionedDeviceBeacon.decode,
-        lambda beacon: SecureNetworkBeacon.decode(beacon, [OTHER_KEY]),
-    ):
-        try:
-            decode(octets)
-        except DecodeError:
-            continue
-        assert (octets[0], len(octets)) in ((0, 19), (0, 23), (1, 22))
+    try:
+        SecureNetworkBeacon.decode(octets, [OTHER_KEY])
+    except DecodeError:
+        return
+    assert (octets[0], len(octets)) == (1, 22)
 
 
 def test_every_truncation_of_a_beacon_is_refused() -> None:
-    """Between the forms there is none."""
+    """Also one as short as an Unprovisioned Device beacon."""
     for entry in vectors("beacons"):
         octets = bytes.fromhex(entry["beacon"])
         for length in range(len(octets)):
             with pytest.raises(DecodeError):
                 SecureNetworkBeacon.decode(octets[:length], [OTHER_KEY])
-            if length != 19:
-                with pytest.raises(DecodeError):
-                    UnprovisionedDeviceBeacon.decode(octets[:length])
 
 
 def test_sample_service_data_of_an_unprovisioned_device() -> None:
@@ -123,6 +104,7 @@ def test_sample_service_data_of_an_unprovisioned_device() -> None:
     data = decode_service_data(MESH_PROVISIONING_SERVICE, octets)
     assert isinstance(data, UnprovisionedDevice)
     assert data.uuid.hex() == entry["device_uuid"]
+    assert (octets[16:].hex(), data.oob_information) == ("2040", 0x4020)
     assert data.encode() == octets
 
 
@@ -212,17 +194,6 @@ def test_the_recordings_hold_beacons_of_proxies() -> None:
         )
         == 28
     )
-
-
-@pytest.mark.parametrize("name", RECORDING_NAMES)
-def test_recorded_unprovisioned_beacons_are_read(name: str) -> None:
-    """Each beacon of a board has its UUID, no OOB, and encodes to the same octets."""
-    beacons = [bytes.fromhex(event["data"]) for event in recording(name).of("air_beacon")]
-    for octets in beacons:
-        beacon = UnprovisionedDeviceBeacon.decode(octets)
-        assert beacon.uuid.startswith(b"\xdd\xdd")
-        assert (beacon.oob_information, beacon.uri_hash) == (0, bytes(4))
-        assert beacon.encode() == octets
 
 
 @pytest.mark.parametrize("name", RECORDING_NAMES)

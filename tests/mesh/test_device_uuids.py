@@ -7,7 +7,7 @@ import re
 import pytest
 
 from fastprovd.emulator.hosts import Host
-from fastprovd.mesh.device_uuids import BOARD_PATTERN, parse_board
+from fastprovd.mesh.device_uuids import BOARD_PATTERN, contradictions, parse_board
 
 ADDRESS = "24:0A:C4:5E:00:01"
 
@@ -33,3 +33,34 @@ def test_all_else_is_refused(text: str) -> None:
     assert re.fullmatch(BOARD_PATTERN, text) is None
     with pytest.raises(ValueError, match="expected a Bluetooth address or 2 to 16 octets"):
         parse_board(text)
+
+
+BLUEDROID, NIMBLE = (uuid.hex() for uuid in parse_board(ADDRESS))
+
+
+@pytest.mark.parametrize(
+    ("match", "allow", "deny", "paths"),
+    [
+        ("dddd", [], [], []),
+        ("dddd", ["dddd24"], ["dddd240a"], []),
+        ("dddd", [ADDRESS], ["24:0A:C4:5E:00:02"], []),
+        ("dddd", ["dddd", "dddd24"], ["dd00"], []),
+        ("dddd", [ADDRESS], [ADDRESS.lower()], ["allow[0]"]),
+        ("dddd", ["dddd24", "DDDD0102"], ["dddd0102"], ["allow[1]"]),
+        ("dddd", ["dddd240a"], ["dddd24"], ["allow[0]"]),
+        ("dddd", [BLUEDROID], [ADDRESS], ["allow[0]"]),
+        ("dddd", [NIMBLE], [ADDRESS], ["allow[0]"]),
+        ("dddd", [ADDRESS], [BLUEDROID[:16]], ["allow[0]"]),
+        ("dddd", [BLUEDROID[:16]], [ADDRESS], ["allow[0]"]),
+        ("dddd", [ADDRESS], [BLUEDROID[:14]], []),  # with NimBLE it is another board's beginning
+        ("dddd24", [ADDRESS], [BLUEDROID[:14]], ["allow[0]"]),
+        ("dddd", ["dddd24"], ["dddd24", "dddd"], ["allow[0]", "deny[1]"]),
+        ("dddd24", [], ["dddd"], ["deny[0]"]),
+        (BLUEDROID, [], [ADDRESS], ["deny[0]"]),
+        ("dddd24", ["dddd25", "dd01"], [], ["allow[0]", "allow[1]"]),
+    ],
+)
+def test_contradictions(match: str, allow: list[str], deny: list[str], paths: list[str]) -> None:
+    """One board in both lists, however written; all boards denied; allowed outside of match."""
+    found = contradictions(bytes.fromhex(match), allow, deny)
+    assert sorted(problem.path for problem in found) == paths

@@ -230,6 +230,14 @@ def test_an_address_list_without_any_run() -> None:
     assert (payload["run_id"], payload["complete"], payload["count"]) == (None, False, 0)
 
 
+def test_a_list_is_not_complete_without_a_node_that_was_forgotten() -> None:
+    """Its run was done, and one of its boards is unprovisioned again."""
+    run = replace(RUN, state=RunState.DONE, proven=2)
+    nodes = [Node(2, RUN.run_id, proven=True), Node(3, RUN.run_id, proven=True)]
+    for left, complete in ((nodes, True), (nodes[:1], False), ([], False)):
+        assert decoded(nodes_message(TOPICS, left, run, 1, NOW))["complete"] is complete
+
+
 def test_the_groups() -> None:
     """bridge/groups has everybody who may be in a group; who has proven to be out is not in it."""
     message = groups_message(

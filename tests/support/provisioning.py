@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fastprovd.errors import DecodeError
 from fastprovd.mesh.crypto import EcdhKeyPair
 from fastprovd.mesh.iv_index import IvIndex
 from fastprovd.mesh.keys import NetKey
-from fastprovd.mesh.provisioning.pdus import Algorithm, PduType, ProvisioningData
+from fastprovd.mesh.provisioning.pdus import (
+    PDUS,
+    Algorithm,
+    Pdu,
+    PduType,
+    ProvisioningData,
+    split_type,
+)
 from tests.support.data import RECORDING_NAMES, recording
+
+
+def decode_pdu(pdu: bytes) -> Pdu:
+    """Return the PDU, of whatever type a session without OOB has; raises DecodeError."""
+    pdu_type, parameters = split_type(pdu)
+    if pdu_type not in PDUS:
+        raise DecodeError(f"{pdu_type.name} belongs to OOB authentication")
+    return PDUS[pdu_type].decode_parameters(parameters)
 
 
 @dataclass(frozen=True)

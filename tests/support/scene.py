@@ -67,7 +67,7 @@ class Listener:
         """A node became known."""
         self.nodes[node.address] = node
 
-    def nodes_changed(self, nodes: Sequence[Node], run: Run) -> None:
+    def nodes_changed(self, nodes: Sequence[Node], run: Run | None) -> None:
         """The address list."""
         self.address_list = list(nodes)
 
@@ -109,6 +109,11 @@ class Scene:
     def rungs(self) -> list[str]:
         """Return the rungs of ladders that were tried, in order."""
         return [data["rung"] for kind, data in self.listener.events if kind == "recovery"]
+
+    def climbed(self) -> set[tuple[str, str]]:
+        """Return symptom and rung of each rung that was told."""
+        told = [data for kind, data in self.listener.events if kind == "recovery"]
+        return {(data["symptom"], data["rung"]) for data in told}
 
     def without_app_key(self) -> set[int]:
         """Return the addresses of nodes that the firmware left without AppKey."""

@@ -15,8 +15,6 @@ from fastprovd.mesh.access import WithoutParameters, check_length, check_range
 from fastprovd.mesh.keys import KEY_OCTETS, AppKey
 from fastprovd.mesh.models.composition import CompositionData
 
-CONFIGURATION_SERVER: Final = 0x0000
-CONFIGURATION_CLIENT: Final = 0x0001
 MAX_KEY_INDEX: Final = 0xFFF
 
 

@@ -137,11 +137,6 @@ class InfoStatus:
         return self == STOPPING
 
     @property
-    def without_addresses(self) -> bool:
-        """Whether the board stays a plain node, having been asked for no action."""
-        return self.status(InfoStatusBit.ACTION) == _NO_ACTION
-
-    @property
     def reason(self) -> str:
         """What the board objects to, in words; empty when it objects to nothing."""
         if self.busy:

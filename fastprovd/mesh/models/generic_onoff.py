@@ -9,7 +9,6 @@ from fastprovd.errors import DecodeError, LocalProtocolError
 from fastprovd.mesh.access import WithoutParameters, check_length, check_range
 
 GENERIC_ONOFF_SERVER: Final = 0x1000
-GENERIC_ONOFF_CLIENT: Final = 0x1001
 
 
 def _onoff(what: str, octet: int) -> bool:

@@ -347,19 +347,6 @@ def split_type(pdu: bytes) -> tuple[PduType, bytes]:
         raise DecodeError(f"unknown Provisioning PDU type 0x{pdu[0]:02x}") from None
 
 
-def decode_pdu(pdu: bytes) -> Pdu:
-    """Return the PDU.
-
-    Raises:
-        DecodeError: empty, a type that is reserved or needs OOB, or of wrong length.
-    """
-    pdu_type, parameters = split_type(pdu)
-    pdu_class = PDUS.get(pdu_type)
-    if pdu_class is None:
-        raise DecodeError(f"{pdu_type.name} belongs to OOB authentication, which is not used")
-    return pdu_class.decode_parameters(parameters)
-
-
 @dataclass(frozen=True, slots=True)
 class ProvisioningData:
     """What a device becomes a node with; the NetKey carries its index."""
