@@ -10,6 +10,7 @@ import structlog
 
 from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.bearers.adapter_memory import LinkMemory
+from fastprovd.bearers.left_links import LinkRecord
 from fastprovd.campaign.ports import Bearer
 from fastprovd.config import Config
 from fastprovd.errors import BearerError
@@ -42,17 +43,19 @@ class Radio(Bearer, Protocol):
         ...
 
 
-def bluetooth(config: Config, memory: LinkMemory | None = None) -> Radio:
-    """Return the adapter that the configuration names; nothing is opened yet.
+class RadioMemory(LinkMemory, LinkRecord, Protocol):
+    """Keeps how many links which adapter bears, and which links are ours."""
 
-    In `memory` is kept how many links which adapter bears.
-    """
+
+def bluetooth(config: Config, memory: RadioMemory | None = None) -> Radio:
+    """Return the adapter that the configuration names; nothing is opened yet."""
     return BleakBearer(
         config.bluetooth.adapter,
         connect_timeout_s=config.run.connect_timeout_s,
         connect_attempts=config.run.connect_attempts,
         max_links=config.bluetooth.links_ceiling,
         memory=memory,
+        record=memory,
     )
 
 

@@ -16,7 +16,7 @@ from fastprovd.errors import CorruptStore, SchemaTooNew, StoreError, StoreInUse
 
 DATABASE_NAME: Final = "state.db"
 LOCK_NAME: Final = "lock"
-NEWEST: Final = 4  # number of the last file in schema/
+NEWEST: Final = 5  # number of the last file in schema/
 
 _DAMAGE: Final = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB"})
 
