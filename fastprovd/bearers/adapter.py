@@ -123,6 +123,10 @@ class BleakBearer:
         self._is_open = False
         try:
             await self._connections.hung_up()
+        except asyncio.CancelledError:
+            # Whoever is cancelled inside waits for the same; a link must not be left for it.
+            await self._connections.hung_up()
+            raise
         finally:
             await self._watch.aclose()
 

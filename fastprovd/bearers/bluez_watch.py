@@ -36,8 +36,9 @@ class BluezWatch:
     """Calls `lost` with a sentence when bluetoothd, the adapter or the bus goes; `async with` it.
 
     `adapter` returns the name of the one in use (`hci0`), empty while there is none. It does not
-    tell when they return: try. It comes back with D-Bus; without, that is logged once, and nothing
-    is told. `characteristic` gets path and UUID of each one that BlueZ begins to show there.
+    tell when they return: try. It comes back with D-Bus; without, nothing is told, and whoever uses
+    the adapter hears why. `characteristic` gets path and UUID of each one that BlueZ begins to show
+    there.
 
     Signals count from the owner of org.bluez alone.
     """
@@ -58,7 +59,7 @@ class BluezWatch:
         try:
             bus = await self._open()
         except (OSError, EOFError, AuthError) as error:
-            log.warning("bluez_not_watched", error=describe(error))
+            log.debug("bluez_not_watched", error=describe(error))
             bus = None
         self._working = asyncio.create_task(self._work(bus), name="bluez_watch")
         return self

@@ -529,6 +529,32 @@ def test_hanging_up_happens_in_the_background(run_virtual: Any) -> None:
     run_virtual(main())
 
 
+def test_the_bearer_hangs_up_also_when_its_end_is_cancelled(run_virtual: Any) -> None:
+    """Within the 2 s that BlueZ takes, and the cancellation comes out."""
+
+    async def main() -> None:
+        bench = BearerBench()
+
+        async def use() -> None:
+            async with bench.bearer() as bearer:
+                address = await find(bench, bearer)
+                async with bearer.provisioning_link(address):
+                    pass
+                ending.set()
+
+        ending = asyncio.Event()
+        using = asyncio.create_task(use())
+        await ending.wait()
+        await asyncio.sleep(0.5)
+        assert bench.adapter.connections == 1
+        using.cancel()
+        await asyncio.wait({using})
+        assert using.cancelled()
+        assert bench.is_quiet()
+
+    run_virtual(main())
+
+
 def test_the_bearer_hangs_up_when_its_body_fails(run_virtual: Any) -> None:
     """An error inside the contexts passes on, the link is closed all the same."""
 
