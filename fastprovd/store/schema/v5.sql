@@ -1,4 +1,4 @@
--- Version 5: times of the IV Index, and the order of runs.
+-- Version 5: times of the IV Index, the order of runs, and which links are ours.
 
 -- The last regular change of the IV Index since its last recovery, and when that was.
 -- Null: never, or not known.
@@ -13,3 +13,8 @@ update run set number = (
 );
 create unique index run_number on run (number);
 drop index run_started;
+
+-- The BD_ADDRs to which a link is open or about to be opened; BlueZ keeps it when we die.
+create table open_link (
+    device_address text primary key
+) strict;
