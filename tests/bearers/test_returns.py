@@ -105,6 +105,8 @@ def test_links_of_other_programs_are_left_alone(
                 await asyncio.sleep(4)
                 assert other.is_connected
             assert b.board.log.count("connected") == 1
+            async with BleakBearer() as bearer:
+                await is_reached(bearer)
 
     run_paced(main())
 
