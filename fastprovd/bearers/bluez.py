@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import structlog
 from bleak.exc import BleakDBusError
-from dbus_fast import BusType, Message, MessageType
+from dbus_fast import BusType, Message, MessageType, Variant
 from dbus_fast.aio import MessageBus
 
 from fastprovd.bearers.errors import BUS_ERRORS, SWITCH_ON, UNBLOCK, describe, diagnose
@@ -149,7 +149,8 @@ def _with(objects: Objects, interface: str) -> dict[str, Mapping[str, Any]]:
 
 def _value(properties: Mapping[str, Any], name: str, default: Any) -> Any:
     """Return a property; BlueZ shows some of them only once it knows them."""
-    return properties[name].value if name in properties else default
+    found = properties.get(name)
+    return found.value if isinstance(found, Variant) else default
 
 
 def _name(path: str) -> str:
