@@ -236,7 +236,7 @@ class BleakBearer:
         try:
             while True:
                 await self._load.meet()
-                self._check_free(device_address)
+                await self._check_free(device_address)
                 await self._load.acquire(refused)
                 try:
                     return await self._connect_with_slot(device_address, service, refused)
@@ -253,9 +253,12 @@ class BleakBearer:
                 self._load.denied()
             raise
 
-    def _check_free(self, device_address: str) -> None:
+    async def _check_free(self, device_address: str) -> None:
         """Leave the link of another program alone: bleak would share it, and end it with ours."""
-        if device_address in self._load.elsewhere and device_address not in self._left:
+        if device_address not in self._load.elsewhere or device_address in self._left:
+            return
+        await self._load.meet(anew=True)
+        if device_address in self._load.elsewhere:
             raise ConnectionLost(
                 f"{device_address} is connected to another program of this machine; end its link "
                 "first"

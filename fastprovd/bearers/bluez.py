@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import structlog
 from bleak.exc import BleakDBusError
-from dbus_fast import AuthError, BusType, Message, MessageType
+from dbus_fast import BusType, Message, MessageType, Variant
 from dbus_fast.aio import MessageBus
 
-from fastprovd.bearers.errors import SWITCH_ON, UNBLOCK, describe, diagnose
+from fastprovd.bearers.errors import BUS_ERRORS, SWITCH_ON, UNBLOCK, describe, diagnose
 from fastprovd.errors import BluetoothUnavailable
 
 # A local question to bluetoothd, which D-Bus may start first; a disconnect takes it 2 s.
@@ -149,7 +149,8 @@ def _with(objects: Objects, interface: str) -> dict[str, Mapping[str, Any]]:
 
 def _value(properties: Mapping[str, Any], name: str, default: Any) -> Any:
     """Return a property; BlueZ shows some of them only once it knows them."""
-    return properties[name].value if name in properties else default
+    found = properties.get(name)
+    return found.value if isinstance(found, Variant) else default
 
 
 def _name(path: str) -> str:
@@ -158,8 +159,9 @@ def _name(path: str) -> str:
 
 @asynccontextmanager
 async def _bluetoothd() -> AsyncIterator[MessageBus]:
-    bus = MessageBus(bus_type=BusType.SYSTEM)
+    bus: MessageBus | None = None
     try:
+        bus = MessageBus(bus_type=BusType.SYSTEM)
         async with asyncio.timeout(_TIMEOUT_S):
             await bus.connect()
             yield bus
@@ -168,17 +170,22 @@ async def _bluetoothd() -> AsyncIterator[MessageBus]:
             f"bluetoothd did not answer in {_TIMEOUT_S:g} s; restart it (systemctl restart "
             "bluetooth)"
         ) from error
-    except (OSError, EOFError, AuthError) as error:
+    except BUS_ERRORS as error:
         raise BluetoothUnavailable(
             f"bluetoothd could not be asked ({describe(error)}); {diagnose(error).advice}"
         ) from error
     finally:
-        was_connected = bus.connected
-        bus.disconnect()
-        if was_connected:  # else it would wait for ever
-            with suppress(OSError, EOFError):  # TimeoutError is an OSError
-                async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                    await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
+        if bus is not None:
+            await _close(bus)
+
+
+async def _close(bus: MessageBus) -> None:
+    was_connected = bus.connected
+    bus.disconnect()
+    if was_connected:  # else it would wait for ever
+        with suppress(*BUS_ERRORS):  # TimeoutError is an OSError
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
 
 
 async def _managed_objects(bus: MessageBus) -> Objects:

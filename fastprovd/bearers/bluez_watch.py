@@ -8,11 +8,11 @@ from types import TracebackType
 from typing import Final, Self
 
 import structlog
-from dbus_fast import AuthError, BusType, Message, MessageType, Variant
+from dbus_fast import BusType, Message, MessageType, Variant
 from dbus_fast.aio import MessageBus
 
 from fastprovd.bearers.bluez_owner import NAME, BluezOwner, add_match
-from fastprovd.bearers.errors import describe
+from fastprovd.bearers.errors import BUS_ERRORS, describe
 
 _ADAPTER: Final = "org.bluez.Adapter1"
 _BLUEZ: Final = "/org/bluez"
@@ -58,7 +58,7 @@ class BluezWatch:
     async def __aenter__(self) -> Self:
         try:
             bus = await self._open()
-        except (OSError, EOFError, AuthError) as error:
+        except BUS_ERRORS as error:
             log.debug("bluez_not_watched", error=describe(error))
             bus = None
         self._working = asyncio.create_task(self._work(bus), name="bluez_watch")
@@ -81,7 +81,7 @@ class BluezWatch:
             await asyncio.sleep(_REOPEN_S)
             try:
                 bus = await self._open()
-            except (OSError, EOFError, AuthError):
+            except BUS_ERRORS:
                 bus = None
 
     async def _open(self) -> MessageBus:
@@ -102,7 +102,7 @@ class BluezWatch:
     async def _tell_end(self, bus: MessageBus) -> None:
         try:
             await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
-        except (OSError, EOFError) as error:
+        except BUS_ERRORS as error:
             log.debug("bus_lost", error=describe(error))
         finally:
             bus.disconnect()

@@ -58,7 +58,8 @@ class Connection:
             return False
         else:
             log.debug("link_closed", device_address=self.device_address)
-            return True
+            # The kernel keeps links when bluetoothd is killed, and bleak does not ask it.
+            return not self.is_gone
         finally:
             self.hanging_up = None
 

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Final
 
 from bleak.exc import BleakError, BleakGATTProtocolError
+from dbus_fast.errors import DBusError, DBusFastError
 
 from fastprovd.errors import (
     BearerError,
@@ -21,7 +22,9 @@ from fastprovd.errors import (
 # Everything a call into bleak was seen to raise when the link, bluetoothd or the bus goes away.
 # bleak asserts that it still has its bus; dbus-fast raises EOFError when it lost it. TimeoutError
 # is an OSError.
-BLEAK_ERRORS: Final = (BleakError, OSError, EOFError, AssertionError)
+BLEAK_ERRORS: Final = (BleakError, DBusFastError, OSError, EOFError, AssertionError)
+# What a connection to the bus of our own raises when it can not be made, or ends.
+BUS_ERRORS: Final = (DBusFastError, OSError, EOFError)
 
 
 class Remedy(Enum):
@@ -104,6 +107,7 @@ _Table = tuple[tuple[str | tuple[str, ...], Diagnosis], ...]
 # What a device answers while it is connected to, and the adapter means otherwise.
 _DEVICE_TABLE: Final[_Table] = (
     ("Error.InProgress", _TAKEN),
+    ("Device or resource busy", _TAKEN),
     ("Operation already in progress", _TAKEN),
     ("Operation now in progress", _TAKEN),
 )
@@ -129,6 +133,10 @@ _TABLE: Final[_Table] = (
     ("AuthError", _BUS_DENIED),
     ("DENIED_BY_SYSTEM", _BUS_DENIED),
     ("REJECTED", _BUS_DENIED),
+    (
+        "InvalidAddressError",
+        _unavailable(Remedy.GIVE_UP, "correct DBUS_SYSTEM_BUS_ADDRESS, or do without it"),
+    ),
     ("PermissionError", _BUS_DENIED),
     (
         "DBus.Error.LimitsExceeded",
@@ -234,7 +242,7 @@ def diagnose(error: BaseException, *, connecting: bool = False) -> Diagnosis:
     for needles, diagnosis in (*(_DEVICE_TABLE if connecting else ()), *_TABLE):
         if all(needle in text for needle in _each(needles)):
             return diagnosis
-    if isinstance(error, OSError | EOFError):
+    if isinstance(error, BUS_ERRORS):
         return _NO_BUS
     return _UNKNOWN
 
@@ -252,6 +260,8 @@ def _each(needles: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def describe(error: BaseException) -> str:
-    """Return class and message in one line."""
+    """Return class and message in one line; of an answer of the bus its name, too."""
     message = " ".join(str(error).split())
+    if isinstance(error, DBusError):
+        message = f"[{error.type}] {message}"
     return f"{type(error).__name__}: {message}" if message else type(error).__name__

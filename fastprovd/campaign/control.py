@@ -22,7 +22,6 @@ from fastprovd.errors import (
     DeviceNotFound,
     MessagesDropped,
     NoFreeLink,
-    ProxySilent,
 )
 from fastprovd.mesh.beacons import Advertisement
 from fastprovd.mesh.keys import AppKey
@@ -48,7 +47,7 @@ CONTROL_WAITS: Final[Mapping[str, Wait]] = MappingProxyType(
         "another_proxy": Wait(
             3.0, "the same; who does not answer through one proxy is most likely off"
         ),
-        "mute_proxies": Wait(
+        "dead_proxies": Wait(
             15.0,
             "one that says nothing costs 2 s and its connection 1 s; anybody may advertise our "
             "Network ID, and none of these stands in for those that have the key",
@@ -178,10 +177,10 @@ async def _open(
     ways: Ways,
 ) -> ProxySession:
     loop = asyncio.get_running_loop()
-    late_s = loop.time() + CONTROL_WAITS["mute_proxies"].seconds
+    late_s = loop.time() + CONTROL_WAITS["dead_proxies"].seconds
     last: BearerError | MessagesDropped | None = None
     tries = 0
-    while tries < _PROXIES_TRIED and (last is None or loop.time() < late_s):
+    while tries < _PROXIES_TRIED or (device_address is None and loop.time() < late_s):
         found = None
         if ways.tried < _PROXIES_TRIED and not ways.is_last:
             found = await _find(bearer, judge, device_address, ways)
@@ -202,11 +201,9 @@ async def _open(
             log.info("proxy_not_reached", device_address=found.device_address, reason=str(error))
             # That our messages are dropped says more than any other reason.
             last = last if isinstance(last, MessagesDropped) else error
-            is_mute = isinstance(error, ProxySilent | MessagesDropped)
             if device_address is None:
-                ways.not_reached(found, is_mute=is_mute)
-            if device_address is not None or not is_mute:
-                tries += 1
+                ways.not_reached(found)
+            tries += 1
     if last is not None:
         raise last
     who = "proxy of our network" if device_address is None else f"proxy at {device_address}"

@@ -130,7 +130,7 @@ class Ways:
         self.is_last = False
         self._tried: set[Candidate] = set()
         self._hopeless: set[str] = set()
-        self._mute: set[str] = set()
+        self._dead: set[str] = set()
 
     @property
     def passed_over(self) -> Collection[str]:
@@ -153,17 +153,16 @@ class Ways:
 
     @property
     def tried(self) -> int:
-        """How many were taken in vain, or could not be reached, besides those that are mute."""
-        return len(set(self.passed_over) - self._mute)
+        """How many were taken in vain, besides those that are dead."""
+        return len(set(self.passed_over) - self._dead)
 
-    def not_reached(self, candidate: Candidate, *, is_mute: bool = False) -> None:
-        """Pass over a proxy to which no link could be opened; `is_mute`: or that says nothing.
+    def not_reached(self, candidate: Candidate) -> None:
+        """Pass over a proxy to which no link could be opened, or that says nothing.
 
         Others that need a way in try it last for some time.
         """
         self._hopeless.add(candidate.device_address)
-        if is_mute:
-            self._mute.add(candidate.device_address)
+        self._dead.add(candidate.device_address)
         self.proxies.note(candidate.device_address, forwards=False)
 
     def did_not_help(self, *, for_good: bool = False) -> None:
@@ -178,7 +177,7 @@ class Ways:
         """Pass over the proxy that was taken last, whose link went; it may be gone back to."""
         if self.taken is not None:
             self._tried.add(self.taken)
-            self._mute.add(self.taken.device_address)
+            self._dead.add(self.taken.device_address)
             self.proxies.note(self.taken.device_address, forwards=False)
 
     def helped(self) -> None:

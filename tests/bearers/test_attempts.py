@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from bleak.backends.client import BaseBleakClient
 from bleak.backends.service import BleakGATTService
-from bleak.exc import BleakDBusError
+from bleak.exc import BleakDBusError, BleakGATTProtocolError, BleakGATTProtocolErrorCode
 from bleak.uuids import normalize_uuid_16
 
 from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.bearers.attempts import BUSY_PAUSES_S, CONNECT_BACK_OFF_S, Attempts
-from fastprovd.bearers.errors import Diagnosis, Remedy
+from fastprovd.bearers.errors import Diagnosis, Remedy, describe
 from fastprovd.bearers.gatt import PROVISIONING, GattLink
 from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
 from fastprovd.errors import ConnectionLost, WrongService
@@ -160,6 +160,45 @@ def with_other_properties(services: Any) -> None:
 def with_one_characteristic_twice(services: Any) -> None:
     service = services.get_service(normalize_uuid_16(PROVISIONING.uuid))
     service._characteristics[999] = service.characteristics[0]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        BleakGATTProtocolError(BleakGATTProtocolErrorCode.INVALID_HANDLE),
+        BleakGATTProtocolError(BleakGATTProtocolErrorCode.ATTRIBUTE_NOT_FOUND),
+        BleakDBusError("org.freedesktop.DBus.Error.UnknownObject", ["StartNotify"]),
+        BleakDBusError("org.freedesktop.DBus.Error.UnknownMethod", ["StartNotify"]),
+        BleakDBusError("org.bluez.Error.NotSupported", ["Operation is not supported"]),
+    ],
+    ids=describe,
+)
+def test_a_handle_that_is_gone(run_virtual: Any, answer: Exception) -> None:
+    """Its services are those of before, whatever BlueZ calls that: the board is forgotten once."""
+
+    async def main() -> None:
+        bench = BearerBench()
+        forgotten = 0
+
+        class Stale(client_class(bench)):  # type: ignore[misc]
+            async def start_notify(self, *args: Any, **kwargs: Any) -> None:
+                if not forgotten:
+                    raise answer
+                await super().start_notify(*args, **kwargs)
+
+            async def unpair(self, *args: Any, **kwargs: Any) -> None:
+                nonlocal forgotten
+                forgotten += 1
+                await super().unpair(*args, **kwargs)
+
+        async with BleakBearer("", scanner_backend(bench.adapter), Stale) as bearer:
+            address = await find(bench, bearer)
+            async with bearer.provisioning_link(address) as link:
+                assert link.is_connected
+        assert forgotten == 1
+        assert bench.is_quiet()
+
+    run_virtual(main())
 
 
 @pytest.mark.parametrize("heals", [True, False])

@@ -102,8 +102,14 @@ def test_only_links_that_are_ours_are_found() -> None:
     assert linked_boards(objects, "hci0") == {}
 
 
-def test_without_a_bus_bluetooth_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("address", "advice"),
+    [("unix:path=/nonexistent/bus", "start dbus"), ("nonsense", "correct DBUS_SYSTEM")],
+)
+def test_without_a_bus_bluetooth_is_unavailable(
+    monkeypatch: pytest.MonkeyPatch, address: str, advice: str
+) -> None:
     """A machine without D-Bus is told so in one sentence."""
-    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus")
-    with pytest.raises(BluetoothUnavailable, match=r"could not be asked .*start dbus"):
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
+    with pytest.raises(BluetoothUnavailable, match=rf"could not be asked .*{advice}"):
         asyncio.run(find_adapter("00:1A:7D:DA:71:13"))

@@ -10,6 +10,7 @@ from bleak.exc import (
     BleakDeviceNotFoundError,
     BleakError,
 )
+from dbus_fast.errors import AuthError, DBusError, InvalidAddressError
 
 from fastprovd.bearers.errors import BLEAK_ERRORS, Remedy, describe, diagnose
 from fastprovd.errors import (
@@ -122,6 +123,14 @@ NO_CONNECT = 'Method "Connect" with signature "" on interface "org.bluez.Device1
             "D-Bus does not let this user",
         ),
         (dbus("AccessDenied"), BluetoothUnavailable, GIVE_UP, "policy"),
+        (
+            DBusError("org.freedesktop.DBus.Error.LimitsExceeded", "too many connections"),
+            BluetoothUnavailable,
+            GIVE_UP,
+            "limits of D-Bus",
+        ),
+        (AuthError("authentication failed"), BluetoothUnavailable, GIVE_UP, "let this user in"),
+        (InvalidAddressError("no"), BluetoothUnavailable, GIVE_UP, "DBUS_SYSTEM_BUS_ADDRESS"),
         (ConnectionRefusedError("refused"), BluetoothUnavailable, GIVE_UP, "start bluetoothd"),
         (FileNotFoundError("no socket"), BluetoothUnavailable, GIVE_UP, "start bluetoothd"),
         (EOFError(), BluetoothUnavailable, GIVE_UP, "start bluetoothd"),
@@ -206,6 +215,7 @@ def test_each_error_has_its_remedy(
     [
         bluez("InProgress", "In Progress"),
         failed("Operation already in progress"),
+        failed("Device or resource busy"),
         BleakDBusError("org.bluez.Error.NotPermitted", ["Notify acquired"]),
     ],
     ids=describe,

@@ -105,6 +105,8 @@ def test_links_of_other_programs_are_left_alone(
                 await asyncio.sleep(4)
                 assert other.is_connected
             assert b.board.log.count("connected") == 1
+            async with BleakBearer() as bearer:
+                await is_reached(bearer)
 
     run_paced(main())
 
@@ -140,6 +142,30 @@ def test_a_link_is_remembered_from_before_it_opens(
                     assert store.open_links() == [b.board.address]
                 assert noted == [("noted", 0), ("dropped", 0)]
                 assert store.open_links() == []
+
+    run_paced(main())
+
+
+def test_a_link_that_went_with_bluetoothd_stays_on_record(
+    private_bus: PrivateBus, run_paced: RunPaced, tmp_path: Path
+) -> None:
+    """The kernel may have kept it, so the next bluetoothd is asked; the board is reached anyway."""
+    tmp_path.chmod(0o700)
+
+    async def main() -> None:
+        async with bench(private_bus) as b:
+            with StateStore(tmp_path) as store:
+                async with BleakBearer(record=store) as bearer:
+                    address = await find(bearer)
+                    async with bearer.provisioning_link(address):
+                        await b.bluetoothd.kill()
+                        await asyncio.sleep(0.5)
+                assert store.open_links() == [b.board.address]
+                await b.bluetoothd.start()
+                async with BleakBearer(record=store) as bearer:
+                    await bearer.close_left_links()
+                    assert store.open_links() == []
+                    await is_reached(bearer)
 
     run_paced(main())
 

@@ -251,6 +251,21 @@ def test_a_proxy_without_our_key(run_virtual: RunVirtual[Any], count: int, greet
     run_virtual(main())
 
 
+def test_many_proxies_that_hang_up(run_virtual: RunVirtual[Any]) -> None:
+    """Where it costs little more than three are tried; who can be reached is."""
+
+    async def main() -> None:
+        many = [(0.01 * n, heard(f"E{n}", NETWORK_ID)) for n in range(1, 7)]
+        many.append((0.1, heard("E9", NETWORK_ID)))
+        bearer = FakeBearer(*[many] * 8, link=reached("E9"))
+        gone = ConnectionLost("it is gone")
+        bearer.refuses = lambda address: None if address == "E9" else (0.5, gone)
+        async with network_session(bearer, top_provisioner(FakeStore()), SystemClock()):
+            assert len(bearer.connects) == 7
+
+    run_virtual(main())
+
+
 @pytest.mark.parametrize(("greets", "said"), [(True, MessagesDropped), (False, ProxySilent)])
 def test_nobody_has_our_key(
     run_virtual: RunVirtual[Any], greets: bool, said: type[Exception]
@@ -266,7 +281,7 @@ def test_nobody_has_our_key(
             async with network_session(bearer, top, SystemClock(), nodes=NODES):
                 raise AssertionError("nobody can be asked")
         taken_s = asyncio.get_running_loop().time() - begun_s
-        assert taken_s < CONTROL_WAITS["mute_proxies"].seconds + 3
+        assert taken_s < CONTROL_WAITS["dead_proxies"].seconds + 3
 
     run_virtual(main())
 
