@@ -83,6 +83,11 @@ class Database:
                 "more: put it back if you can, and restart fastprovd"
             )
 
+    def checkpoint(self) -> None:
+        """Move all that is in the journal into the database itself, durably."""
+        with self._lock, self._translated_errors():
+            self._connection.execute("pragma wal_checkpoint(truncate)")
+
     def close(self) -> None:
         """Close the file and let the next instance in; a second call does nothing."""
         with self._lock:
