@@ -6,7 +6,9 @@ import argparse
 import asyncio
 import os
 import secrets
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from enum import IntEnum
@@ -34,6 +36,7 @@ from fastprovd.errors import (
     UnknownGroup,
     UnknownNode,
 )
+from fastprovd.lasting import lasting
 from fastprovd.records import RunState
 
 log = structlog.get_logger(__name__)
@@ -99,6 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
     options = _parser().parse_args(arguments)
     core_files.forbid()
+    if options.command is not _run:
+        _end_in_order()
     try:
         return int(options.command(options))
     except KeyboardInterrupt:
@@ -109,6 +114,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return Exit.OK
     except Exception as error:  # noqa: BLE001 - the edge of the program
         return _report(error, options.debug)
+
+
+def _end_in_order() -> None:
+    """Let the other two ways to end a program of a terminal do what Ctrl-C does.
+
+    asyncio then cancels what is going on, and what belongs to it ends too: links, a broker.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 def _report(error: Exception, debug: bool) -> int:
@@ -151,7 +166,7 @@ def _provision(options: argparse.Namespace) -> int:
     from fastprovd.progress import reporting
 
     config = _foreground(options)
-    with reporting(sys.stdout, as_json=options.json) as reporter:
+    with reporting(lasting(sys.stdout), as_json=options.json) as reporter:
         run = asyncio.run(provision(config, options.expected, reporter, method=options.method))
     return RUN_EXITS[run.state]
 
@@ -246,7 +261,7 @@ def _demo(options: argparse.Namespace) -> int:
         method=options.method,
         air=options.air,
     )
-    return RUN_EXITS[run_demo(demo, sys.stdout, as_json=options.json).state]
+    return RUN_EXITS[run_demo(demo, lasting(sys.stdout), as_json=options.json).state]
 
 
 def _foreground(options: argparse.Namespace) -> Config:

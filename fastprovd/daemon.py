@@ -39,6 +39,7 @@ _RESPONSIVE_S: Final = 5.0
 _STATE_IN_USE_S: Final = 15.0
 # After a run, before boards that lost their power are looked for again.
 _HEAL_PAUSE_S: Final = 1.0
+_ENDS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 async def run_daemon(
@@ -60,6 +61,8 @@ async def run_daemon(
     clock, notifier = clock or SystemClock(), notifier or Notifier()
     stop = asyncio.Event()
     with on_signals(stop.set):
+        # A service has no terminal: whoever sends it SIGHUP means something else than its end.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload_asked)
         async with open_gateway(
             config, radio=radio, clock=clock, wait_s=_STATE_IN_USE_S
         ) as gateway:
@@ -214,16 +217,21 @@ async def _feed_watchdog(gateway: Gateway, notifier: Notifier, clock: Clock) -> 
 
 @contextmanager
 def on_signals(call: Callable[[], object]) -> Iterator[None]:
-    """Call back at SIGTERM and SIGINT instead of ending the process."""
+    """Call back at SIGTERM, SIGINT and SIGHUP, the end of a terminal, instead of ending."""
     loop = asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    for number in numbers:
+    before = {number: signal.getsignal(number) for number in _ENDS}
+    for number in _ENDS:
         loop.add_signal_handler(number, call)
     try:
         yield
     finally:
-        for number in numbers:
+        for number in _ENDS:
             loop.remove_signal_handler(number)
+            signal.signal(number, before[number] or signal.SIG_DFL)
+
+
+def _reload_asked() -> None:
+    log.info("sighup_ignored", advice="restart the service to have the configuration read again")
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from typing import Any
 
 import aiomqtt
 import pytest
+from structlog.testing import capture_logs
 
 from fastprovd.config import TlsConfig, load
 from fastprovd.daemon import broker_settings, run_daemon
@@ -508,3 +509,21 @@ def test_broker_settings(tmp_path: Path) -> None:
     assert (settings.username, settings.password) == ("me", "hush")
     assert settings.tls_context is not None
     assert broker_settings(base).tls_context is None
+
+
+def test_sighup_ends_no_service(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """Some send it to have the configuration read again; it is said that this needs a restart."""
+
+    async def main() -> None:
+        scene = world(1)
+        with capture_logs() as logs:
+            async with daemon(scene, tmp_path):
+                await asyncio.sleep(5.0)
+                os.kill(os.getpid(), signal.SIGHUP)
+                await asyncio.sleep(5.0)
+                assert [entry["event"] for entry in logs if "sighup" in entry["event"]] == [
+                    "sighup_ignored"
+                ]
+                assert "daemon_stopping" not in [entry["event"] for entry in logs]
+
+    run_virtual(main())

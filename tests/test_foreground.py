@@ -83,18 +83,23 @@ def test_one_run_then_nodes_and_onoff(run_virtual: RunVirtual[Any], tmp_path: Pa
     ]
 
 
-def test_an_interrupt_stops_the_run(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
-    """SIGINT ends the run as stopped, and what was won is told."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_stops_the_run(
+    run_virtual: RunVirtual[Any], tmp_path: Path, number: signal.Signals
+) -> None:
+    """Also the end of the terminal ends the run as stopped, and what was won is told."""
+    before = signal.getsignal(number)
     stream = io.StringIO()
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        loop.call_later(12.0, os.kill, os.getpid(), signal.SIGINT)
+        loop.call_later(12.0, os.kill, os.getpid(), number)
         run = await provision(config(tmp_path), 2, JsonLines(stream), world(2).radio)
         assert run.state is RunState.STOPPED
 
     run_virtual(main())
     assert json.loads(stream.getvalue().splitlines()[-1])["state"] == "stopped"
+    assert signal.getsignal(number) == before
 
 
 def test_nothing_is_known_yet(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from fastprovd.errors import StoreError
 from fastprovd.publish.client import (
     BrokerSettings,
     Client,
+    check_cancelled,
     connected,
     correlation,
     disconnect_noise_at_debug,
@@ -251,6 +252,7 @@ class MqttPublisher:
                 self._note_failure(_first(errors))
             except* Exception:  # a bug here must not end the run of a campaign
                 log.exception("mqtt_session_failed")
+            check_cancelled()
             await asyncio.sleep(self._back_off_s())
 
     async def _serve(self, client: Client, group: asyncio.TaskGroup) -> None:
