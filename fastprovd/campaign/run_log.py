@@ -50,11 +50,15 @@ class RunLog:
         nodes: Iterable[Node] = (),
         replay: ReplayProtectionList | None = None,
     ) -> None:
-        """`nodes` are what an earlier process made in this run; `replay` is stored with proofs."""
+        """`nodes` are what an earlier process made in this run; `replay` is stored with proofs.
+
+        `not_kept` says why the end of the run could not be stored yet.
+        """
         self.run = run
         self.nodes = {node.address: node for node in nodes}
         self._fell_silent: set[int] = set()
         self._is_end_kept = True
+        self.not_kept: str | None = None
         self._replay = replay or ReplayProtectionList()
         self._store = store
         self._audience = audience
@@ -119,10 +123,10 @@ class RunLog:
         try:
             await asyncio.to_thread(self._store.save_end, self.run, nodes, ended, heard)
         except StoreError as error:
-            self._log.debug("run_end_not_stored", reason=str(error))
+            self.not_kept = str(error)
             return False
         self._replay.saved(heard)
-        self._is_end_kept = True
+        self._is_end_kept, self.not_kept = True, None
         return True
 
     async def step(self, kind: StepKind, **facts: Any) -> None:
