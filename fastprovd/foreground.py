@@ -79,8 +79,9 @@ async def one_run(
     with on_signals(campaign.stop):
         async with background(_tick(reporter), "tick"):
             run = await gateway.execute(campaign)
-    _, nodes = await gateway.last_run()
-    return run, nodes
+    newest, nodes = await gateway.last_run()
+    is_kept = newest is not None and newest.run_id == run.run_id
+    return run, nodes if is_kept else []
 
 
 async def provision(

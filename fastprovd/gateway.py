@@ -34,6 +34,7 @@ from fastprovd.campaign.watch import Watch
 from fastprovd.clock import Clock, SystemClock
 from fastprovd.config import Config
 from fastprovd.controls import Controls, OpenSession
+from fastprovd.ends import Ends
 from fastprovd.errors import (
     BearerError,
     FastprovdError,
@@ -55,8 +56,6 @@ from fastprovd.store.state import StateStore
 
 log = structlog.get_logger(__name__)
 
-# A disk that is full or failing is asked again so often: somebody has to make room first.
-_NOT_KEPT_PAUSE_S: Final = 5.0
 _IN_USE_PAUSE_S: Final = 1.0
 
 Entropy = Callable[[int], bytes]
@@ -100,7 +99,7 @@ class Gateway:
         self._run_ids = {run.run_id for run in store.runs()}
         self._left = unfinished.load(store)
         self._campaign: Campaign | None = None
-        self._keeping: dict[asyncio.Task[None], Campaign] = {}
+        self._ends = Ends()
         self._returns = Returns(store, self.audiences)
         self._radio_use = asyncio.Lock()
         self.controls = Controls(
@@ -185,10 +184,16 @@ class Gateway:
         return self._campaign
 
     async def execute(self, campaign: Campaign) -> Run:
-        """Drive the prepared run to its end, however it ends; raises StoreError."""
+        """Drive the prepared run to its end, which is told and returned however it ends.
+
+        What the disk does not take of it is stored as soon as it does, and no run goes on before.
+        """
         try:
             async with self._radio_use:
                 self.audiences.run_changed(campaign.run)
+                not_kept = await self._ends.settle()
+                if not_kept is not None:
+                    return await self._end(campaign.run, Trigger.NOT_KEPT, not_kept)
                 end = await self._end_before(campaign)
                 if end is not None:
                     return end
@@ -196,22 +201,21 @@ class Gateway:
                     run = await campaign.execute()
                     # The next may be asked for now; it waits until all links are hung up.
                     self._campaign = None
-                if not await campaign.keep_end():
-                    self._keep_later(campaign)
-                    return run
-                await self._save_replay_list()
-                await self._returns.run_ended(run)
-                self.audiences.groups_changed(await self.controls.groups())
+                if await self._ends.keep(campaign):
+                    await self._after(run)
                 return run
         finally:
             if self._campaign is campaign:
                 self._campaign = None
 
-    def _keep_later(self, campaign: Campaign) -> None:
-        """Store how a run ended as soon as the disk takes it."""
-        task = asyncio.create_task(_keep(campaign), name="keep_end")
-        self._keeping[task] = campaign
-        task.add_done_callback(self._keeping.pop)
+    async def _after(self, run: Run) -> None:
+        """Keep what else a run has brought; its end is stored and told already."""
+        try:
+            await self._save_replay_list()
+            await self._returns.run_ended(run)
+            self.audiences.groups_changed(await self.controls.groups())
+        except StoreError as error:
+            log.error("not_stored_after_run", run_id=run.run_id, reason=str(error))
 
     async def _end_before(self, campaign: Campaign) -> Run | None:
         """See that Bluetooth can be used; return the run if it ends before it began, or goes on.
@@ -272,13 +276,18 @@ class Gateway:
 
     async def _end(self, run: Run, trigger: Trigger, reason: str) -> Run:
         """End a run that was announced and has not begun, or not begun again."""
-        known = await asyncio.to_thread(self._store.nodes)
+        try:
+            known = await asyncio.to_thread(self._store.nodes)
+        except StoreError as error:
+            log.error("nodes_not_read", reason=str(error))
+            known = []
         made = [node for node in known if node.run_id == run.run_id]
         run_log = RunLog(run, self._store, self.audiences, self._clock, made)
         run_log.event("run_started", expected=run.expected)
         missing = missing_boards(made, (), run.expected, run.heard, is_complete=False)
         await run_log.move(trigger, reason=reason, missing=missing if run.heard else ())
         run_log.event("run_finished", state=run_log.run.state.value, reason=reason)
+        await self._ends.keep(run_log)
         return run_log.run
 
     # Boards that lost their power
@@ -437,29 +446,15 @@ class Gateway:
 
         Ends of runs that the disk did not take are tried once more.
         """
-        for task, campaign in list(self._keeping.items()):
-            task.cancel()
-            await campaign.keep_end()
+        await self._ends.close()
         try:
+            await self._top.keep_conflict()
             await self._save_replay_list()
             next_seq = self._top.stack.sequence.next
             if next_seq is not None:
                 await asyncio.to_thread(self._store.release_seq, next_seq)
         except StoreError as error:  # the next start goes on behind all that was reserved
             log.error("end_not_stored", reason=str(error))
-
-
-async def _keep(campaign: Campaign) -> None:
-    log.error(
-        "run_end_not_stored",
-        run_id=campaign.run.run_id,
-        advice="make room on the disk of the state directory, or repair it; it is tried again",
-    )
-    while True:
-        await asyncio.sleep(_NOT_KEPT_PAUSE_S)
-        if await campaign.keep_end():
-            log.info("run_end_stored", run_id=campaign.run.run_id)
-            return
 
 
 def _iv_updates(store: StateStore, clock: Clock) -> IvUpdates:

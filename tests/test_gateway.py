@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Coroutine, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from structlog.testing import capture_logs
@@ -504,7 +504,9 @@ class _Refusing:
         return getattr(self._connection, name)
 
     def execute(self, statement: str, *values: Any) -> Any:
-        if self._disk.is_full and statement == "commit":
+        if statement == "begin immediate":
+            self._before = self.total_changes
+        if self._disk.is_full and statement == "commit" and self.total_changes != self._before:
             raise sqlite3.OperationalError("database or disk is full")
         return self._connection.execute(statement, *values)
 
@@ -544,6 +546,58 @@ def test_the_end_of_a_run_is_told_and_stored_when_the_disk_takes_it(
             assert gateway._store.runs() == [run]
 
     gateway: Any = None
+    run_virtual(main())
+
+
+def test_a_run_that_is_asked_for_while_the_disk_is_full_is_told_and_in_order(
+    run_virtual: RunVirtual[Any], tmp_path: Path
+) -> None:
+    """It ends at once with that reason; once there is room all ends are stored in their order."""
+
+    async def main() -> None:
+        scene = world(1)
+        async with open_gateway(
+            config(tmp_path), radio=scene.radio, entropy=entropy(), open_store=FullDisk
+        ) as gateway:
+            disk: Any = gateway._store
+            disk.is_full = True
+            runs = []
+            for _ in range(2):
+                runs.append(await run_once(gateway, 1))
+                assert "disk is full; check free space" in str(runs[-1].reason)
+                assert gateway.current_run is None
+            assert gateway._store.runs() == []
+            disk.is_full = False
+            runs.append(await run_once(gateway, 1, method="direct"))
+            assert runs[-1].state is RunState.DONE
+            assert gateway._store.runs() == runs[::-1]
+
+    run_virtual(main())
+
+
+def test_an_adapter_that_is_missing_is_told_though_the_disk_is_full(
+    run_virtual: RunVirtual[Any], tmp_path: Path
+) -> None:
+    """The run ends before it began; its end is stored when there is room."""
+
+    class Radio(BleakBearer):
+        async def __aenter__(self) -> Self:
+            raise BluetoothUnavailable("there is no Bluetooth adapter")
+
+    async def main() -> None:
+        adapter = world(1).adapter
+        radio = Radio("", scanner_backend(adapter), client_backend(adapter))
+        async with open_gateway(
+            config(tmp_path), radio=radio, entropy=entropy(), open_store=FullDisk
+        ) as gateway:
+            disk: Any = gateway._store
+            disk.is_full = True
+            run = await run_once(gateway, 1)
+            assert run.state is RunState.FAILED
+            disk.is_full = False
+            await asyncio.sleep(10.0)
+            assert gateway._store.runs() == [run]
+
     run_virtual(main())
 
 

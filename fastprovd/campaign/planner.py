@@ -131,7 +131,8 @@ def free_block(
     if len(block) < least:
         raise LocalProtocolError(
             f"no {least} free addresses in a row are left within 0x{unicast_min:04x}.."
-            f"0x{unicast_max:04x}; widen [mesh] unicast_min and unicast_max"
+            f"0x{unicast_max:04x}; widen [mesh] unicast_min and unicast_max, or begin a new "
+            "network with another [state] directory and reset every board"
         )
     return block[0], block[:size][-1]
 

@@ -21,6 +21,7 @@ from fastprovd.errors import (
     MessagesDropped,
     ProxySilent,
     ResponseTimeout,
+    StoreError,
 )
 from fastprovd.mesh.access import AcknowledgedMessage, Message, UnknownMessage, encode_message
 from fastprovd.mesh.addresses import format_address
@@ -87,6 +88,7 @@ class TopProvisioner:
         self._sessions: list[ProxySession] = []
         self._ways: dict[int, ProxySession] = {}
         self._conflict: str | None = None
+        self._is_conflict_kept = False
         self._pending: dict[tuple[int, int], _Awaited] = {}
 
     async def reserve_seq(self) -> None:
@@ -126,7 +128,20 @@ class TopProvisioner:
             "begin a new network"
         )
         log.error("own_address_heard", seq=heard.seq, next_seq=heard.next_seq)
-        await asyncio.to_thread(self._store.note_conflict, self._conflict)
+        try:
+            await self.keep_conflict()
+        except StoreError as error:  # this process sends nothing any more all the same
+            log.error("conflict_not_stored", reason=str(error))
+
+    async def keep_conflict(self) -> None:
+        """Store that somebody else sends with our address, if that is not done yet.
+
+        Raises:
+            StoreError: it can not be stored.
+        """
+        if self._conflict is not None and not self._is_conflict_kept:
+            await asyncio.to_thread(self._store.note_conflict, self._conflict)
+            self._is_conflict_kept = True
 
     async def _take_iv_index(self, iv_index: IvIndex) -> None:
         recovers = is_recovery(self._iv_index, iv_index)
@@ -233,6 +248,7 @@ class ProxySession:
         self.observer: Callable[[Event], None] | None = None
         self._configured_s = math.inf
         self._silent: ProxySilent | None = None
+        self._not_kept: StoreError | None = None
         self._was_greeted = False
         self._was_heard = False
         self.server_address: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -370,12 +386,19 @@ class ProxySession:
             ProxySilent: we gave it up because the proxy did not answer.
             ConnectionLost: it is gone.
             CopiedStore: somebody else sends with our address.
+            StoreError: what must be kept before anything is sent was not.
         """
         self._top.check()
+        self.check_kept()
         if self._silent is not None:
             raise ProxySilent(str(self._silent))
         if self.lost.is_set():
             raise ConnectionLost("the proxy link is gone")
+
+    def check_kept(self) -> None:
+        """Raise StoreError when what must be kept before anything is sent was not."""
+        if self._not_kept is not None:
+            raise type(self._not_kept)(str(self._not_kept))
 
     async def carry(self, pdu_type: ProxyPduType, payload: bytes) -> None:
         """Put one Proxy PDU on the link; a link that is gone swallows it."""
@@ -405,12 +428,14 @@ class ProxySession:
                     self._wait = None
                 await self._handle(events)
                 await self._top.flush()
-        except (ConnectionLost, CopiedStore) as error:
+        except ConnectionLost as error:
             self._lose(error)
+        except StoreError as error:  # whoever uses this session is told with its next step
+            self._not_kept = error
         finally:
             self.lost.set()
 
-    def _lose(self, error: ConnectionLost | CopiedStore) -> None:
+    def _lose(self, error: ConnectionLost) -> None:
         if not self.lost.is_set():
             log.debug("proxy_link_lost", reason=str(error))
             self._silent = error if isinstance(error, ProxySilent) else None
@@ -467,5 +492,6 @@ async def proxy_session(
             if overhears:
                 await session.configure(SetFilterType(FilterType.REJECT_LIST))
             yield session
+            session.check_kept()
     finally:
         top.close(session)

@@ -57,7 +57,7 @@ class Reservations:
         try:
             plan_direct(boards, settings.unicast_min, settings.unicast_max, taken)
         except LocalProtocolError as error:
-            raise RunEnd(Trigger.NO_BOARD_LEFT, str(error)) from error
+            raise RunEnd(Trigger.NO_ADDRESS_LEFT, str(error)) from error
 
     async def share(self, boards: int, primary: int) -> Share:
         """Take what node `primary` hands out to so many boards, above its own; raises RunEnd."""
@@ -76,7 +76,7 @@ class Reservations:
         try:
             first, last = choose(settings.unicast_min, settings.unicast_max, taken)
         except LocalProtocolError as error:
-            raise RunEnd(Trigger.NO_BOARD_LEFT, str(error)) from error
+            raise RunEnd(Trigger.NO_ADDRESS_LEFT, str(error)) from error
         await asyncio.to_thread(
             self._store.reserve_addresses, AddressRange(first, last, run.run_id, purpose)
         )

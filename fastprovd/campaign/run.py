@@ -141,6 +141,11 @@ class Campaign:
         if self._task is not None:
             self._task.cancel()
 
+    @property
+    def not_kept(self) -> str | None:
+        """Why the end could not be stored yet."""
+        return self._log.not_kept
+
     async def keep_end(self) -> bool:
         """Return whether the end is stored; tries once more if it is not."""
         return await self._log.keep_end()

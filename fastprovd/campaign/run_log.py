@@ -33,8 +33,8 @@ from fastprovd.records import (
 log = structlog.get_logger()
 
 
-# A run that stood still for longer than a day counts as if it had been a day: what leaps further
-# is a clock that was set.
+# What an earlier process measured is sure; how long nobody ran, only the wall clock tells. A day is
+# the longest that a run may take: what leaps further, or back, is a clock that was set.
 _LONGEST_OUTAGE_S: Final = 86400.0
 
 
@@ -50,11 +50,15 @@ class RunLog:
         nodes: Iterable[Node] = (),
         replay: ReplayProtectionList | None = None,
     ) -> None:
-        """`nodes` are what an earlier process made in this run; `replay` is stored with proofs."""
+        """`nodes` are what an earlier process made in this run; `replay` is stored with proofs.
+
+        `not_kept` says why the end of the run could not be stored yet.
+        """
         self.run = run
         self.nodes = {node.address: node for node in nodes}
         self._fell_silent: set[int] = set()
         self._is_end_kept = True
+        self.not_kept: str | None = None
         self._replay = replay or ReplayProtectionList()
         self._store = store
         self._audience = audience
@@ -78,17 +82,16 @@ class RunLog:
 
     async def resume(self, begun: datetime | None) -> None:
         """Go on with a run that an earlier process left; its clocks count from `begun`."""
-        self._begun = self._loop_time(self.run.started)
+        run, now_s = self.run, self._clock.monotonic()
+        ago_s = (self._clock.utc_now() - run.started).total_seconds()
+        is_told = run.elapsed_s <= ago_s <= run.elapsed_s + _LONGEST_OUTAGE_S
+        self._begun = now_s - (ago_s if is_told else run.elapsed_s)
         if begun is not None:
-            self.mark_info_set(max(self._begun, self._loop_time(begun)))
-        await self.step(StepKind.RESUMED, detail=self.run.state.value)
-        self.event("run_resumed", state=self.run.state.value)
-
-    def _loop_time(self, moment: datetime) -> float:
-        """Return when that was; the wall clock may have gone back or leapt ahead since."""
-        ago = (self._clock.utc_now() - moment).total_seconds()
-        ran_s = self.run.elapsed_s
-        return self._clock.monotonic() - min(max(ran_s, ago), ran_s + _LONGEST_OUTAGE_S)
+            # Both moments are of the same process, between which the clock may have been set too.
+            after_s = (begun - run.started).total_seconds()
+            self.mark_info_set(min(self._begun + max(0.0, after_s), now_s))
+        await self.step(StepKind.RESUMED, detail=run.state.value)
+        self.event("run_resumed", state=run.state.value)
 
     async def enter(self, state: RunState) -> None:
         """Go on in `state`, whatever the run was at when it was left."""
@@ -120,10 +123,10 @@ class RunLog:
         try:
             await asyncio.to_thread(self._store.save_end, self.run, nodes, ended, heard)
         except StoreError as error:
-            self._log.debug("run_end_not_stored", reason=str(error))
+            self.not_kept = str(error)
             return False
         self._replay.saved(heard)
-        self._is_end_kept = True
+        self._is_end_kept, self.not_kept = True, None
         return True
 
     async def step(self, kind: StepKind, **facts: Any) -> None:

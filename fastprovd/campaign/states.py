@@ -38,6 +38,7 @@ class Trigger(Enum):
     STOP = "the operator stopped the run"
     INTERRUPT = "the daemon ended"
     CONFLICT = "somebody else sends with our address"
+    NO_ADDRESS_LEFT = "the range of unicast addresses has none left"
     NOT_KEPT = "the state directory does not take what must be kept"
     BROKEN = "something went wrong in the daemon itself"
 
@@ -96,6 +97,7 @@ _ANYWHERE: Final = {
         (_T.BROKEN, _S.FAILED),
         (_T.DEADLINE, _S.FAILED if state in _FRUITLESS else _S.PARTIAL),
         (_T.CONFLICT, _S.FAILED if state in _FRUITLESS else _S.PARTIAL),
+        (_T.NO_ADDRESS_LEFT, _S.FAILED if state in _FRUITLESS else _S.PARTIAL),
         (_T.NOT_KEPT, _S.FAILED if state in _FRUITLESS else _S.PARTIAL),
     )
 }

@@ -13,13 +13,14 @@ from fastprovd.campaign.states import WAITS
 from fastprovd.clock import SystemClock
 from fastprovd.errors import (
     ConnectionLost,
+    CopiedStore,
     LocalProtocolError,
     ProxySilent,
     ResponseTimeout,
     StoreError,
 )
 from fastprovd.mesh.access import encode_message
-from fastprovd.mesh.events import PduOverheard
+from fastprovd.mesh.events import OwnAddressHeard, PduOverheard
 from fastprovd.mesh.iv_index import IvIndex
 from fastprovd.mesh.models.configuration import AppKeyAdd
 from fastprovd.mesh.models.fast_provisioning import NodeAddrGet, NodeAddrStatus
@@ -361,6 +362,44 @@ def test_nothing_leaves_when_no_seq_can_be_reserved(run_virtual: RunVirtual[Any]
             async with talk(store=store):
                 raise AssertionError("there is no SEQ to open a session with")
         assert store.journal == []
+
+    run_virtual(main())
+
+
+def test_a_store_that_fails_between_is_the_reason(run_virtual: RunVirtual[Any]) -> None:
+    """No lost link: whoever uses the session next is told why, and so is a second one."""
+
+    async def main() -> None:
+        async def use() -> None:
+            async with talk(_node(PRIMARY, True)) as t:
+                t.store.fails.add("set_iv_index")
+                t.link.say(*t.mesh.move_iv_index(IvIndex(101)))
+                await t.session.lost.wait()
+                for _ in range(2):
+                    with pytest.raises(StoreError, match="the disk is full"):
+                        t.session.check()
+                raise AssertionError("what the body raises comes out as it is")
+
+        with pytest.raises(AssertionError):
+            await use()
+
+    run_virtual(main())
+
+
+def test_a_conflict_that_was_not_stored_is_stored_later(run_virtual: RunVirtual[Any]) -> None:
+    """Nothing is sent any more at once, and once the disk takes it nothing after a restart."""
+
+    async def main() -> None:
+        async with talk(_node(PRIMARY, True)) as t:
+            t.store.fails.add("note_conflict")
+            await t.top.refuse(OwnAddressHeard(0, 9000, 300))
+            with pytest.raises(CopiedStore):
+                t.session.check()
+            assert "conflict" not in [entry[0] for entry in t.store.journal]
+            t.store.fails.clear()
+            for _ in range(2):
+                await t.top.keep_conflict()
+            assert [entry[0] for entry in t.store.journal].count("conflict") == 1
 
     run_virtual(main())
 

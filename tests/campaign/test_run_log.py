@@ -251,21 +251,32 @@ def test_events_and_bugs_are_logged_under_the_run(run_virtual: RunVirtual[Any]) 
     run_virtual(main())
 
 
-@pytest.mark.parametrize(("leap_s", "elapsed_s"), [(-1e8, 30.0), (600.0, 600.0), (1e8, 86430.0)])
-def test_a_clock_that_leapt_bounds_how_long_a_run_took(
-    run_virtual: RunVirtual[Any], leap_s: float, elapsed_s: float
+@pytest.mark.parametrize(
+    ("ago_s", "elapsed_s"),
+    [(-1e8, 60.0), (0.0, 60.0), (59.0, 60.0), (600.0, 600.0), (86000.0, 86000.0), (1e8, 60.0)],
+)
+@pytest.mark.parametrize(
+    ("after_s", "believed_s"), [(20.0, 20.0), (-1e8, 0.0), (1e8, 86400.0)], ids=str
+)
+def test_a_clock_that_leapt_changes_no_duration(
+    run_virtual: RunVirtual[Any],
+    ago_s: float,
+    elapsed_s: float,
+    after_s: float,
+    believed_s: float,
 ) -> None:
-    """At least what it had run for, at most a day more; in between the clock is believed."""
+    """Between two lives it is believed up to a day; between begin and INFO_SET up to all of it."""
 
     async def main() -> None:
         scene = Scene(RunState.PROVISIONING)
         clock = SystemClock()
-        started = clock.utc_now() - timedelta(seconds=leap_s)
-        run = Run("r-1", RunState.PROVISIONING, started, elapsed_s=30.0)
+        started = clock.utc_now() - timedelta(seconds=ago_s)
+        run = Run("r-1", RunState.PROVISIONING, started, elapsed_s=60.0)
         log = RunLog(run, scene.store, Audience(scene.journal), clock)
-        await log.resume(started)
+        await log.resume(started + timedelta(seconds=after_s))
         await log.change()
         assert log.run.elapsed_s == pytest.approx(elapsed_s, abs=1.0)
-        assert log.since_info_set == pytest.approx(elapsed_s, abs=1.0)
+        told_s = max(0.0, elapsed_s - believed_s)
+        assert log.since_info_set == pytest.approx(told_s, abs=1.0)
 
     run_virtual(main())

@@ -54,3 +54,18 @@ def test_every_wait_has_an_end_and_a_reason() -> None:
     for name, wait in WAITS.items():
         assert wait.seconds > 0, name
         assert len(wait.reason) > 20, name
+
+
+@pytest.mark.parametrize("trigger", [Trigger.NO_ADDRESS_LEFT, Trigger.NOT_KEPT, Trigger.CONFLICT])
+def test_what_runs_out_ends_a_run_wherever_it_is(trigger: Trigger) -> None:
+    """Before boards provision each other it failed; from then on there is a part."""
+    fruitless = {
+        RunState.SCANNING,
+        RunState.CONNECTING,
+        RunState.PROVISIONING_PRIMARY,
+        RunState.CONFIGURING_PRIMARY,
+    }
+    for state in RunState:
+        if not state.is_end:
+            end = RunState.FAILED if state in fruitless else RunState.PARTIAL
+            assert next_state(state, trigger) is end

@@ -89,6 +89,7 @@ class FakeStore:
         self.steps.append(step)
 
     def note_conflict(self, reason: str) -> None:
+        self._check("note_conflict")
         self.journal.append(("conflict", reason))
 
     def save_run(self, run: Run) -> None:

@@ -1,0 +1,84 @@
+"""Ends of runs that the disk did not take."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+from structlog.testing import capture_logs
+
+from fastprovd.ends import PAUSE_S, Ends
+from fastprovd.records import Run, RunState
+from tests.conftest import RunVirtual
+
+
+class Disk:
+    """Takes ends while it has room, and keeps their order."""
+
+    def __init__(self) -> None:
+        self.is_full = True
+        self.stored: list[str] = []
+
+
+class Over:
+    """A run that is over."""
+
+    def __init__(self, disk: Disk, run_id: str) -> None:
+        self._disk = disk
+        self.run = Run(run_id, RunState.FAILED, datetime(2026, 1, 1, tzinfo=UTC))
+        self.not_kept: str | None = None
+
+    async def keep_end(self) -> bool:
+        self.not_kept = "disk is full" if self._disk.is_full else None
+        if self.not_kept is None:
+            self._disk.stored.append(self.run.run_id)
+        return self.not_kept is None
+
+
+def test_ends_are_stored_in_order_and_once(run_virtual: RunVirtual[Any]) -> None:
+    """The later one waits for the one before, whatever the disk would take by then."""
+
+    async def main() -> None:
+        disk, ends = Disk(), Ends()
+        assert not await ends.keep(Over(disk, "r-1"))
+        assert await ends.settle() == "disk is full"
+        disk.is_full = False
+        assert not await ends.keep(Over(disk, "r-2"))
+        assert disk.stored == []
+        await asyncio.sleep(2 * PAUSE_S)
+        assert disk.stored == ["r-1", "r-2"]
+        assert await ends.settle() is None
+        assert await ends.keep(Over(disk, "r-3"))
+        await ends.close()
+        assert disk.stored == ["r-1", "r-2", "r-3"]
+
+    run_virtual(main())
+
+
+def test_what_is_lost_in_the_end_is_said(run_virtual: RunVirtual[Any]) -> None:
+    """It is tried once more at the stop, and nothing goes on after it."""
+
+    async def main() -> None:
+        disk, ends = Disk(), Ends()
+        await ends.keep(Over(disk, "r-1"))
+        with capture_logs() as logs:
+            await ends.close()
+        assert [(entry["event"], entry["run_id"]) for entry in logs] == [("run_end_lost", "r-1")]
+        assert len(asyncio.all_tasks()) == 1
+
+    run_virtual(main())
+
+
+def test_ever_more_runs_do_not_fill_the_memory(run_virtual: RunVirtual[Any]) -> None:
+    """Beyond some they were told, and that is all."""
+
+    async def main() -> None:
+        disk, ends = Disk(), Ends()
+        for number in range(1000):
+            await ends.keep(Over(disk, f"r-{number}"))
+        disk.is_full = False
+        await ends.close()
+        assert disk.stored == [f"r-{number}" for number in range(16)]
+
+    run_virtual(main())
