@@ -196,17 +196,6 @@ async def finish(work: Coroutine[Any, Any, T], timeout_s: float) -> T:
         raise
 
 
-def check_cancelled() -> None:
-    """Raise CancelledError if our task was cancelled and that got lost.
-
-    A TaskGroup (before Python 3.13) whose tasks fail in the moment of a cancellation raises their
-    errors only; whoever takes those and goes on would never end.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
-
-
 def is_failure(code: ReasonCode) -> bool:
     """Tell whether the broker refused."""
     return int(code.value) >= _FIRST_FAILURE

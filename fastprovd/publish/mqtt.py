@@ -21,7 +21,6 @@ from fastprovd.errors import StoreError
 from fastprovd.publish.client import (
     BrokerSettings,
     Client,
-    check_cancelled,
     connected,
     correlation,
     disconnect_noise_at_debug,
@@ -252,22 +251,37 @@ class MqttPublisher:
                 self._note_failure(_first(errors))
             except* Exception:  # a bug here must not end the run of a campaign
                 log.exception("mqtt_session_failed")
-            check_cancelled()
             await asyncio.sleep(self._back_off_s())
 
     async def _serve(self, client: Client, group: asyncio.TaskGroup) -> None:
+        # No TaskGroup: before Python 3.13 one whose task fails in the turn in which we are
+        # cancelled raises that failure only, and the publisher would connect again for ever.
+        tasks = [
+            # From the first moment on, since only the iterator notices a dead broker.
+            asyncio.create_task(self._receive(client, group), name="mqtt_receive"),
+            asyncio.create_task(self._feed(client), name="mqtt_feed"),
+        ]
         try:
-            async with asyncio.TaskGroup() as session:
-                # From the first moment on, since only the iterator notices a dead broker.
-                session.create_task(self._receive(client, group), name="mqtt_receive")
-                await self._birth(client)
-                self._client = client
-                session.create_task(self._drain_forever(client), name="mqtt_drain")
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
         except asyncio.CancelledError:
             await self._farewell(client)
             raise
         finally:
             self._client = None
+        failures = [task.exception() for task in tasks if not task.cancelled()]
+        for failure in failures:
+            if failure is not None:
+                raise failure
+
+    async def _feed(self, client: Client) -> None:
+        await self._birth(client)
+        self._client = client
+        await self._drain_forever(client)
 
     async def _birth(self, client: Client) -> None:
         code = await client.subscribe_commands(self._topics.requests)

@@ -46,11 +46,11 @@ def test_a_second_gateway_with_our_state_is_noticed(
         async with placed(3, tmp_path) as (here, gateway):
             directory = twin_directory(tmp_path)
             async with another_gateway(here, directory) as twin:
-                async with twin._way_in() as open_session, open_session() as session:
-                    await session.server_address
-                    for _ in range(3):
-                        await gateway.controls.set_onoff(ALL_NODES, True)
-                    with pytest.raises(CopiedStore, match="another gateway uses a copy"):
+                with pytest.raises(CopiedStore, match="another gateway uses a copy"):
+                    async with twin._way_in() as open_session, open_session() as session:
+                        await session.server_address
+                        for _ in range(3):
+                            await gateway.controls.set_onoff(ALL_NODES, True)
                         session.check()
                 for command in (twin.controls.get_onoff(PRIMARY), twin.refresh_nodes()):
                     with pytest.raises(CopiedStore):

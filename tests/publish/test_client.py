@@ -13,7 +13,6 @@ from structlog.testing import capture_logs
 
 from fastprovd.publish.client import (
     BrokerSettings,
-    check_cancelled,
     connected,
     disconnect_noise_at_debug,
     finish,
@@ -179,35 +178,3 @@ async def test_everything_else_goes_to_the_handler_before(context: dict[str, Any
         loop.call_exception_handler(context)
     assert others == [context]
     assert loop.get_exception_handler() is previous
-
-
-async def test_a_cancellation_that_a_task_group_lost_is_found_again() -> None:
-    """A child that fails in the same turn as its owner is cancelled hides that (before 3.13)."""
-
-    async def fails(go: asyncio.Event) -> None:
-        await go.wait()
-        raise aiomqtt.MqttError("lost")
-
-    async def serves(go: asyncio.Event) -> None:
-        while True:
-            try:
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(fails(go))
-                    await asyncio.Event().wait()
-            except* aiomqtt.MqttError:
-                pass
-            check_cancelled()
-            await asyncio.sleep(0)
-
-    for turns in range(5):
-        go = asyncio.Event()
-        task = asyncio.create_task(serves(go))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        task.cancel()
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        go.set()
-        done, _ = await asyncio.wait([task], timeout=5.0)
-        assert done
-        assert task.cancelled()

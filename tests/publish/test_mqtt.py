@@ -18,6 +18,7 @@ import aiomqtt
 import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 from structlog.testing import capture_logs
 
 from fastprovd.clock import SystemClock
@@ -700,3 +701,53 @@ async def test_memory_is_bounded(mosquitto: Mosquitto, outbox: Outbox) -> None:
     assert lost >= 500
     assert found.seqs() == list(range(lost + 1, MAX_IN_MEMORY + 502))
     assert found.last("bridge/run")["provisioned"] == 4
+
+
+class LosingClient:
+    """A connection that is lost when `go` is set; it acknowledges all until then."""
+
+    timeout = 1.0
+
+    def __init__(self, go: asyncio.Event) -> None:
+        self._go = go
+
+    async def subscribe_commands(self, topic: str) -> ReasonCode:
+        return ReasonCode(PacketTypes.SUBACK, identifier=0)
+
+    async def publish_acknowledged(self, *_: Any) -> ReasonCode:
+        return ReasonCode(PacketTypes.PUBACK, identifier=0)
+
+    def fail_acknowledgements(self, error: Exception) -> None:
+        """Nobody waits for any."""
+
+    @property
+    async def messages(self) -> AsyncIterator[Any]:
+        await self._go.wait()
+        raise aiomqtt.MqttError("Disconnected during message iteration")
+        yield
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_stop_is_not_lost_when_the_connection_is(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    """In the same few turns of the loop: it ends, and connects to nobody again."""
+    go, connections = asyncio.Event(), itertools.count()
+
+    @contextlib.asynccontextmanager
+    async def connected(*_: Any) -> AsyncIterator[LosingClient]:
+        if next(connections):
+            raise aiomqtt.MqttError("refused")
+        yield LosingClient(go)
+
+    monkeypatch.setattr(mqtt, "connected", connected)
+    publisher = a_publisher(outbox, settings(1))
+    task = asyncio.create_task(publisher.run())
+    await eventually(lambda: publisher.is_connected)
+    task.cancel()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    go.set()
+    done, _ = await asyncio.wait([task], timeout=10.0)
+    assert done
+    assert task.cancelled()
