@@ -12,7 +12,7 @@ from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
 from fastprovd.emulator.bluez_adapter import EmulatedAdapter
 from fastprovd.errors import CopiedStore, MessagesDropped
-from fastprovd.gateway import open_gateway
+from fastprovd.gateway import Gateway, open_gateway
 from fastprovd.mesh.addresses import ALL_NODES
 from fastprovd.mesh.models.generic_onoff import OnOffGet
 from fastprovd.records import Node, RunState
@@ -37,6 +37,15 @@ def twin_directory(tmp_path: Path) -> Path:
     return directory
 
 
+async def hear_another(twin: Gateway, gateway: Gateway) -> None:
+    """Listen through a proxy while the other gateway sends."""
+    async with twin._way_in() as open_session, open_session() as session:
+        await session.server_address
+        for _ in range(3):
+            await gateway.controls.set_onoff(ALL_NODES, True)
+        session.check()
+
+
 def test_a_second_gateway_with_our_state_is_noticed(
     run_virtual: RunVirtual[Any], tmp_path: Path
 ) -> None:
@@ -47,11 +56,7 @@ def test_a_second_gateway_with_our_state_is_noticed(
             directory = twin_directory(tmp_path)
             async with another_gateway(here, directory) as twin:
                 with pytest.raises(CopiedStore, match="another gateway uses a copy"):
-                    async with twin._way_in() as open_session, open_session() as session:
-                        await session.server_address
-                        for _ in range(3):
-                            await gateway.controls.set_onoff(ALL_NODES, True)
-                        session.check()
+                    await hear_another(twin, gateway)
                 for command in (twin.controls.get_onoff(PRIMARY), twin.refresh_nodes()):
                     with pytest.raises(CopiedStore):
                         await command
