@@ -105,16 +105,6 @@ class Store(Protocol):
         """Insert or replace a run."""
         ...
 
-    def save_end(
-        self,
-        run: Run,
-        nodes: Sequence[Node],
-        ended: Step,
-        heard: Iterable[tuple[int, int, int]],
-    ) -> None:
-        """Keep how a run ended, with all its nodes, in one transaction; raises StoreError."""
-        ...
-
     def save_nodes(
         self,
         nodes: Sequence[Node],

@@ -121,7 +121,8 @@ class RunLog:
         ended = self._step(StepKind.ENDED, detail=self.run.state.value)
         nodes, heard = list(self.nodes.values()), self._replay.unsaved()
         try:
-            await asyncio.to_thread(self._store.save_end, self.run, nodes, ended, heard)
+            await asyncio.to_thread(self._store.save_nodes, nodes, [ended], heard)
+            await asyncio.to_thread(self._store.save_run, self.run)
         except StoreError as error:
             self.not_kept = str(error)
             return False

@@ -190,20 +190,6 @@ class StateStore:
         with self._database.transaction() as connection:
             return node_table.load_dev_key(connection, address)
 
-    def save_end(
-        self,
-        run: Run,
-        nodes: Sequence[Node],
-        ended: Step,
-        heard: Iterable[tuple[int, int, int]],
-    ) -> None:
-        """Keep how a run ended, with all its nodes; the journals of old runs go."""
-        with self._database.transaction() as connection:
-            counters.save_replay(connection, heard)
-            node_table.save(connection, nodes)
-            run_table.save(connection, run)
-            journal.append(connection, ended)
-
     def save_nodes(
         self,
         nodes: Sequence[Node],

@@ -168,16 +168,6 @@ class _Store(StateStore):
         if steps:
             self._journalled()
 
-    def save_end(
-        self,
-        run: Run,
-        nodes: Sequence[Node],
-        ended: Step,
-        heard: Iterable[tuple[int, int, int]],
-    ) -> None:
-        super().save_end(run, nodes, ended, heard)
-        self._journalled()
-
     def _journalled(self) -> None:
         life = self._life
         with self._database._lock:

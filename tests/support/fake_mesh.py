@@ -96,17 +96,6 @@ class FakeStore:
         self._check("save_run")
         self.journal.append(("run", run))
 
-    def save_end(
-        self,
-        run: Run,
-        nodes: Sequence[Node],
-        ended: Step,
-        heard: Iterable[tuple[int, int, int]],
-    ) -> None:
-        self._check("save_run")
-        self.steps.append(ended)
-        self.journal.append(("run", run))
-
     def save_nodes(
         self,
         nodes: Sequence[Node],
