@@ -120,10 +120,7 @@ class _Look:
         order = {run.run_id: -number for number, run in enumerate(runs)}
         old = superseded(self._nodes, order)
         if old:
-            forgotten = [replace(node, forgotten=True) for node in old]
-            await asyncio.to_thread(self._store.save_nodes, forgotten)
-            for node in forgotten:
-                self._audiences.node_changed(node)
+            await self._forget(old)
             gone = {node.address for node in old}
             self._nodes = [node for node in self._nodes if node.address not in gone]
 
@@ -135,18 +132,11 @@ class _Look:
     ) -> None:
         """Forget the nodes whose boards are unprovisioned and that are not `alive`, and tell so."""
         found = self._find(on_air, alive)
-        new = [
-            replace(node, forgotten=True)
-            for node in found.nodes
-            if node.address not in self.forgotten
-        ]
+        new = [node for node in found.nodes if node.address not in self.forgotten]
         if not new and not found.uuids - self.uuids:
             return
         self.uuids = found.uuids
-        self.forgotten.update({node.address: node for node in new})
-        await asyncio.to_thread(self._store.save_nodes, new)
-        for node in new:
-            self._audiences.node_changed(node)
+        self.forgotten.update({node.address: node for node in await self._forget(new)})
         facts = {
             "boards": len(found.uuids),
             "forgotten": [format_address(address) for address in sorted(self.forgotten)],
@@ -157,6 +147,13 @@ class _Look:
         nodes = await asyncio.to_thread(self._store.nodes)
         run, left = newest_list(await asyncio.to_thread(self._store.runs), nodes)
         self._audiences.nodes_changed(left, run)
+
+    async def _forget(self, nodes: Iterable[Node]) -> list[Node]:
+        forgotten = [replace(node, forgotten=True) for node in nodes]
+        await asyncio.to_thread(self._store.save_nodes, forgotten)
+        for node in forgotten:
+            self._audiences.node_changed(node)
+        return forgotten
 
 
 def _on_air(heard: Iterable[HeardBoard]) -> dict[bytes, set[str]]:

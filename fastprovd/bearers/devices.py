@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 from bleak import BleakClient
 from bleak.args.bluez import BlueZClientArgs
@@ -13,10 +13,18 @@ from bleak.backends.device import BLEDevice
 
 # BlueZ forgets an unconnected device 30 s after its last advertisement.
 _LIFE_S: Final = 20.0
+# More than there are in reach; who changes its address with each advertisement is forgotten.
+MAX_DEVICES: Final = 1024
+
+_Known = TypeVar("_Known")
 
 
-# As a scan remembers; the one that was not heard for longest is searched again.
-_MAX_DEVICES: Final = 1024
+def keep_latest(devices: dict[str, _Known], device_address: str, known: _Known) -> None:
+    """Put it last; of more than MAX_DEVICES forget the one that was not heard for longest."""
+    devices.pop(device_address, None)
+    devices[device_address] = known
+    if len(devices) > MAX_DEVICES:
+        del devices[next(iter(devices))]
 
 
 class KnownDevices:
@@ -33,10 +41,7 @@ class KnownDevices:
 
     def remember(self, device: BLEDevice) -> None:
         """It was heard."""
-        self._devices.pop(device.address, None)
-        self._devices[device.address] = (device, asyncio.get_running_loop().time())
-        if len(self._devices) > _MAX_DEVICES:
-            del self._devices[next(iter(self._devices))]
+        keep_latest(self._devices, device.address, (device, asyncio.get_running_loop().time()))
 
     def linked(self, device_address: str) -> None:
         """BlueZ knows it as long as it is connected, however long it was not heard."""

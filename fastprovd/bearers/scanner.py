@@ -15,6 +15,7 @@ from bleak.backends.device import BLEDevice
 from bleak.backends.scanner import AdvertisementData, BaseBleakScanner
 from bleak.uuids import normalize_uuid_16
 
+from fastprovd.bearers.devices import keep_latest
 from fastprovd.bearers.errors import BLEAK_ERRORS, Remedy, describe, diagnose
 from fastprovd.errors import BluetoothUnavailable, DecodeError
 from fastprovd.mesh.beacons import (
@@ -34,8 +35,6 @@ _SERVICES: Final = {
 MIN_INTERVAL_S: Final = 0.25
 # Some seconds of a hundred boards at four per second; a slower reader loses the oldest.
 MAX_QUEUED: Final = 1024
-# More than there are in reach; who changes its address with each advertisement is forgotten.
-MAX_DEVICES: Final = 1024
 # StartDiscovery is refused for a moment after other radio work, and while an adapter wakes up.
 START_BACK_OFF_S: Final = (0.25, 0.5, 1.0)
 # A healthy BlueZ answers within a second; a controller that resets needs several.
@@ -197,10 +196,8 @@ class BleakScan:
         if not data:
             return
         now = asyncio.get_running_loop().time()
-        heard = self._heard.pop(device.address, None) or _Heard()
-        self._heard[device.address] = heard
-        if len(self._heard) > MAX_DEVICES:
-            del self._heard[next(iter(self._heard))]
+        heard = self._heard.get(device.address) or _Heard()
+        keep_latest(self._heard, device.address, heard)
         changed = [service for service in data if heard.data.get(service) != data[service]]
         heard.data = data
         if changed:

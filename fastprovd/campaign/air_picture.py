@@ -20,7 +20,6 @@ from fastprovd.mesh.keys import NetKey
 # Network ID comes twice a second; this covers the seconds anybody asks about.
 _PROXY_REPORTS_KEPT: Final = 16
 
-
 # Boards of ours in one run, unless the operator expects more, and as many others.
 MAX_BOARDS: Final = 300
 MAX_PROXIES: Final = 1000
@@ -154,8 +153,10 @@ class AirPicture:
 
     def _shown(self, device_address: str, now: float) -> None:
         """Note when a board became a node, now that its proxy is heard."""
+        if device_address in self._became:
+            return
         board = self.board_at(device_address)
-        if board is None or device_address in self._became:
+        if board is None:
             return
         # What comes unprovisioned after a proxy may be old data: it says nothing of the time.
         earliest_s = -math.inf if device_address in self._proxies else board.last_seen_s

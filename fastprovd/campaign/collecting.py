@@ -41,8 +41,6 @@ log = structlog.get_logger()
 
 # Scans as long as no other Primary is heard.
 _WATCH_S: Final = 3600.0
-
-
 # Addresses that are named in a sentence; a list has up to 120.
 _ADDRESSES_NAMED: Final = 5
 

@@ -53,8 +53,6 @@ _SESSIONS_EACH: Final = 3
 # Proxies that stay on the air: a few for a small network, then one for so many nodes.
 _FIRST_PROXIES: Final = 3
 _NODES_PER_PROXY: Final = 12
-
-
 # Addresses that are taken at once; what is left of the last block is never used.
 _BLOCK: Final = 16
 

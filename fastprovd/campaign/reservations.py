@@ -52,12 +52,7 @@ class Reservations:
 
     async def check_room(self, boards: int) -> None:
         """See that there are addresses in a row for so many boards; raises RunEnd."""
-        settings = self._settings
-        taken = await asyncio.to_thread(self._store.reserved_addresses)
-        try:
-            plan_direct(boards, settings.unicast_min, settings.unicast_max, taken)
-        except LocalProtocolError as error:
-            raise RunEnd(Trigger.NO_ADDRESS_LEFT, str(error)) from error
+        await self._choose(lambda low, high, taken: plan_direct(boards, low, high, taken))
 
     async def share(self, boards: int, primary: int) -> Share:
         """Take what node `primary` hands out to so many boards, above its own; raises RunEnd."""
@@ -71,12 +66,8 @@ class Reservations:
         return shares[-1]
 
     async def _take(self, choose: Choose, purpose: str) -> tuple[int, int]:
-        settings, run = self._settings, self._log.run
-        taken = await asyncio.to_thread(self._store.reserved_addresses)
-        try:
-            first, last = choose(settings.unicast_min, settings.unicast_max, taken)
-        except LocalProtocolError as error:
-            raise RunEnd(Trigger.NO_ADDRESS_LEFT, str(error)) from error
+        run = self._log.run
+        first, last = await self._choose(choose)
         await asyncio.to_thread(
             self._store.reserve_addresses, AddressRange(first, last, run.run_id, purpose)
         )
@@ -85,3 +76,10 @@ class Reservations:
             unicast_max=max(last, run.unicast_max or last),
         )
         return first, last
+
+    async def _choose(self, choose: Choose) -> tuple[int, int]:
+        taken = await asyncio.to_thread(self._store.reserved_addresses)
+        try:
+            return choose(self._settings.unicast_min, self._settings.unicast_max, taken)
+        except LocalProtocolError as error:
+            raise RunEnd(Trigger.NO_ADDRESS_LEFT, str(error)) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import structlog
@@ -40,9 +40,9 @@ from fastprovd.campaign.watch import Watch
 from fastprovd.clock import Clock
 from fastprovd.errors import BearerError, CopiedStore, StoreError
 from fastprovd.mesh.addresses import format_address
-from fastprovd.mesh.beacons import RSSI_UNKNOWN, NodeIdentity
-from fastprovd.mesh.keys import AppKey
-from fastprovd.records import MissingBoard, Run, RunState, StepKind, Window
+from fastprovd.mesh.beacons import RSSI_UNKNOWN, NetworkIdentity, NodeIdentity
+from fastprovd.mesh.keys import AppKey, NetKey
+from fastprovd.records import AddressRange, MissingBoard, Run, RunState, StepKind, Window
 
 log = structlog.get_logger()
 
@@ -357,14 +357,9 @@ class Campaign:
     async def _foreign(self) -> str | None:
         """Return what to do when boards are there that are nodes of another network."""
         given = await asyncio.to_thread(self._context.store.reserved_addresses)
-        ours = [address for r in given for address in range(r.first, r.last + 1)]
-        net_key = self._context.net_key
-        foreign = [
-            device_address
-            for device_address, data in self._picture.foreign.items()
-            if not isinstance(data, NodeIdentity)
-            or not any(data.matches(net_key, address) for address in ours)
-        ]
+        heard = dict(self._picture.foreign)
+        # Each identity costs a hash for each address that was ever given away.
+        foreign = await asyncio.to_thread(_not_ours, heard, self._context.net_key, given)
         if not foreign:
             return None
         named = ", ".join(foreign[:_FOREIGN_NAMED])
@@ -486,6 +481,21 @@ class Campaign:
         await self._log.move(trigger, **changes)
         self._log.publish_nodes()
         self._log.event("run_finished", state=self.run.state.value, reason=reason or None)
+
+
+def _not_ours(
+    heard: Mapping[str, NodeIdentity | NetworkIdentity],
+    net_key: NetKey,
+    given: Iterable[AddressRange],
+) -> list[str]:
+    """Return the device addresses of proxies that are at none of the addresses `given` away."""
+    ours = [address for r in given for address in range(r.first, r.last + 1)]
+    return [
+        device_address
+        for device_address, data in heard.items()
+        if not isinstance(data, NodeIdentity)
+        or not any(data.matches(net_key, address) for address in ours)
+    ]
 
 
 def _symptom(board: MissingBoard, is_any_unheard: bool) -> Symptom:

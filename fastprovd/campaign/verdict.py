@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
 
 from fastprovd.campaign.air_picture import HeardBoard
 from fastprovd.campaign.planner import LIST_CAPACITY
@@ -48,6 +48,8 @@ NAMESAKE: Final = (
 )
 # Boards in one payload; a run has 300 at the most, and anybody can advertise more.
 MOST_NAMED: Final = 300
+
+_Named = TypeVar("_Named")
 
 
 def target(expected: int | None, heard: int) -> int:
@@ -120,15 +122,15 @@ def missing_boards(
         unaccounted -= len(left)
     if unaccounted > 0:
         missing += [MissingBoard(_unaccounted(expected, heard))] * unaccounted
-    return bounded(missing)
+    return bounded(missing, MissingBoard)
 
 
-def bounded(missing: Sequence[MissingBoard]) -> tuple[MissingBoard, ...]:
-    """Return them, or so many as can be told, and how many more there are."""
-    more = len(missing) - MOST_NAMED
+def bounded(boards: Sequence[_Named], rest: Callable[[str], _Named]) -> tuple[_Named, ...]:
+    """Return them, or so many as can be told and then the `rest`: how many more there are."""
+    more = len(boards) - MOST_NAMED
     if more <= 0:
-        return tuple(missing)
-    return (*missing[:MOST_NAMED], MissingBoard(f"and {more} more that are not named"))
+        return tuple(boards)
+    return (*boards[:MOST_NAMED], rest(f"and {more} more that are not named"))
 
 
 def former_addresses(nodes: Collection[Node], expected: int | None, total: int) -> tuple[int, ...]:

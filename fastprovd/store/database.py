@@ -126,7 +126,7 @@ class Database:
         finally:
             connection.close()
         new.rename(self.path)
-        _sync_directory(self.path.parent)
+        sync_directory(self.path.parent)
 
     def _check(self, connection: sqlite3.Connection) -> None:
         if self.path.stat().st_size == 0:
@@ -231,7 +231,8 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Make the names of its files durable; raises OSError."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

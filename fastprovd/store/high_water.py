@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from fastprovd.store.database import sync_directory
+
 FILE_NAME: Final = "high-water"
 
 _COUNT_DIGITS: Final = 20  # of fixed width, so that it is overwritten in its place
@@ -67,11 +69,7 @@ def save(directory: Path, mark: HighWater) -> None:
         file.flush()
         os.fsync(descriptor)
     new.rename(directory / FILE_NAME)
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_directory(directory)
 
 
 def count_commit(directory: Path, commits: int) -> None:

@@ -97,7 +97,7 @@ def problem(connection: sqlite3.Connection, place: Place, directory: Path) -> st
     row = _row(connection)
     if row["conflict"] is not None:
         return str(row["conflict"])
-    if max((number for number, _ in _markers(directory)), default=0) > row["opened"]:
+    if _marked(directory) > row["opened"]:
         return "an older database was put in place of the one that was in use last"
     if row["inode"] is None:
         return None
@@ -126,7 +126,7 @@ def adopt(connection: sqlite3.Connection, directory: Path, seq_floor: int) -> No
     Raises:
         CorruptStore: it has no network, and had one.
     """
-    opened = max((number for number, _ in _markers(directory)), default=0)
+    opened = _marked(directory)
     if opened and connection.execute("select count(*) from network").fetchone()[0] == 0:
         raise CorruptStore(
             "the database in use here had a network, and this one has none, so that there is "
@@ -185,6 +185,11 @@ def raise_commits(connection: sqlite3.Connection, number: int) -> None:
 def _row(connection: sqlite3.Connection) -> sqlite3.Row:
     row: sqlite3.Row = rows.only(connection, "home")
     return row
+
+
+def _marked(directory: Path) -> int:
+    """Return the newest opening that left a marker, 0 without any."""
+    return max((number for number, _ in _markers(directory)), default=0)
 
 
 def _markers(directory: Path) -> list[tuple[int, Path]]:
