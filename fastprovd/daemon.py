@@ -29,6 +29,7 @@ from fastprovd.radio import Radio
 from fastprovd.records import Run
 from fastprovd.requests import RequestHandler
 from fastprovd.sd_notify import Notifier
+from fastprovd.store_watch import watch_store
 
 log = structlog.get_logger(__name__)
 
@@ -66,6 +67,7 @@ async def run_daemon(
                 gateway.audiences.members.append(_StatusLine(notifier))
                 async with asyncio.TaskGroup() as group:
                     tasks = [group.create_task(_feed_watchdog(gateway, notifier, clock))]
+                    tasks.append(group.create_task(watch_store(gateway), name="watch_store"))
                     tasks.append(group.create_task(gateway.close_left_links(), name="left_links"))
                     if publisher is not None:
                         tasks.append(group.create_task(publisher.run(), name="mqtt_publisher"))
@@ -192,9 +194,11 @@ async def _feed_watchdog(gateway: Gateway, notifier: Notifier, clock: Clock) -> 
         try:
             async with asyncio.timeout(_RESPONSIVE_S):
                 await gateway.check_store()
-        except (StoreError, TimeoutError) as error:
-            log.error("watchdog_not_fed", reason=f"the database does not answer: {error}")
+        except TimeoutError:
+            log.error("watchdog_not_fed", reason="the database does not answer")
             continue
+        except StoreError:
+            pass  # it answers that it can not; `watch_store` says so, and no restart helps
         if late_s > _RESPONSIVE_S:
             log.error("watchdog_not_fed", reason=f"the event loop was {late_s:.1f} s late")
             continue

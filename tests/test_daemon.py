@@ -15,6 +15,7 @@ from typing import Any
 
 import aiomqtt
 import pytest
+from structlog.testing import capture_logs
 
 from fastprovd.config import TlsConfig, load
 from fastprovd.daemon import broker_settings, run_daemon
@@ -387,6 +388,25 @@ def test_a_late_loop_does_not_feed_the_watchdog(
                 assert told(listener) == ["READY=1"]
                 await asyncio.sleep(16.0)
                 assert told(listener) == ["WATCHDOG=1"]
+
+    run_virtual(main())
+
+
+def test_a_store_that_says_no_feeds_the_watchdog(
+    run_virtual: RunVirtual[Any], tmp_path: Path
+) -> None:
+    """A restart would not repair it, and begin a new network where the directory is gone."""
+
+    async def main() -> None:
+        with systemd(tmp_path, watchdog_us=30_000_000) as (notifier, listener):
+            async with daemon(world(1), tmp_path, notifier):
+                await asyncio.sleep(1.0)
+                moved = (tmp_path / "state").rename(tmp_path / "gone")
+                with capture_logs() as logs:
+                    await asyncio.sleep(60.0)
+                assert told(listener) == ["READY=1", *["WATCHDOG=1"] * 4]
+                assert [entry["event"] for entry in logs] == ["state_failing"]
+                moved.rename(tmp_path / "state")
 
     run_virtual(main())
 
