@@ -140,6 +140,14 @@ class Database:
             raise self._corrupt(f"{self.path} is damaged: {report}")
         if connection.execute("pragma user_version").fetchone()[0] == 0:
             raise self._corrupt(f"{self.path} is not a database of fastprovd")
+        lost = connection.execute("pragma foreign_key_check").fetchone()
+        if lost is not None:
+            raise self._corrupt(f"{self.path} is damaged: a row of {lost[0]} belongs to nothing")
+        for (table,) in connection.execute(
+            "select name from sqlite_master where type = 'table'"
+        ).fetchall():
+            for _ in connection.execute(f'select * from "{table}"'):  # noqa: S608 - of the schema
+                pass  # SQLite checks all but text, which is decoded here
 
     def _migrate(self, connection: sqlite3.Connection, scripts: Sequence[str]) -> None:
         version = connection.execute("pragma user_version").fetchone()[0]
