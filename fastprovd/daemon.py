@@ -30,6 +30,7 @@ from fastprovd.records import Run
 from fastprovd.requests import RequestHandler
 from fastprovd.sd_notify import Notifier
 from fastprovd.store_watch import watch_store
+from fastprovd.text_files import has_byte_order_mark
 
 log = structlog.get_logger(__name__)
 
@@ -329,8 +330,11 @@ def _tls_context(mqtt: MqttConfig) -> ssl.SSLContext | None:
     for name in ("ca", "cert", "key"):
         file = getattr(mqtt.tls, name)
         try:
-            if file is not None:
-                file.read_bytes()
+            if file is not None and has_byte_order_mark(file.read_bytes()):
+                reason = (
+                    "begins with a byte order mark, which OpenSSL can not read: save it as ASCII"
+                )
+                problems.append(f"mqtt.tls.{name}: {file}: {reason}")
         except OSError as error:  # OpenSSL does not say which
             problems.append(f"mqtt.tls.{name}: {file}: {error.strerror}")
     if problems:

@@ -439,7 +439,7 @@ async def open_gateway(
             app_key_index=mesh.app_key_index,
         )
         if store.is_new:
-            log.warning(
+            log.info(
                 "network_begun",
                 directory=str(config.state.directory),
                 advice="boards of an earlier network have to be power-cycled; if there was a state "

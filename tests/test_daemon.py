@@ -411,6 +411,19 @@ def test_a_store_that_says_no_feeds_the_watchdog(
     run_virtual(main())
 
 
+@pytest.mark.parametrize("name", ["ca", "cert", "key"])
+def test_a_certificate_with_a_byte_order_mark_is_named(tmp_path: Path, name: str) -> None:
+    """OpenSSL would leave out what stands in its first line, and say something else."""
+    marked, other = tmp_path / "marked.pem", tmp_path / "other.pem"
+    marked.write_bytes(b"\xef\xbb\xbf-----BEGIN CERTIFICATE-----\n")
+    other.write_bytes(b"")
+    files = {"cert": other, "key": other} | {name: marked}
+    base = config(tmp_path, port=8883)
+    tls = TlsConfig(True, **files)
+    with pytest.raises(ConfigError, match=rf"tls\.{name}: .*marked\.pem.*byte order mark"):
+        broker_settings(replace(base, mqtt=replace(base.mqtt, tls=tls)))
+
+
 def test_what_can_not_be_read_is_a_mistake_in_the_configuration(tmp_path: Path) -> None:
     """Certificates and the password file are named when they can not be read."""
     missing = tmp_path / "missing.pem"
