@@ -3,11 +3,13 @@
 A file that was copied has another inode, or the same number with another generation; one that was
 written over, or a directory that was unpacked over itself, is older than the marker beside it; one
 that was taken to another machine meets another machine-id. An image of a whole disk shows none of
-that, nor does a file system that is rolled back: only the radio tells them.
+that, nor does a file system that is rolled back: only the radio tells them. What the database has
+lost itself is told by `high_water`.
 
 None of these is taken for a copy: a reboot (device numbers may change, so they do not count), an
-upgrade, new owners and modes, a directory that is renamed or bound to another path, a container
-that is made anew around the same volume (inside of one the machine-id does not count).
+upgrade, new owners and modes, a directory that is renamed or bound to another path, a machine-id
+of this boot only, a container that is made anew around the same volume (inside of one the
+machine-id does not count).
 """
 
 from __future__ import annotations
