@@ -73,7 +73,10 @@ async def run_daemon(
                     if publisher is not None:
                         tasks.append(group.create_task(publisher.run(), name="mqtt_publisher"))
                     runs.begin(group)
-                    runs.resume()
+                    try:
+                        runs.resume()
+                    except StoreError as error:  # the state was whole a moment ago
+                        log.error("run_not_resumed", reason=str(error))
                     tasks.append(group.create_task(_heal(gateway, runs), name="heal"))
                     notifier.ready()
                     log.info("daemon_ready", version=__version__, gateway_id=config.gateway.id)

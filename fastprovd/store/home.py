@@ -33,6 +33,7 @@ MARKER_STEM: Final = "opened."
 
 _MACHINE_ID: Final = Path("/etc/machine-id")
 _TRANSIENT_ID: Final = Path("/run/machine-id")
+_MOUNTS: Final = Path("/proc/self/mountinfo")
 _CONTAINER_SIGNS: Final = (Path("/.dockerenv"), Path("/run/.containerenv"))
 # _IOR('v', 1, long) of linux/fs.h; a file system that does not know it has no generations.
 _FS_IOC_GETVERSION: Final = 0x8000_7601 | struct.calcsize("l") << 16
@@ -86,9 +87,15 @@ def _is_transient(machine_id: str) -> bool:
             return True
     with contextlib.suppress(OSError):
         real = _MACHINE_ID.resolve()
-        is_mounted = real.stat().st_dev != real.parent.stat().st_dev
-        return is_mounted or real.is_relative_to(_TRANSIENT_ID.parent)
+        is_other = real.stat().st_dev != real.parent.stat().st_dev
+        return is_other or real.is_relative_to(_TRANSIENT_ID.parent) or _is_mount_point(real)
     return False
+
+
+def _is_mount_point(path: Path) -> bool:
+    """Whether something is mounted over a file, also of the same file system; see proc(5)."""
+    mounts = _MOUNTS.read_text("utf-8", "surrogateescape").splitlines()
+    return str(path) in (mount.split()[4] for mount in mounts)
 
 
 def problem(connection: sqlite3.Connection, place: Place, directory: Path) -> str | None:
@@ -187,6 +194,11 @@ def raise_commits(connection: sqlite3.Connection, number: int) -> None:
 def _row(connection: sqlite3.Connection) -> sqlite3.Row:
     row: sqlite3.Row = rows.only(connection, "home")
     return row
+
+
+def markers(directory: Path) -> list[Path]:
+    """Return the markers that are there; raises OSError."""
+    return [path for _, path in _markers(directory)]
 
 
 def _markers(directory: Path) -> list[tuple[int, Path]]:
