@@ -234,9 +234,13 @@ def _lock_directory(directory: Path) -> int:
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.row_factory = sqlite3.Row
-    connection.execute("pragma synchronous = full")
-    connection.execute("pragma foreign_keys = on")
-    connection.execute("pragma secure_delete = on")  # a forgotten DevKey is overwritten
+    try:
+        connection.execute("pragma synchronous = full")
+        connection.execute("pragma foreign_keys = on")
+        connection.execute("pragma secure_delete = on")  # a forgotten DevKey is overwritten
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

@@ -17,6 +17,7 @@ from fastprovd.store import adapters, counters, home, journal, ranges
 from fastprovd.store import memberships as membership_table
 from fastprovd.store import network as network_table
 from fastprovd.store import nodes as node_table
+from fastprovd.store import open_links as link_table
 from fastprovd.store import runs as run_table
 from fastprovd.store.counted import CountedDatabase
 
@@ -277,6 +278,21 @@ class StateStore:
         """Keep how many links an adapter bears; `None` forgets it."""
         with self._database.transaction() as connection:
             adapters.save(connection, address, system, links)
+
+    def open_links(self) -> list[str]:
+        """Return the BD_ADDRs to which links of ours are open, or were when a process died."""
+        with self._database.transaction() as connection:
+            return link_table.load(connection)
+
+    def note_open_link(self, device_address: str) -> None:
+        """Keep that a link is about to be opened."""
+        with self._database.transaction() as connection:
+            link_table.note(connection, device_address)
+
+    def drop_open_links(self, device_addresses: Iterable[str]) -> None:
+        """Keep that links have ended."""
+        with self._database.transaction() as connection:
+            link_table.drop(connection, device_addresses)
 
     def save_step(self, step: Step) -> None:
         """Append to the journal of a run."""
