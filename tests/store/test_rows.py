@@ -62,6 +62,7 @@ def fill(directory: Path) -> None:
         store.save_boards("r-1", [UUID])
         store.save_memberships([Membership(0xC010, 2, True, Proof.STATUS)])
         store.save_adapter_links(BOARD, "Linux", 5)
+        store.note_open_link(BOARD)
         store.reserve_seq_block(1)
 
 
