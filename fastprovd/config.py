@@ -21,6 +21,7 @@ from fastprovd.config_values import absolute_path, base_topic, broker_host, mqtt
 from fastprovd.errors import ConfigError
 from fastprovd.mesh import addresses
 from fastprovd.mesh.device_uuids import BOARD_PATTERN
+from fastprovd.text_files import read_text
 
 DEFAULT_PATH: Final = Path("/etc/fastprovd/fastprovd.toml")
 MAX_LINKS: Final = 32
@@ -372,12 +373,12 @@ def read_password(mqtt: MqttConfig) -> str | None:
     if mqtt.password_file is None:
         return None
     try:
-        password = mqtt.password_file.read_text("utf-8-sig").partition("\n")[0]
+        password = read_text(mqtt.password_file).partition("\n")[0]
         if password:
             return password
         reason = "its first line is empty"
     except OSError as error:
         reason = str(error.strerror)
-    except UnicodeDecodeError:
-        reason = "not UTF-8"
+    except ValueError as error:
+        reason = str(error)
     raise ConfigError([f"mqtt.password_file: {mqtt.password_file}: {reason}"])

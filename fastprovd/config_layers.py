@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, get_origin
 
 from fastprovd.checking import either, field_types, optional
+from fastprovd.text_files import read_text
 from fastprovd.toml_lines import toml_lines
 
 ENVIRONMENT_PREFIX: Final = "FASTPROVD_"
@@ -68,14 +69,17 @@ class Layers:
     def add_file(self, file: Path, *, must_exist: bool = True) -> None:
         """Lay on a TOML file."""
         try:
-            text = file.read_text("utf-8-sig")
-            values = tomllib.loads(text)
+            text = read_text(file)
         except OSError as error:
             if isinstance(error, FileNotFoundError) and not must_exist:
                 return
             self.problems.append(f"{file}: {error.strerror}")
-        except UnicodeDecodeError:
-            self.problems.append(f"{file}: not UTF-8")
+            return
+        except ValueError as error:
+            self.problems.append(f"{file}: {error}")
+            return
+        try:
+            values = tomllib.loads(text)
         except ValueError as error:
             line = re.search(r"at line (\d+)", str(error))
             number = line[1] if line else text.count("\n", 0, len(text.rstrip())) + 1

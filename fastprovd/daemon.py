@@ -29,6 +29,8 @@ from fastprovd.radio import Radio
 from fastprovd.records import Run
 from fastprovd.requests import RequestHandler
 from fastprovd.sd_notify import Notifier
+from fastprovd.store_watch import watch_store
+from fastprovd.text_files import has_byte_order_mark
 
 log = structlog.get_logger(__name__)
 
@@ -71,11 +73,15 @@ async def run_daemon(
                 gateway.audiences.members.append(_StatusLine(notifier))
                 async with asyncio.TaskGroup() as group:
                     tasks = [group.create_task(_feed_watchdog(gateway, notifier, clock))]
+                    tasks.append(group.create_task(watch_store(gateway), name="watch_store"))
                     tasks.append(group.create_task(gateway.close_left_links(), name="left_links"))
                     if publisher is not None:
                         tasks.append(group.create_task(publisher.run(), name="mqtt_publisher"))
                     runs.begin(group)
-                    runs.resume()
+                    try:
+                        runs.resume()
+                    except StoreError as error:  # the state was whole a moment ago
+                        log.error("run_not_resumed", reason=str(error))
                     tasks.append(group.create_task(_heal(gateway, runs), name="heal"))
                     notifier.ready()
                     log.info("daemon_ready", version=__version__, gateway_id=config.gateway.id)
@@ -206,9 +212,11 @@ async def _feed_watchdog(gateway: Gateway, notifier: Notifier, clock: Clock) -> 
         try:
             async with asyncio.timeout(_RESPONSIVE_S):
                 await gateway.check_store()
-        except (StoreError, TimeoutError) as error:
-            log.error("watchdog_not_fed", reason=f"the database does not answer: {error}")
+        except TimeoutError:
+            log.error("watchdog_not_fed", reason="the database does not answer")
             continue
+        except StoreError:
+            pass  # it answers that it can not; `watch_store` says so, and no restart helps
         if late_s > _RESPONSIVE_S:
             log.error("watchdog_not_fed", reason=f"the event loop was {late_s:.1f} s late")
             continue
@@ -344,8 +352,11 @@ def _tls_context(mqtt: MqttConfig) -> ssl.SSLContext | None:
     for name in ("ca", "cert", "key"):
         file = getattr(mqtt.tls, name)
         try:
-            if file is not None:
-                file.read_bytes()
+            if file is not None and has_byte_order_mark(file.read_bytes()):
+                reason = (
+                    "begins with a byte order mark, which OpenSSL can not read: save it as ASCII"
+                )
+                problems.append(f"mqtt.tls.{name}: {file}: {reason}")
         except OSError as error:  # OpenSSL does not say which
             problems.append(f"mqtt.tls.{name}: {file}: {error.strerror}")
     if problems:

@@ -495,6 +495,13 @@ async def open_gateway(
             net_key_index=mesh.net_key_index,
             app_key_index=mesh.app_key_index,
         )
+        if store.is_new:
+            log.info(
+                "network_begun",
+                directory=str(config.state.directory),
+                advice="boards of an earlier network have to be power-cycled; if there was a state "
+                "directory, see what became of it",
+            )
         await unfinished.interrupt(store, clock, resume=config.run.resume)
         gateway = Gateway(
             config,

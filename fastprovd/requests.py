@@ -19,6 +19,7 @@ from fastprovd.errors import (
     RunInProgress,
     RunsRefused,
     SeqSpaceExhausted,
+    StoreError,
     UnknownGroup,
     UnknownNode,
 )
@@ -57,6 +58,7 @@ _CODES: tuple[tuple[type[FastprovdError], ErrorCode], ...] = (
     (ResponseTimeout, ErrorCode.NODE_UNREACHABLE),
     (SeqSpaceExhausted, ErrorCode.SEQ_EXHAUSTED),
     (CopiedStore, ErrorCode.STATE_REFUSED),
+    (StoreError, ErrorCode.STATE_FAILED),
 )
 
 

@@ -9,24 +9,46 @@ import structlog
 
 from fastprovd.campaign.closing import NOT_TOLD
 from fastprovd.campaign.resumption import Resumption
+from fastprovd.campaign.settings import RunSettings
 from fastprovd.campaign.verdict import missing_boards
 from fastprovd.clock import Clock
-from fastprovd.records import StepKind, Window
+from fastprovd.errors import CorruptStore
+from fastprovd.mesh.addresses import format_address
+from fastprovd.records import Run, StepKind, Window
 from fastprovd.store.state import StateStore
 
 log = structlog.get_logger(__name__)
 
 
 def load(store: StateStore) -> Resumption | None:
-    """Return what the newest run has left, if it has no end; raises StoreError.
+    """Return what the newest run has left, if it has no end.
 
     An older one without an end was given up when the newest began.
+
+    Raises:
+        CorruptStore: its journal is none that was ever written.
+        StoreError: the state can not be read.
     """
     run = next(iter(store.runs()), None)
     if run is None or run.state.is_end:
         return None
     nodes = tuple(node for node in store.nodes() if node.run_id == run.run_id)
-    return Resumption(run, nodes, tuple(store.steps(run.run_id)))
+    left = Resumption(run, nodes, tuple(store.steps(run.run_id)))
+    try:
+        left.settings(RunSettings())
+    except ValueError as error:
+        raise _corrupt(run, f"its settings: {error}") from error
+    for address in left.offers:
+        if store.dev_key(address) is None:
+            raise _corrupt(run, f"{format_address(address)} was offered without a device key")
+    return left
+
+
+def _corrupt(run: Run, what: str) -> CorruptStore:
+    return CorruptStore(
+        f"the journal of run {run.run_id} is damaged, {what}; restore the state directory from a "
+        "backup, or move it away to begin a new network and reset every board"
+    )
 
 
 async def interrupt(store: StateStore, clock: Clock, *, resume: bool) -> None:

@@ -35,3 +35,15 @@ def test_the_limit_is_set_or_was_lower() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert int(told.stdout) in (0, 1)
+
+
+def test_no_debugger_of_the_same_user_reads_the_keys() -> None:
+    """Nor does a program that gets cores whatever the limit is; its children may be looked into."""
+    program = "import ctypes, subprocess, sys; from fastprovd import core_files; "
+    program += "core_files.forbid(); tell = 'import ctypes; print(ctypes.CDLL(None).prctl(3))'; "
+    program += "print(ctypes.CDLL(None).prctl(3), flush=True); "
+    program += "subprocess.run([sys.executable, '-c', tell])"
+    told = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert told.stdout.split() == ["0", "1"]

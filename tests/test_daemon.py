@@ -458,6 +458,38 @@ def test_a_late_loop_does_not_feed_the_watchdog(
     run_virtual(main())
 
 
+def test_a_store_that_says_no_feeds_the_watchdog(
+    run_virtual: RunVirtual[Any], tmp_path: Path
+) -> None:
+    """A restart would not repair it, and begin a new network where the directory is gone."""
+
+    async def main() -> None:
+        with systemd(tmp_path, watchdog_us=30_000_000) as (notifier, listener):
+            async with daemon(world(1), tmp_path, notifier):
+                await asyncio.sleep(1.0)
+                moved = (tmp_path / "state").rename(tmp_path / "gone")
+                with capture_logs() as logs:
+                    await asyncio.sleep(60.0)
+                assert told(listener) == ["READY=1", *["WATCHDOG=1"] * 4]
+                assert [entry["event"] for entry in logs] == ["state_failing"]
+                moved.rename(tmp_path / "state")
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("name", ["ca", "cert", "key"])
+def test_a_certificate_with_a_byte_order_mark_is_named(tmp_path: Path, name: str) -> None:
+    """OpenSSL would leave out what stands in its first line, and say something else."""
+    marked, other = tmp_path / "marked.pem", tmp_path / "other.pem"
+    marked.write_bytes(b"\xef\xbb\xbf-----BEGIN CERTIFICATE-----\n")
+    other.write_bytes(b"")
+    files = {"cert": other, "key": other} | {name: marked}
+    base = config(tmp_path, port=8883)
+    tls = TlsConfig(True, **files)
+    with pytest.raises(ConfigError, match=rf"tls\.{name}: .*marked\.pem.*byte order mark"):
+        broker_settings(replace(base, mqtt=replace(base.mqtt, tls=tls)))
+
+
 def test_what_can_not_be_read_is_a_mistake_in_the_configuration(tmp_path: Path) -> None:
     """Certificates and the password file are named when they can not be read."""
     missing = tmp_path / "missing.pem"

@@ -7,6 +7,8 @@ import re
 import sqlite3
 from collections.abc import Coroutine, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +18,7 @@ from structlog.testing import capture_logs
 from fastprovd.audiences import SilentAudience
 from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.campaign.settings import Method
-from fastprovd.clock import SystemClock
+from fastprovd.clock import Clock, SystemClock
 from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
 from fastprovd.errors import BluetoothUnavailable, NoRun, RunInProgress, StoreInUse
 from fastprovd.gateway import Gateway, open_gateway
@@ -597,6 +599,55 @@ def test_an_adapter_that_is_missing_is_told_though_the_disk_is_full(
             disk.is_full = False
             await asyncio.sleep(10.0)
             assert gateway._store.runs() == [run]
+
+    run_virtual(main())
+
+
+class Leaping(SystemClock):
+    """A wall clock that is another year each time it is asked, forwards and back."""
+
+    def __init__(self) -> None:
+        self._years = cycle([2026, 1970, 2039, 2017, 9999])
+
+    def utc_now(self) -> datetime:
+        return datetime(next(self._years), 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("method", ["direct", "fast"])
+def test_a_wall_clock_that_leaps_changes_nothing(
+    run_virtual: RunVirtual[Any], tmp_path: Path, method: str
+) -> None:
+    """A run is as it would be, and the newest one is that which was begun last."""
+
+    async def runs_with(clock: Clock | None, directory: Path) -> list[Run]:
+        begun = []
+        for seed in (1, 2):
+            scene = world(3, seed)
+            async with open_gateway(
+                config(directory), radio=scene.radio, entropy=entropy(seed), clock=clock
+            ) as gateway:
+                begun.append(await run_once(gateway, 3, method=method))
+        async with open_gateway(
+            config(directory), radio=world(1).radio, entropy=entropy(), clock=clock
+        ) as gateway:
+            newest, nodes = await gateway.last_run()
+            assert newest is not None
+            assert newest.run_id == begun[-1].run_id
+            assert len(nodes) == 3
+            assert [run.run_id for run in gateway._store.runs()] == [
+                run.run_id for run in begun[::-1]
+            ]
+            assert all(gateway._store.steps(run.run_id) for run in begun)
+        return begun
+
+    async def main() -> None:
+        steady = await runs_with(None, tmp_path / "steady")
+        leaping = await runs_with(Leaping(), tmp_path / "leaping")
+        for one, other in zip(steady, leaping, strict=True):
+            assert other.state is RunState.DONE
+            for name in ("elapsed_s", "t_provisioned_s", "t_known_s", "t_proven_s", "t_closed_s"):
+                expected = pytest.approx(getattr(one, name), abs=0.5)
+                assert getattr(other, name) == expected, name
 
     run_virtual(main())
 

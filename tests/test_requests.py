@@ -21,6 +21,7 @@ from fastprovd.errors import (
     RunInProgress,
     RunsRefused,
     SeqSpaceExhausted,
+    StoreError,
     UnknownGroup,
     UnknownNode,
 )
@@ -240,6 +241,8 @@ async def test_nodes_get_and_run_stop() -> None:
         ("nodes/get", ResponseTimeout("silent"), ErrorCode.NODE_UNREACHABLE),
         ("nodes/get", SeqSpaceExhausted("used"), ErrorCode.SEQ_EXHAUSTED),
         ("node/set", CopiedStore("a copy"), ErrorCode.STATE_REFUSED),
+        ("node/set", StoreError("the disk is full"), ErrorCode.STATE_FAILED),
+        ("run/start", StoreError("the disk is full"), ErrorCode.STATE_FAILED),
     ],
 )
 async def test_every_refusal_has_its_code(

@@ -7,12 +7,13 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from fastprovd.campaign.air_picture import HeardBoard
 from fastprovd.campaign.planner import Plan
 from fastprovd.campaign.settings import Method, RunSettings
 from fastprovd.campaign.shares import Share
+from fastprovd.checking import either
 from fastprovd.records import Node, Run, Step, StepKind
 
 # A run that ends the daemon each time shall not do so for ever.
@@ -138,8 +139,18 @@ def settings_to_json(settings: RunSettings) -> str:
 
 
 def settings_from_json(text: str | None, configured: RunSettings) -> RunSettings:
-    """Return what `settings_to_json` wrote; names that it does not have are as configured."""
+    """Return what `settings_to_json` wrote; names that it does not have are as configured.
+
+    Raises:
+        ValueError: it never wrote that.
+    """
     found: dict[str, Any] = json.loads(text) if text else {}
+    kinds = get_type_hints(RunSettings)
+    if not isinstance(found, dict):
+        raise ValueError("no JSON object")
+    wrong = [name for name in _names() if name in found and not _is_kind(found[name], kinds[name])]
+    if wrong:
+        raise ValueError(f"{wrong[0]} can not be {found[wrong[0]]!r}")
     known = {name: value for name, value in found.items() if name in _names()}
     for name, decode in (("method", Method), ("match", bytes.fromhex)):
         if name in known:
@@ -148,6 +159,23 @@ def settings_from_json(text: str | None, configured: RunSettings) -> RunSettings
         if name in known:
             known[name] = tuple(known[name])
     return replace(configured, **known)
+
+
+def _is_kind(value: Any, kind: Any) -> bool:
+    """Return whether JSON has a value of this kind so; what is decoded later is text or a list."""
+    for arm in either(kind):
+        if get_origin(arm) is Literal:
+            fits = value in get_args(arm)
+        elif get_origin(arm) is tuple:
+            fits = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        elif arm in (bytes, Method):
+            fits = isinstance(value, str)
+        else:
+            kinds = (int, float) if arm is float else arm
+            fits = isinstance(value, kinds) and (arm is bool or not isinstance(value, bool))
+        if fits:
+            return True
+    return False
 
 
 def _names() -> Iterable[str]:

@@ -379,6 +379,7 @@ class ErrorCode(StrEnum):
     NODE_UNREACHABLE = "node_unreachable"
     SEQ_EXHAUSTED = "seq_exhausted"
     STATE_REFUSED = "state_refused"
+    STATE_FAILED = "state_failed"
     BUSY = "busy"
     INTERNAL = "internal"
 

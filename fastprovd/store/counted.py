@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fastprovd.errors import StoreError
+from fastprovd.errors import CorruptStore, StoreError
 from fastprovd.store import counters, high_water, home, ranges
-from fastprovd.store.database import Database
+from fastprovd.store.database import DATABASE_NAME, Database
 from fastprovd.store.high_water import DamagedRecord, HighWater
 
 
@@ -20,6 +21,7 @@ class CountedDatabase(Database):
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._counting = threading.Lock()
+        _check_traces(directory)
         super().__init__(directory)
 
     @contextmanager
@@ -79,6 +81,18 @@ class CountedDatabase(Database):
         counters.raise_seq(connection, kept.iv_index, kept.reserved)
         ranges.burn(connection, kept.addresses)
         home.raise_commits(connection, kept.commits)
+
+
+def _check_traces(directory: Path) -> None:
+    """See that no database is begun where one was used before."""
+    traces = (directory / high_water.FILE_NAME, *home.markers(directory))
+    left = [path.name for path in traces if os.path.exists(path)]  # what is forbidden, comes later
+    if left and not os.path.exists(directory / DATABASE_NAME):
+        raise CorruptStore(
+            f"{directory / DATABASE_NAME} is missing beside {left[0]}; it holds the keys of the "
+            f"network, so no empty one is started in its place: restore {directory} from a backup, "
+            "or move it away to begin a new network and reset every board"
+        )
 
 
 def _mark(connection: sqlite3.Connection, commits: int) -> HighWater:

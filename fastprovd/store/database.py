@@ -49,7 +49,7 @@ class Database:
             self._lock_file = _lock_directory(directory)
             try:
                 self._connection = self._open(scripts)
-                self._inode = os.stat(self.path).st_ino
+                self._files = {self.path: _identity(self.path)}
             except BaseException:
                 os.close(self._lock_file)
                 raise
@@ -66,6 +66,7 @@ class Database:
             try:
                 yield self._connection
                 self._connection.execute("commit")
+                self._note_journal()
             except BaseException:
                 if self._connection.in_transaction:
                     self._connection.execute("rollback")
@@ -73,15 +74,18 @@ class Database:
 
     def _check_place(self) -> None:
         """See that what is written can be found again: of a deletion nobody tells us."""
-        try:
-            is_there = os.stat(self.path).st_ino == self._inode
-        except FileNotFoundError:
-            is_there = False
-        if not is_there:
-            raise StoreError(
-                f"{self.path} was deleted or replaced while it was in use, and nothing is kept any "
-                "more: put it back if you can, and restart fastprovd"
-            )
+        for path, identity in self._files.items():
+            if _identity(path) != identity:
+                raise StoreError(
+                    f"{path} was deleted or replaced while it was in use, and nothing is kept any "
+                    "more: put it back if you can; without it the next start begins a new network"
+                )
+
+    def _note_journal(self) -> None:
+        """Take note of the journal, which SQLite makes when it needs it."""
+        journal = _journal(self.path)
+        if journal not in self._files and (identity := _identity(journal)) is not None:
+            self._files[journal] = identity
 
     def checkpoint(self) -> None:
         """Move all that is in the journal into the database itself, durably."""
@@ -112,7 +116,7 @@ class Database:
 
     def _create(self, scripts: Sequence[str]) -> None:
         """Make a complete file aside and rename it: `state.db` is never there half made."""
-        journal = self.path.with_name(DATABASE_NAME + "-wal")
+        journal = _journal(self.path)
         if journal.exists():
             raise self._corrupt(f"{self.path} is missing beside its journal {journal.name}")
         new = self.path.with_name(DATABASE_NAME + ".new")
@@ -136,6 +140,14 @@ class Database:
             raise self._corrupt(f"{self.path} is damaged: {report}")
         if connection.execute("pragma user_version").fetchone()[0] == 0:
             raise self._corrupt(f"{self.path} is not a database of fastprovd")
+        lost = connection.execute("pragma foreign_key_check").fetchone()
+        if lost is not None:
+            raise self._corrupt(f"{self.path} is damaged: a row of {lost[0]} belongs to nothing")
+        for (table,) in connection.execute(
+            "select name from sqlite_master where type = 'table'"
+        ).fetchall():
+            for _ in connection.execute(f'select * from "{table}"'):  # noqa: S608 - of the schema
+                pass  # SQLite checks all but text, which is decoded here
 
     def _migrate(self, connection: sqlite3.Connection, scripts: Sequence[str]) -> None:
         version = connection.execute("pragma user_version").fetchone()[0]
@@ -169,11 +181,12 @@ class Database:
             is_text = str(error).startswith(_NO_TEXT)
             if is_text or any(name.startswith(damage) for damage in _DAMAGE):
                 raise self._corrupt(f"{self.path} is damaged: {error}") from error
-            raise StoreError(
-                f"{self.path}: {error}; check free space and permissions of {self.path.parent}"
-                if isinstance(error, sqlite3.OperationalError)
-                else f"{self.path}: {error}"
-            ) from error
+            advice = f"; check free space and permissions of {self.path.parent}"
+            if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+                advice = "; another program has it open, a backup or a shell of SQLite: end that"
+            elif not isinstance(error, sqlite3.OperationalError):
+                advice = ""
+            raise StoreError(f"{self.path}: {error}{advice}") from error
         except OSError as error:
             raise StoreError(f"{error.filename or self.path}: {error.strerror}") from error
 
@@ -229,6 +242,19 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _journal(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another one of its name; `None` without any."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def sync_directory(directory: Path) -> None:

@@ -3,11 +3,13 @@
 A file that was copied has another inode, or the same number with another generation; one that was
 written over, or a directory that was unpacked over itself, is older than the marker beside it; one
 that was taken to another machine meets another machine-id. An image of a whole disk shows none of
-that, nor does a file system that is rolled back: only the radio tells them.
+that, nor does a file system that is rolled back: only the radio tells them. What the database has
+lost itself is told by `high_water`.
 
 None of these is taken for a copy: a reboot (device numbers may change, so they do not count), an
-upgrade, new owners and modes, a directory that is renamed or bound to another path, a container
-that is made anew around the same volume (inside of one the machine-id does not count).
+upgrade, new owners and modes, a directory that is renamed or bound to another path, a machine-id
+of this boot only, a container that is made anew around the same volume (inside of one the
+machine-id does not count).
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ MARKER_STEM: Final = "opened."
 
 _MACHINE_ID: Final = Path("/etc/machine-id")
 _TRANSIENT_ID: Final = Path("/run/machine-id")
+_MOUNTS: Final = Path("/proc/self/mountinfo")
 _CONTAINER_SIGNS: Final = (Path("/.dockerenv"), Path("/run/.containerenv"))
 # _IOR('v', 1, long) of linux/fs.h; a file system that does not know it has no generations.
 _FS_IOC_GETVERSION: Final = 0x8000_7601 | struct.calcsize("l") << 16
@@ -84,9 +87,15 @@ def _is_transient(machine_id: str) -> bool:
             return True
     with contextlib.suppress(OSError):
         real = _MACHINE_ID.resolve()
-        is_mounted = real.stat().st_dev != real.parent.stat().st_dev
-        return is_mounted or real.is_relative_to(_TRANSIENT_ID.parent)
+        is_other = real.stat().st_dev != real.parent.stat().st_dev
+        return is_other or real.is_relative_to(_TRANSIENT_ID.parent) or _is_mount_point(real)
     return False
+
+
+def _is_mount_point(path: Path) -> bool:
+    """Whether something is mounted over a file, also of the same file system; see proc(5)."""
+    mounts = _MOUNTS.read_text("utf-8", "surrogateescape").splitlines()
+    return str(path) in (mount.split()[4] for mount in mounts)
 
 
 def problem(connection: sqlite3.Connection, place: Place, directory: Path) -> str | None:
@@ -190,6 +199,11 @@ def _row(connection: sqlite3.Connection) -> sqlite3.Row:
 def _marked(directory: Path) -> int:
     """Return the newest opening that left a marker, 0 without any."""
     return max((number for number, _ in _markers(directory)), default=0)
+
+
+def markers(directory: Path) -> list[Path]:
+    """Return the markers that are there; raises OSError."""
+    return [path for _, path in _markers(directory)]
 
 
 def _markers(directory: Path) -> list[tuple[int, Path]]:

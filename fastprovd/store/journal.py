@@ -9,7 +9,11 @@ from fastprovd.records import Step, StepKind
 from fastprovd.store import rows
 
 _COLUMNS: Final = rows.column_names(Step)
-_DECODERS: Final[rows.Decoders] = {"kind": StepKind, "at": rows.decode_time}
+_DECODERS: Final[rows.Decoders] = {
+    "kind": StepKind,
+    "at": rows.decode_time,
+    "node_addr_cnt": rows.between(0, 0xFFFF),
+}
 # Journals of so many runs are kept, and those of runs without an end.
 _RUNS_KEPT: Final = 5
 

@@ -19,6 +19,8 @@ _DECODERS: Final[rows.Decoders] = {
     "forgotten": bool,
     "gatt_proxy": bool,
     "parent_source": ParentSource,
+    "provisioned_by": rows.address,
+    "elements": rows.between(0, 0xFF),
     "first_seen": rows.decode_time,
     "last_seen": rows.decode_time,
 }

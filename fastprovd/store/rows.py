@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 Value = int | float | str | bytes | None
 Decoders = Mapping[str, Callable[[Any], Any]]
+
+_LONGEST_S: Final = 1e10  # three centuries
 
 
 class DamagedValue(Exception):
@@ -31,6 +33,22 @@ def decode_time(text: str) -> datetime:
     if time.tzinfo is None:
         raise DamagedValue(f"{text!r} is no time in UTC")
     return time
+
+
+def between(low: float, high: float) -> Callable[[Any], Any]:
+    """Return a decoder of numbers that lie within `low..high`; others were never written."""
+
+    def decode(value: Any) -> Any:
+        if not low <= value <= high:
+            raise DamagedValue(f"{value!r} lies outside of {low}..{high}")
+        return value
+
+    return decode
+
+
+address = between(1, 0xFFFF)
+boards = between(0, 0x7FFF)
+seconds = between(0.0, _LONGEST_S)
 
 
 def _encode(value: Any) -> Value:

@@ -14,12 +14,17 @@ from fastprovd.store import rows
 _COLUMNS: Final = rows.column_names(Run, without=frozenset({"missing", "strangers"}))
 _MISSING_COLUMNS: Final = rows.column_names(MissingBoard)
 _STRANGER_COLUMNS: Final = rows.column_names(Stranger)
+_SECONDS: Final = ("elapsed_s", "t_provisioned_s", "t_known_s", "t_proven_s", "t_closed_s")
 _DECODERS: Final[rows.Decoders] = {
     "state": RunState,
     "window": Window,
     "started": rows.decode_time,
     "finished": rows.decode_time,
+    **dict.fromkeys(("expected", "heard", "known", "proven"), rows.boards),
+    **dict.fromkeys(("primary", "unicast_min", "unicast_max", "group"), rows.address),
+    **dict.fromkeys(_SECONDS, rows.seconds),
 }
+_BOARD_DECODERS: Final[rows.Decoders] = {"address": rows.address}
 _INTERRUPTED: Final = "fastprovd was stopped or restarted in the middle of the run"
 
 
@@ -78,6 +83,8 @@ def _run(connection: sqlite3.Connection, row: sqlite3.Row) -> Run:
     )
     return Run(
         **rows.read(row, _COLUMNS, _DECODERS),
-        missing=tuple(MissingBoard(**rows.read(m, _MISSING_COLUMNS, {})) for m in missing),
+        missing=tuple(
+            MissingBoard(**rows.read(m, _MISSING_COLUMNS, _BOARD_DECODERS)) for m in missing
+        ),
         strangers=tuple(Stranger(**rows.read(s, _STRANGER_COLUMNS, {})) for s in strangers),
     )

@@ -37,7 +37,10 @@ class StateStore:
         *,
         adopt: bool = False,
     ) -> None:
-        """`adopt` a directory that was moved or restored: SEQ goes on far ahead."""
+        """`adopt` a directory that was moved or restored: SEQ goes on far ahead.
+
+        `is_new` says whether the network was made by this process.
+        """
         self._database = CountedDatabase(directory)
         try:
             self._come_home(directory, adopt)
@@ -45,6 +48,7 @@ class StateStore:
             self._database.close()
             raise
         self._entropy = entropy
+        self.is_new = False
         # (IV Index, first SEQ) reserved by this process: a clean stop can not go below it.
         self._seq_floor: tuple[int, int] | None = None
 
@@ -97,6 +101,7 @@ class StateStore:
                 app_key_index=app_key_index,
             )
         if is_new:
+            self.is_new = True
             # Keys must not live in the journal alone, which is lost sooner than the database.
             self._database.checkpoint()
         return network

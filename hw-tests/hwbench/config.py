@@ -114,7 +114,7 @@ def load(path: Path) -> BenchConfig:
         ConfigError: it can not be read, or every mistake in it: file, key, what is allowed.
     """
     try:
-        raw = tomllib.loads(path.read_text("utf-8"))
+        raw = tomllib.loads(path.read_text("utf-8-sig"))
     except (OSError, ValueError) as error:
         raise ConfigError([f"{path}: {error}"]) from error
     reader = _Reader()

@@ -48,7 +48,7 @@ def load_manifest(path: Path) -> tuple[Image, ...]:
         ConfigError: it can not be read, or every mistake in it.
     """
     try:
-        raw = tomllib.loads(path.read_text("utf-8"))
+        raw = tomllib.loads(path.read_text("utf-8-sig"))
     except (OSError, ValueError) as error:
         raise ConfigError([f"{path}: {error}"]) from error
     tables = raw.get("image")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fastprovd.campaign.settings import Close, RunSettings
+from fastprovd.campaign.settings import Close, Method, RunSettings
 from fastprovd.campaign.verdict import SILENT, UNPROVISIONED
 from fastprovd.emulator.air import Reach
 from fastprovd.emulator.hosts import Flaws, Host
@@ -439,6 +439,55 @@ def test_broken_store_ends_the_run_and_not_the_daemon(
             assert run.state is RunState.FAILED
             assert run.reason == "the disk is full"
             assert s.true_nodes() == {}
+
+    run_virtual(main())
+
+
+_WRITES = (
+    "reserve_seq_block",
+    "reserve_addresses",
+    "save_dev_key",
+    "save_step",
+    "save_run",
+    "save_nodes",
+)
+
+
+@pytest.mark.parametrize("is_for_good", [True, False], ids=["for good", "once"])
+@pytest.mark.parametrize("method", [Method.FAST, Method.DIRECT])
+@pytest.mark.parametrize("skipped", range(0, 42, 3))
+def test_a_write_that_fails_ends_a_run_with_that_reason(
+    run_virtual: RunVirtual,
+    monkeypatch: pytest.MonkeyPatch,
+    method: Method,
+    skipped: int,
+    is_for_good: bool,
+) -> None:
+    """Soon, whichever write it is, and also when the next one would be taken again."""
+
+    async def main() -> None:
+        settings = RunSettings(expected=4, method=method)
+        async with scene(4, 1, settings=settings, flaws=PERFECT) as s:
+            loop, failed_s, left = asyncio.get_running_loop(), 0.0, skipped
+
+            def failing(write: Callable[..., Any]) -> Callable[..., Any]:
+                def call(*values: Any, **more: Any) -> Any:
+                    nonlocal failed_s, left
+                    left -= 1
+                    if left < 0 and (is_for_good or not failed_s):
+                        failed_s = failed_s or loop.time()
+                        raise StoreError("the disk is full")
+                    return write(*values, **more)
+
+                return call
+
+            for name in _WRITES:
+                monkeypatch.setattr(s.store, name, failing(getattr(s.store, name)))
+            run = await s.campaign.execute()
+            assert run.state.is_end
+            assert run.reason is not None
+            assert run.reason.startswith("the disk is full")
+            assert failed_s <= loop.time() <= failed_s + 5.0
 
     run_virtual(main())
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -197,6 +198,97 @@ def test_a_failed_write_changes_nothing(outbox: Outbox) -> None:
         outbox.put_all([Message("event", b"1"), broken], {"event_seq": 3})
     assert len(outbox) == 0
     assert outbox.counter("event_seq") == 0
+
+
+class Failing:
+    """A connection to a disk that refuses commits, or everything, while it is told to."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        self._before = 0
+        self.refuses: str | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._database, name)
+
+    def execute(self, statement: str, *values: Any) -> Any:
+        if statement == "begin immediate":
+            self._before = self._database.total_changes
+        is_write = statement == "commit" and self._database.total_changes != self._before
+        if (self.refuses == "writes" and is_write) or self.refuses == "all":
+            self._database.rollback()
+            raise sqlite3.OperationalError("database or disk is full")
+        return self._database.execute(statement, *values)
+
+
+def _failing(outbox: Outbox) -> Any:
+    disk = outbox._database = Failing(outbox._database)  # type: ignore[assignment]
+    return disk
+
+
+@pytest.mark.parametrize("refuses", ["writes", "all"])
+def test_a_disk_that_takes_nothing_stops_no_message(outbox: Outbox, refuses: str) -> None:
+    """What comes waits in memory, in order, a retained topic once, and is said once."""
+    disk = _failing(outbox)
+    outbox.put_all([Message("event", b"1")], {"event_seq": 1})
+    disk.refuses = refuses
+    with capture_logs() as logs:
+        outbox.put_all([Message("run", b"old", retain=True)], {"event_seq": 2})
+        outbox.put_all([Message("event", b"2"), Message("run", b"new", retain=True)])
+        shown = [entry.message.payload for entry in outbox.peek(16)]
+        assert shown == ([b"1"] if refuses == "writes" else []) + [b"2", b"new"]
+        outbox.delete([entry.entry_id for entry in outbox.peek(16)])
+        assert outbox.peek(16) == []
+    assert [(entry["event"], entry["log_level"]) for entry in logs] == [("outbox_failing", "error")]
+
+
+def test_what_waited_in_memory_is_written_once_there_is_room(path: Path) -> None:
+    """With what was deleted meanwhile, and the counters."""
+    outbox = Outbox(path)
+    disk = _failing(outbox)
+    outbox.put("event", b"1")
+    disk.refuses = "writes"
+    (first,) = outbox.peek(16)
+    outbox.delete([first.entry_id])
+    outbox.put_all([Message("event", b"2")], {"event_seq": 2})
+    assert outbox.counter("event_seq") == 2
+    disk.refuses = None
+    outbox.put("event", b"3")
+    outbox.close()
+    again = Outbox(path)
+    assert [entry.message.payload for entry in again.peek(16)] == [b"2", b"3"]
+    assert again.counter("event_seq") == 2
+    again.close()
+
+
+def test_retained_values_are_discarded_in_memory_too(outbox: Outbox) -> None:
+    """Up to the number of the newest, wherever they are."""
+    disk = _failing(outbox)
+    outbox.put("run", b"1", retain=True)
+    disk.refuses = "writes"
+    outbox.put("nodes", b"2", retain=True)
+    newest = outbox.last_id()
+    outbox.put("info", b"3", retain=True)
+    outbox.discard_retained(["run", "nodes", "info"], newest)
+    assert [entry.message.topic for entry in outbox.peek(16)] == ["info"]
+
+
+@pytest.mark.parametrize(
+    "topic", ["cast(x'ff' as text)", "''", "'a/#'", "'a/+/b'", "'a' || char(0)"]
+)
+def test_a_topic_that_was_never_put_is_damage(path: Path, topic: str) -> None:
+    """The broker would refuse it for ever, or it could not even be read."""
+    outbox = Outbox(path)
+    outbox.put("event", b"1")
+    outbox.close()
+    with sqlite3.connect(path) as database:
+        database.execute(f"update outbox set topic = {topic}")  # noqa: S608
+    database.close()
+    with capture_logs() as logs:
+        outbox = Outbox(path)
+    assert [entry["event"] for entry in logs] == ["outbox_damaged"]
+    assert len(outbox) == 0
+    outbox.close()
 
 
 _WRITER = """

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fastprovd.errors import CopiedStore, StoreError
+from fastprovd.errors import CopiedStore, CorruptStore, StoreError
 from fastprovd.mesh.iv_index import IvIndex
 from fastprovd.mesh.keys import DevKey
 from fastprovd.records import AddressRange, Node
@@ -114,6 +114,19 @@ def test_what_was_lost_is_not_used_again_once_adopted(directory: Path) -> None:
         assert store.reserve_seq_block(10).start == 5000 + counters.ADOPTION_GAP
     with StateStore(left) as store:
         store.network()
+
+
+@pytest.mark.parametrize("kept", ["opened.1", high_water.FILE_NAME])
+def test_a_database_that_is_gone_is_not_begun_anew(directory: Path, kept: str) -> None:
+    """Anything that it leaves beside it tells that there was one."""
+    with StateStore(directory) as store:
+        store.network()
+    for path in directory.iterdir():
+        if path.name != kept:
+            path.unlink()
+    with pytest.raises(CorruptStore, match=rf"missing beside {kept}.*from a backup, or move it"):
+        StateStore(directory)
+    assert not (directory / "state.db").exists()
 
 
 def test_a_damaged_record_is_refused_with_a_remedy(directory: Path) -> None:

@@ -165,6 +165,15 @@ def test_an_id_of_this_boot_only_tells_no_copy(
         transient.write_text(octet * 32)
         use(directory)
     transient.unlink()
+    mounts = tmp_path / "mountinfo"
+    monkeypatch.setattr(home, "_MOUNTS", mounts)
+    for octet in ("e", "f"):  # what else is mounted there, is not the machine's own either
+        _machine_id(tmp_path, monkeypatch, octet * 32)
+        mounts.write_text(
+            f"36 35 98:0 /id {tmp_path.resolve()}/machine-id rw - ext4 /dev/sda1 rw\n"
+        )
+        use(directory)
+    mounts.write_text("35 1 98:0 / / rw - ext4 /dev/sda1 rw\n")
     _machine_id(tmp_path, monkeypatch, "c" * 32)
     use(directory)
     _machine_id(tmp_path, monkeypatch, "d" * 32)
