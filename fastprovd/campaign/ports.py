@@ -84,7 +84,7 @@ class Store(Protocol):
         ...
 
     def reserved_addresses(self) -> Sequence[AddressRange]:
-        """Return every range ever taken."""
+        """Return every range that is taken."""
         ...
 
     def note_conflict(self, reason: str) -> None:

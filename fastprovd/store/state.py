@@ -183,7 +183,7 @@ class StateStore:
             ranges.reserve(connection, addresses)
 
     def reserved_addresses(self) -> Sequence[AddressRange]:
-        """Return every range ever taken, our own address included, lowest first."""
+        """Return every range that is taken, our own address included, lowest first."""
         with self._database.transaction() as connection:
             return ranges.load(connection)
 
@@ -211,11 +211,15 @@ class StateStore:
         ended: Step,
         heard: Iterable[tuple[int, int, int]],
     ) -> None:
-        """Keep how a run ended, with all its nodes; the journals of old runs go."""
+        """Keep how a run ended, with all its nodes; the journals of old runs go.
+
+        The addresses that it offered to nobody come back.
+        """
         with self._database.transaction() as connection:
             counters.save_replay(connection, heard)
             node_table.save(connection, nodes)
             run_table.save(connection, run)
+            ranges.release(connection, run.run_id)
             journal.append(connection, ended)
 
     def save_nodes(
@@ -243,6 +247,11 @@ class StateStore:
         """Keep which boards a run takes on, by Device UUID."""
         with self._database.transaction() as connection:
             node_table.save_boards(connection, run_id, uuids)
+
+    def drop_boards(self, run_id: str, uuids: Iterable[bytes]) -> None:
+        """Forget that a run took these boards on."""
+        with self._database.transaction() as connection:
+            node_table.drop_boards(connection, run_id, uuids)
 
     def boards(self) -> dict[bytes, str]:
         """Return the newest run that took each board on, by Device UUID."""
@@ -301,10 +310,13 @@ class StateStore:
     def interrupt_runs(self, finished: datetime, but: str | None = None) -> list[Run]:
         """End as interrupted every run that an earlier process left unfinished; return them.
 
-        The run `but` is left as it is.
+        The run `but` is left as it is. The addresses that the others offered to nobody come back.
         """
         with self._database.transaction() as connection:
-            return run_table.interrupt(connection, finished, but)
+            ended = run_table.interrupt(connection, finished, but)
+            for run in ended:
+                ranges.release(connection, run.run_id)
+            return ended
 
 
 def _copied(directory: Path, problem: str) -> str:
