@@ -21,7 +21,8 @@ from fastprovd import unfinished
 from fastprovd.audiences import Audiences
 from fastprovd.campaign import control
 from fastprovd.campaign.air_picture import AirPicture
-from fastprovd.campaign.census import Census
+from fastprovd.campaign.census import Asked, Census
+from fastprovd.campaign.inviting import who_is_unprovisioned
 from fastprovd.campaign.planner import SAFE_LIST_ENTRIES
 from fastprovd.campaign.proxy_session import TopProvisioner
 from fastprovd.campaign.resumption import Resumption
@@ -29,7 +30,7 @@ from fastprovd.campaign.run import Campaign
 from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.settings import RunSettings
 from fastprovd.campaign.states import WAITS, Trigger
-from fastprovd.campaign.verdict import missing_boards, target
+from fastprovd.campaign.verdict import bounded, missing_boards, target
 from fastprovd.campaign.watch import Watch
 from fastprovd.clock import Clock, SystemClock
 from fastprovd.config import Config
@@ -245,7 +246,7 @@ class Gateway:
         made = [node for node in known if node.run_id == run.run_id]
         run_log = RunLog(run, self._store, self.audiences, self._clock, made)
         run_log.event("run_started", expected=run.expected)
-        missing = missing_boards(made, (), run.expected, run.heard, is_complete=False)
+        missing = bounded(missing_boards(made, (), run.expected, run.heard, is_complete=False))
         await run_log.move(trigger, reason=reason, missing=missing if run.heard else ())
         run_log.event("run_finished", state=run_log.run.state.value, reason=reason)
         return run_log.run
@@ -268,18 +269,26 @@ class Gateway:
             try:
                 async with self._radio:
                     await watch.listen(WAITS["boards_settle"].seconds)
-                    heard = list(picture.boards.values())
-                    returned = await self._returns.at_start(heard, self._who_answers)
+                    returned = await self._returns.at_start(
+                        picture.all_of_ours(), self._who_answers, self._who_is_unprovisioned
+                    )
             except BearerError as error:
                 log.info("returned_not_looked_for", reason=str(error))
                 return 0
         return returned
 
-    async def _who_answers(self, addresses: Collection[int]) -> set[int]:
+    async def _who_answers(self, addresses: Collection[int]) -> Asked:
         """Ask nodes by name, over the radio that is in use."""
         nodes = await asyncio.to_thread(self._store.nodes)
-        census = Census(self._radio, self._top, self._clock, self.network.app_key, nodes)
-        return await census.answering(addresses)
+        found = {a: await asyncio.to_thread(self._store.dev_key, a) for a in addresses}
+        dev_keys = {address: key for address, key in found.items() if key is not None}
+        app_key = self.network.app_key
+        census = Census(self._radio, self._top, self._clock, app_key, nodes, dev_keys)
+        return await census.ask(addresses)
+
+    async def _who_is_unprovisioned(self, device_addresses: Collection[str]) -> set[str]:
+        """Invite devices, over the radio that is in use."""
+        return await who_is_unprovisioned(self._radio, device_addresses, self._clock, self._entropy)
 
     async def restore_groups(self) -> None:
         """Put boards that are nodes again into the groups that they were in, by Device UUID."""

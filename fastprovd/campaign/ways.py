@@ -190,6 +190,11 @@ class Witness:
         self._answered: set[int] = set()
         self._forwards = False
 
+    @property
+    def forwards(self) -> bool:
+        """Whether somebody else did."""
+        return self._forwards
+
     def saw(self, address: int, *, answered: bool) -> bool:
         """Take whether a node that was asked answered, or acknowledged, and return it.
 
