@@ -22,6 +22,7 @@ from fastprovd.mesh.beacons import (
     MESH_PROXY_SERVICE,
     RSSI_UNKNOWN,
     Advertisement,
+    UnprovisionedDevice,
     decode_service_data,
 )
 
@@ -36,6 +37,9 @@ MIN_INTERVAL_S: Final = 0.25
 MAX_QUEUED: Final = 1024
 # More than there are in reach; who changes its address with each advertisement is forgotten.
 MAX_DEVICES: Final = 1024
+# So many devices in one scan end it: bleak and its record of each go with it, and another one is
+# begun. A hundred boards and their neighbours are far below, whoever invents addresses is not.
+MAX_DEVICES_HEARD: Final = 4096
 # StartDiscovery is refused for a moment after other radio work, and while an adapter wakes up.
 START_BACK_OFF_S: Final = (0.25, 0.5, 1.0)
 # A healthy BlueZ answers within a second; a controller that resets needs several.
@@ -85,6 +89,7 @@ class BleakScan:
         self._backend = backend
         self._remember = remember
         self._heard: dict[str, _Heard] = {}
+        self._devices = 0
         self._queue: deque[Advertisement] = deque()
         self._arrived = asyncio.Event()
         self._scanner: BleakScanner | None = None
@@ -151,7 +156,7 @@ class BleakScan:
             (log.debug if is_lost else log.warning)("scan_stop_failed", error=describe(error))
         log.debug(
             "scan_stopped",
-            devices=len(self._heard),
+            devices=self._devices,
             malformed=self.malformed,
             dropped=self.dropped,
         )
@@ -180,6 +185,17 @@ class BleakScan:
             await self._arrived.wait()
         return self._queue.popleft()
 
+    def _count_device(self) -> None:
+        self._devices += 1
+        if self._devices == MAX_DEVICES_HEARD:
+            log.warning(
+                "scan_crowded",
+                devices=self._devices,
+                advice="something advertises from one address after the other; the scan begins "
+                "anew",
+            )
+            self.end()
+
     def _on_detection(self, device: BLEDevice, advertisement: AdvertisementData) -> None:
         data = {
             service: advertisement.service_data[uuid]
@@ -189,7 +205,10 @@ class BleakScan:
         if not data:
             return
         now = asyncio.get_running_loop().time()
-        heard = self._heard.pop(device.address, None) or _Heard()
+        heard = self._heard.pop(device.address, None)
+        if heard is None:
+            heard = _Heard()
+            self._count_device()
         self._heard[device.address] = heard
         if len(self._heard) > MAX_DEVICES:
             del self._heard[next(iter(self._heard))]
@@ -204,6 +223,8 @@ class BleakScan:
         heard.quiet_until_s = now + MIN_INTERVAL_S
         try:
             decoded = decode_service_data(heard.latest, data[heard.latest])
+            if isinstance(decoded, UnprovisionedDevice) and not any(decoded.uuid):
+                raise DecodeError("the Device UUID is all zeros, so the device has none")
         except DecodeError as error:
             self.malformed += 1
             log.debug("advertisement_malformed", device_address=device.address, error=str(error))
