@@ -10,12 +10,9 @@ DEMO_STAMP := $(VENV)/.installed-demo
 demo: $(DEMO_STAMP)
 	$(BIN)/fastprovd demo
 
-# Tests over a real D-Bus daemon share the machine's time with all others, and bleak now and then
-# loses its connection to it: what failed is run once more, by itself. What fails twice, fails.
+# On another Python: make test PYTHON=python3.13 VENV=.venv-3.13
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n auto --dist worksteal || { \
-	  echo "make: once more, one by one, what failed"; \
-	  $(BIN)/python -m pytest -q -p no:randomly --last-failed --last-failed-no-failures none; }
+	$(BIN)/python -m pytest -q -n auto --dist worksteal $(PYTEST_OPTIONS)
 
 # Every fault in every phase, for both hosts; `make test` runs a sixth of it.
 fault-matrix: $(STAMP)
@@ -82,5 +79,5 @@ $(STAMP): pyproject.toml | $(VENV)/bin/python
 	@touch $@ $(DEMO_STAMP)
 
 clean:
-	rm -rf $(VENV) .system-test hw-logs fault-matrix.txt crash-matrix.txt stall-matrix.txt .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov dist build
+	rm -rf .venv .venv-* .system-test hw-logs fault-matrix.txt crash-matrix.txt stall-matrix.txt .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

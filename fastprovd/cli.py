@@ -55,7 +55,7 @@ class Exit(IntEnum):
 
 MEANINGS: Final = {
     Exit.OK: "success; for a run: done, every board is proven",
-    Exit.USAGE: "the command line is wrong, or names a node or group that is not known",
+    Exit.USAGE: "the command line is wrong, or names a node or group that is not known or is full",
     Exit.DATA: "the state directory is damaged, is a copy, or was written by a newer fastprovd",
     Exit.UNAVAILABLE: "no adapter, broker or answer of each node; for a run: it failed",
     Exit.INTERNAL: "a fault of fastprovd itself; --debug shows where",

@@ -218,7 +218,11 @@ class RunConfig:
         high=MAX_LINKS,
     )
     scan_timeout_s: float = setting(
-        30.0, "How long to wait for the first board that matches.", low=1, high=3600
+        30.0,
+        "How long to listen for boards, until all that are expected were heard; where no number is "
+        "expected, until no new one came for 3.5 s.",
+        low=1,
+        high=3600,
     )
     connect_timeout_s: float = setting(
         5.0,

@@ -34,6 +34,8 @@ from fastprovd.store.state import StateStore
 log = structlog.get_logger(__name__)
 
 _TIDS: Final = 256
+# Links that one command loses before it ends; some proxies in a row may be dying.
+_MOST_LOSSES: Final = 6
 
 OpenSession = Callable[..., AbstractAsyncContextManager[ProxySession]]
 """Open a session through a proxy of our network, as `control.network_session` with its options."""
@@ -73,10 +75,16 @@ class Controls:
         self._dev_keys = dev_keys
         self._last_tid = first_tid
         self._keep_heard = keep_heard
+        # Commands are done in the order in which they came: a light is what was said last.
+        self._turn = asyncio.Lock()
 
     async def get_onoff(self, address: int) -> Node:
         """Ask a node for its state, return what is known of it now."""
         self._check_free()
+        async with self._turn:
+            return await self._get_onoff(address)
+
+    async def _get_onoff(self, address: int) -> Node:
         await self._known([address])
         key = self._network.app_key
         onoff = await self._of_node(
@@ -94,6 +102,10 @@ class Controls:
         """
         self._check_free()
         tid = self._next_tid()
+        async with self._turn:
+            return await self._set_onoff(address, onoff, tid, confirm=confirm)
+
+    async def _set_onoff(self, address: int, onoff: bool, tid: int, *, confirm: bool) -> Switched:
         if is_unicast(address):
             return await self._set_node(address, onoff, tid)
         addressed = await self._addressed(address)
@@ -126,6 +138,12 @@ class Controls:
         What is to be is stored before anything is sent. Raises GroupsFull too.
         """
         self._check_free()
+        async with self._turn:
+            return await self._change_group(group, addresses, add=add)
+
+    async def _change_group(
+        self, group: int, addresses: Collection[int], *, add: bool
+    ) -> list[Membership]:
         nodes = await self._known(addresses)
         before = await self.groups()
         if add:
@@ -149,8 +167,6 @@ class Controls:
             changed.update({membership.address: membership for membership in memberships})
 
         async def work(session: ProxySession, ways: Ways) -> None:
-            if add:  # another group may have been added while we waited for the radio
-                check_room(await self.groups(), group, change.waiting)
             await keep(*(changed[address] for address in sorted(change.waiting)))
             await change.run(session, ways)
 
@@ -183,31 +199,41 @@ class Controls:
     ) -> bool:
         """Ask one node, with so many attempts, through one proxy after the other until it answers.
 
-        Raises ResponseTimeout when it did through none of them.
+        Raises ResponseTimeout when it did through none of them, ConnectionLost when no link lasted.
         """
         ways = Ways(self._proxies)
         late_s = self._clock.monotonic() + control.CONTROL_WAITS["another_try"].seconds
-        silent: ResponseTimeout | None = None
+        failed: ResponseTimeout | ConnectionLost | None = None
         async with self._way_in() as open_session:
             while True:
+                session: ProxySession | None = None
                 try:
                     async with open_session(ways=ways) as session:
                         enough = control.ATTEMPTS if ways.is_trusted else control.FEW_ATTEMPTS
-                        return await ask(session, enough)
-                except MessagesDropped:
-                    raise
-                except ResponseTimeout as error:
-                    silent = error
+                        answer = await ask(session, enough)
+                        if not is_with(session, address):
+                            ways.helped()
+                        return answer
+                except (ResponseTimeout, BearerError) as error:
+                    if session is None:  # no other proxy helps
+                        if failed is None:
+                            raise
+                        log.info("no_other_proxy", reason=str(error))
+                        raise failed from error
+                    if not isinstance(error, ResponseTimeout | ConnectionLost):
+                        raise
+                    is_lost = isinstance(error, ConnectionLost)
+                    # That a node does not answer says more than that a link was lost.
+                    failed = failed if is_lost and failed is not None else error
                     is_late = self._clock.monotonic() > late_s
-                    if ways.is_last or is_late or is_with(session, address):
-                        raise
-                    ways.did_not_help(for_good=ways.is_trusted)
+                    is_node = not is_lost and is_with(session, address)
+                    if ways.is_last or is_late or is_node:
+                        raise failed from error
+                    if is_lost:
+                        ways.lost()
+                    else:
+                        ways.did_not_help(for_good=ways.is_trusted)
                     log.info("another_proxy_is_tried", silent=format_address(address))
-                except BearerError as error:
-                    if silent is None:
-                        raise
-                    log.info("no_other_proxy", reason=str(error))
-                    raise silent from error
 
     async def _over_sessions(
         self, work: Callable[[ProxySession, Ways], Awaitable[None]], waiting: Collection[int]
@@ -219,29 +245,29 @@ class Controls:
         """
         begun_with = len(waiting)
         ways = Ways(self._proxies)
-        was_lost = False
+        was_asked = False
+        losses = 0
         try:
             async with self._way_in() as open_session:
                 while True:
+                    session: ProxySession | None = None
                     try:
                         async with open_session(ways=ways) as session:
-                            try:
-                                await work(session, ways)
-                            except ForwardsNothing:
-                                session.check_heard()
-                                raise
-                            session.check_heard()
+                            await work(session, ways)
                         return
                     except ConnectionLost as error:
-                        if was_lost:
+                        losses += 1
+                        if session is None or ways.is_last or losses > _MOST_LOSSES:
                             raise
-                        was_lost = True
                         log.info("link_lost_on_the_way", reason=str(error))
+                        if losses > 1:  # what happens twice is not the radio
+                            ways.lost()
                     except ForwardsNothing:
+                        was_asked = True
                         ways.did_not_help()
                         log.info("another_proxy_is_tried", silent=len(waiting))
-        except BearerError as error:
-            if len(waiting) == begun_with and ways.is_first:
+        except (BearerError, MessagesDropped) as error:
+            if len(waiting) == begun_with and not was_asked:
                 raise
             log.warning("ended_early", left=len(waiting), reason=str(error))
 

@@ -37,6 +37,8 @@ OUTBOX_NAME: Final = "outbox.db"
 _RESPONSIVE_S: Final = 5.0
 # A command that was called by hand, such as `fastprovd nodes`, may be at it.
 _STATE_IN_USE_S: Final = 15.0
+# After a run, before boards that lost their power are looked for again.
+_HEAL_PAUSE_S: Final = 1.0
 
 
 async def run_daemon(
@@ -171,11 +173,20 @@ class _LinksLine(SilentAudience):
 async def _heal(gateway: Gateway, runs: Runs) -> None:
     """Look for boards that lost their power, and begin a run for them if that is the policy.
 
-    They may have lost it together with us, in the middle of a run that is resumed first.
+    They may have lost it together with us, in the middle of a run that is resumed first. While
+    Bluetooth is waited for somebody may ask for runs, which may not get it either.
     """
-    await runs.idle()
+    while True:
+        await runs.idle()
+        try:
+            returned = await gateway.look_for_returned()
+            break
+        except RunInProgress:
+            await asyncio.sleep(_HEAL_PAUSE_S)
+        except FastprovdError as error:
+            log.info("not_healed", reason=str(error))
+            return
     try:
-        returned = await gateway.look_for_returned()
         if returned and gateway.config.run.heal == "on_start":
             runs.start({"expected": returned})
     except FastprovdError as error:  # somebody else begins a run

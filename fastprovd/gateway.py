@@ -20,7 +20,7 @@ import structlog
 from fastprovd import unfinished
 from fastprovd.audiences import Audiences
 from fastprovd.campaign import control
-from fastprovd.campaign.air_picture import AirPicture
+from fastprovd.campaign.air_picture import AirPicture, HeardBoard
 from fastprovd.campaign.census import Asked, Census
 from fastprovd.campaign.inviting import who_is_unprovisioned
 from fastprovd.campaign.planner import SAFE_LIST_ENTRIES
@@ -48,8 +48,8 @@ from fastprovd.mesh.iv_updates import IvUpdates
 from fastprovd.mesh.replay import ReplayProtectionList
 from fastprovd.mesh.sequence import SequenceNumbers
 from fastprovd.mesh.stack import Stack
-from fastprovd.radio import Radio, adapter_problem, bluetooth
-from fastprovd.records import AdapterLinks, Network, Node, Run, RunState, newest_list
+from fastprovd.radio import Radio, adapter_problem, bluetooth, bluetooth_ready, problem_now
+from fastprovd.records import AdapterLinks, Network, Node, Run, newest_list
 from fastprovd.returns import Returns
 from fastprovd.run_settings import run_settings
 from fastprovd.store.state import StateStore
@@ -190,15 +190,9 @@ class Gateway:
         try:
             async with self._radio_use:
                 self.audiences.run_changed(campaign.run)
-                try:
-                    problem = await adapter_problem(self._radio)
-                except asyncio.CancelledError:
-                    await self._end(campaign.run, Trigger.INTERRUPT, "the daemon ended before it")
-                    raise
-                if problem is not None:
-                    is_new = campaign.run.state is RunState.SCANNING
-                    trigger = Trigger.NOTHING_HEARD if is_new else Trigger.INTERRUPT
-                    return await self._end(campaign.run, trigger, problem)
+                end = await self._end_before(campaign)
+                if end is not None:
+                    return end
                 async with self._radio:
                     run = await campaign.execute()
                     # The next may be asked for now; it waits until all links are hung up.
@@ -219,6 +213,43 @@ class Gateway:
         task = asyncio.create_task(_keep(campaign), name="keep_end")
         self._keeping[task] = campaign
         task.add_done_callback(self._keeping.pop)
+
+    async def _end_before(self, campaign: Campaign) -> Run | None:
+        """See that Bluetooth can be used; return the run if it ends before it began, or goes on.
+
+        Whoever asks for a new one is told soon. One that is resumed waits for Bluetooth however
+        long that takes; when we end meanwhile it is left for the next process.
+        """
+        run = campaign.run
+        stopped = asyncio.ensure_future(campaign.stop_asked.wait())
+        looking = asyncio.ensure_future(self._problem_of(campaign))
+        try:
+            await asyncio.wait({stopped, looking}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            if not campaign.is_resumed:
+                await self._end(run, Trigger.INTERRUPT, "the daemon ended before it")
+            raise
+        finally:
+            stopped.cancel()
+            looking.cancel()
+            await asyncio.wait({stopped, looking})
+        if campaign.stop_asked.is_set():
+            return await self._end(run, Trigger.STOP, "stopped on request")
+        problem = looking.result()
+        return None if problem is None else await self._end(run, Trigger.NOTHING_HEARD, problem)
+
+    async def _problem_of(self, campaign: Campaign) -> str | None:
+        if not campaign.is_resumed:
+            return await adapter_problem(self._radio)
+        run_id = campaign.run.run_id
+        await bluetooth_ready(
+            lambda: problem_now(self._radio), lambda reason: self._bluetooth_awaited(reason, run_id)
+        )
+        return None
+
+    def _bluetooth_awaited(self, reason: str, run_id: str | None = None) -> None:
+        facts = {"about": "Bluetooth", "reason": f"waiting for Bluetooth: {reason}"}
+        self.audiences.event("warning", facts, run_id)
 
     def stop_run(self) -> Run:
         """Ask the current run to end as stopped; raises NoRun."""
@@ -256,26 +287,53 @@ class Gateway:
     async def look_for_returned(self) -> int:
         """Listen for boards that were nodes, forget those nodes, and return how many boards.
 
+        Bluetooth is waited for, however long that takes, and is free for others meanwhile.
+
         Raises:
-            RunInProgress: a run has the radio; it looks by itself.
+            RunInProgress: a run has the radio; it looks by itself, if it gets to that.
             StoreError: the state can not be kept.
         """
         self._check_no_run()
         if not await asyncio.to_thread(self._store.nodes):
             return 0
+        heard = None
+        while heard is None:
+            await bluetooth_ready(self._problem_between, self._bluetooth_awaited)
+            heard = await self._listen()
+        return await self._compare(heard)
+
+    async def _compare(self, heard: Collection[HeardBoard]) -> int:
+        """Ask the nodes whose boards seem to be back, and forget who does not answer."""
+        async with self._radio_use:
+            self._check_no_run()
+            try:
+                async with self._radio:
+                    return await self._returns.at_start(
+                        heard, self._who_answers, self._who_is_unprovisioned
+                    )
+            except BearerError as error:
+                log.info("returned_not_asked_for", reason=str(error))
+                return 0
+
+    async def _problem_between(self) -> str | None:
+        """Return why Bluetooth can not be used, between others who use it; raises RunInProgress."""
+        async with self._radio_use:
+            self._check_no_run()
+            return await problem_now(self._radio)
+
+    async def _listen(self) -> list[HeardBoard] | None:
+        """Return which boards are on the air; `None` when Bluetooth did not bear it."""
         picture = AirPicture(self.settings().inventory, self.network.net_key)
         watch = Watch(self._radio, picture, lambda _: None, lambda _: None)
         async with self._radio_use:
+            self._check_no_run()
             try:
                 async with self._radio:
                     await watch.listen(WAITS["boards_settle"].seconds)
-                    returned = await self._returns.at_start(
-                        picture.all_of_ours(), self._who_answers, self._who_is_unprovisioned
-                    )
             except BearerError as error:
                 log.info("returned_not_looked_for", reason=str(error))
-                return 0
-        return returned
+                return None
+        return picture.all_of_ours() if watch.last_error is None else None
 
     async def _who_answers(self, addresses: Collection[int]) -> Asked:
         """Ask nodes by name, over the radio that is in use."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Final, Protocol
 
@@ -10,6 +11,7 @@ import structlog
 
 from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.bearers.adapter_memory import LinkMemory
+from fastprovd.bearers.left_links import LinkRecord
 from fastprovd.campaign.ports import Bearer
 from fastprovd.config import Config
 from fastprovd.errors import BearerError
@@ -17,8 +19,14 @@ from fastprovd.errors import BearerError
 log = structlog.get_logger(__name__)
 
 # A restart of bluetoothd takes 0.6 to 2.2 s, and after a crash the adapter may be busy for 10 s
-# with the scan of before; one that is away longer fails the run.
+# with the scan of before. Where a person waits for it, one that is away longer fails the run.
 _ADAPTER_PAUSES_S: Final = (1.0, 2.0, 4.0, 4.0)
+# Where nobody waits: a serial adapter may come up more than a minute after the boot. Asking is
+# cheap, and boards that have no provisioner any more need not hurry.
+_LATE_PAUSE_S: Final = 5.0
+
+Probe = Callable[[], Awaitable[str | None]]
+"""Return why the adapter can not be used now, or `None` if it can."""
 
 
 class Radio(Bearer, Protocol):
@@ -42,31 +50,61 @@ class Radio(Bearer, Protocol):
         ...
 
 
-def bluetooth(config: Config, memory: LinkMemory | None = None) -> Radio:
-    """Return the adapter that the configuration names; nothing is opened yet.
+class RadioMemory(LinkMemory, LinkRecord, Protocol):
+    """Keeps how many links which adapter bears, and which links are ours."""
 
-    In `memory` is kept how many links which adapter bears.
-    """
+
+def bluetooth(config: Config, memory: RadioMemory | None = None) -> Radio:
+    """Return the adapter that the configuration names; nothing is opened yet."""
     return BleakBearer(
         config.bluetooth.adapter,
         connect_timeout_s=config.run.connect_timeout_s,
         connect_attempts=config.run.connect_attempts,
         max_links=config.bluetooth.links_ceiling,
         memory=memory,
+        record=memory,
     )
+
+
+async def problem_now(radio: Radio) -> str | None:
+    """Return why the adapter can not be used, or `None` if it can."""
+    try:
+        async with radio:
+            await radio.close_left_links()
+            async with radio.scan():
+                return None
+    except BearerError as error:
+        return str(error)
 
 
 async def adapter_problem(radio: Radio) -> str | None:
     """Return why the adapter can not be used, after some attempts, or `None` if it can."""
-    for pause_s in (*_ADAPTER_PAUSES_S, None):
-        try:
-            async with radio:
-                await radio.close_left_links()
-                async with radio.scan():
-                    return None
-        except BearerError as error:
-            if pause_s is None:
-                return str(error)
-            log.info("adapter_not_usable", reason=str(error), pause_s=pause_s)
+    return await _problem(lambda: problem_now(radio))
+
+
+async def bluetooth_ready(probe: Probe, waiting: Callable[[str], None]) -> None:
+    """Wait until the adapter can be used, however long that takes.
+
+    When it takes longer than a restart of bluetoothd `waiting` is told why, each reason once.
+    """
+    told: set[str] = set()
+    problem = await _problem(probe)
+    while problem is not None:
+        if problem not in told:
+            told.add(problem)
+            log.warning("bluetooth_awaited", reason=problem)
+            waiting(problem)
+        await asyncio.sleep(_LATE_PAUSE_S)
+        problem = await probe()
+    if told:
+        log.info("bluetooth_ready")
+
+
+async def _problem(probe: Probe) -> str | None:
+    for pause_s in _ADAPTER_PAUSES_S:
+        problem = await probe()
+        if problem is None:
+            return None
+        log.info("adapter_not_usable", reason=problem, pause_s=pause_s)
         await asyncio.sleep(pause_s)
-    return None
+    return await probe()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from fastprovd.errors import (
 )
 from fastprovd.gateway import open_gateway
 from fastprovd.mesh.addresses import ALL_NODES
+from fastprovd.mesh.proxy import ProxyPduType
 from fastprovd.records import Membership, Node, Proof, Switched
 from tests.conftest import RunVirtual
 from tests.support.emulated import World, config, entropy, world
@@ -218,6 +219,52 @@ def test_a_group_is_changed_through_another_proxy(
             changed = await gateway.controls.change_group(KITCHEN, who, add=True)
             assert [m.proof for m in changed] == [Proof.STATUS, *[Proof.ANSWER] * 7]
             assert loop.time() - begun < 20.0
+
+    run_virtual(main())
+
+
+def swallow(scene: World, address: int) -> None:
+    """Have a proxy take everything and say nothing."""
+    scene.board(address).receive_proxy_pdu = lambda *_: None  # type: ignore[method-assign]
+
+
+def hang_up_on_messages(scene: World, address: int) -> None:
+    """Have a proxy confirm its filter, and hang up on everything else."""
+    board = scene.board(address)
+    receive = board.receive_proxy_pdu
+
+    def take(link: Any, pdu_type: ProxyPduType, payload: bytes) -> None:
+        if pdu_type is ProxyPduType.NETWORK_PDU:
+            link.hang_up(0.0)
+        else:
+            receive(link, pdu_type, payload)
+
+    board.receive_proxy_pdu = take  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("spoil", [swallow, hang_up_on_messages])
+@pytest.mark.parametrize("dead", [(PRIMARY,), (PRIMARY, 3, 4)])
+def test_a_dead_proxy_fails_no_request(
+    run_virtual: RunVirtual[Any],
+    tmp_path: Path,
+    dead: tuple[int, ...],
+    spoil: Callable[[World, int], None],
+) -> None:
+    """Others that are on the air carry it: for one node, for a group, and for a change of one."""
+
+    async def main() -> None:
+        async with placed(8, tmp_path) as (scene, gateway):
+            for address in dead:
+                put_on_air(scene, address, forwards=True)
+                spoil(scene, address)
+            put_on_air(scene, 7, forwards=True)
+            controls = gateway.controls
+            alive = {*range(PRIMARY, PRIMARY + 8)} - {*dead}
+            assert (await controls.get_onoff(9)).onoff is False
+            assert (await controls.set_onoff(9, True)).confirmed == (9,)
+            assert alive <= set((await controls.set_onoff(ALL_NODES, True)).confirmed) | {7}
+            changed = await controls.change_group(KITCHEN, [8, 9], add=True)
+            assert all(membership.proof is Proof.ANSWER for membership in changed)
 
     run_virtual(main())
 

@@ -299,6 +299,72 @@ def test_boards_that_lost_their_power(
 
 
 @NEEDS_MOSQUITTO
+@pytest.mark.parametrize("late_s", [12.0, 75.0])
+def test_bluetooth_comes_late_at_the_boot(
+    run_virtual: RunVirtual[Any], tmp_path: Path, late_s: float
+) -> None:
+    """Boards that lost their power are healed all the same, whatever is asked for meanwhile."""
+
+    async def main() -> None:
+        async with local_broker() as broker:
+            mqtt = {"port": broker.port, "protocol": broker.protocol}
+            scene = world(2)
+            async with operator(broker.port) as you, daemon(scene, tmp_path, **mqtt):
+                await you.until("run", state="idle")
+                await you.ask("run/start", expected=2, method="direct")
+                await you.until("run", state="done")
+            for board in scene.air.boards:
+                board.power_off()
+                board.power_on()
+            scene.adapter.power(False)
+            loop = asyncio.get_running_loop()
+            begun_s = loop.time()
+            async with (
+                operator(broker.port) as you,
+                daemon(scene, tmp_path, heal="on_start", **mqtt),
+            ):
+                warning = await you.until("event", type="warning", run_id=None)
+                assert warning["data"]["about"] == "Bluetooth"
+                answer = await you.ask("node/get", addr="0x0002")
+                assert answer["code"] == "adapter_unavailable"
+                started = (await you.ask("run/start", expected=2))["data"]["run_id"]
+                failed = await you.until("run", state="failed", run_id=started)
+                assert "switch it on" in failed["reason"]
+                loop.call_at(begun_s + late_s, scene.adapter.power, True)
+                assert (await you.until("event", type="nodes_returned"))["data"]["boards"] == 2
+                assert (await you.until("run", state="done"))["proven"] == 2
+
+    run_virtual(main())
+
+
+@NEEDS_MOSQUITTO
+def test_a_resumed_run_waits_for_bluetooth(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """Meanwhile the daemon answers that a run goes on, and says what it waits for."""
+
+    async def main() -> None:
+        async with local_broker() as broker:
+            mqtt = {"port": broker.port, "protocol": broker.protocol}
+            scene = world(1)
+            async with operator(broker.port) as you, daemon(scene, tmp_path, **mqtt):
+                await you.until("run", state="idle")
+                await you.ask("run/start", expected=1, method="direct")
+                await you.until("run", state="done")
+            run_id = unfinished(tmp_path).run_id
+            scene.adapter.power(False)
+            async with operator(broker.port) as you, daemon(scene, tmp_path, **mqtt):
+                warning = await you.until("event", type="warning", run_id=run_id)
+                assert "switch it on" in warning["data"]["reason"]
+                answer = await you.ask("run/start", expected=1)
+                assert (answer["code"], answer["data"]) == ("run_in_progress", {"run_id": run_id})
+                assert (await you.ask("node/get", addr="0x0002"))["code"] == "busy"
+                scene.adapter.power(True)
+                await you.until("event", type="run_resumed", run_id=run_id)
+                assert (await you.until("run", state="done"))["run_id"] == run_id
+
+    run_virtual(main())
+
+
+@NEEDS_MOSQUITTO
 def test_while_a_run_goes_on(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
     """Another run is refused, the mesh is busy; `run/stop` ends the run as stopped."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -348,24 +348,100 @@ def test_a_run_that_was_resumed_too_often_is_interrupted(
     run_virtual(main())
 
 
-def test_a_run_can_not_be_resumed_without_an_adapter(
-    run_virtual: RunVirtual[Any], tmp_path: Path
+def cut_off(tmp_path: Path, run: Run) -> None:
+    """Leave a run as a killed process does."""
+    with StateStore(tmp_path / "state") as store:
+        store.save_run(replace(run, state=RunState.PROVISIONING, finished=None))
+
+
+class Warnings(SilentAudience):
+    """Keeps what is said of Bluetooth."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def event(self, kind: str, data: Mapping[str, Any], run_id: str | None) -> None:
+        if kind == "warning" and data["about"] == "Bluetooth":
+            self.said.append(data["reason"])
+
+
+@pytest.mark.parametrize(("late_s", "warnings"), [(5, 0), (12, 1), (75, 1), (4000, 1)])
+def test_a_resumed_run_waits_for_the_adapter(
+    run_virtual: RunVirtual[Any], tmp_path: Path, late_s: int, warnings: int
 ) -> None:
-    """It ends as interrupted with the reason, and keeps what was won."""
+    """However late it comes; why it waits is said once, and a few lines are logged."""
 
     async def main() -> None:
         scene = world(1)
         async with open_world(scene, tmp_path) as gateway:
             run = await run_once(gateway, 1)
-        with StateStore(tmp_path / "state") as store:
-            store.save_run(replace(run, state=RunState.PROVISIONING, finished=None))
+        cut_off(tmp_path, run)
+        scene.adapter.power(False)
+        asyncio.get_running_loop().call_later(late_s, scene.adapter.power, True)
+        listener = Warnings()
+        with capture_logs() as logs:
+            async with open_world(scene, tmp_path) as gateway:
+                gateway.audiences.members.append(listener)
+                campaign = gateway.prepare_resumption()
+                assert campaign is not None
+                ended = await gateway.execute(campaign)
+        assert (ended.run_id, ended.state, ended.proven) == (run.run_id, RunState.DONE, 1)
+        assert len(listener.said) == warnings
+        assert all("waiting for Bluetooth: " in said for said in listener.said)
+        assert all("switch it on" in said for said in listener.said)
+        assert len([entry for entry in logs if "bluetooth" in entry["event"]]) == 2 * warnings
+        assert len([entry for entry in logs if entry["event"] == "adapter_not_usable"]) <= 4
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("is_stopped", [True, False])
+def test_a_resumed_run_that_waits_for_the_adapter_ends(
+    run_virtual: RunVirtual[Any], tmp_path: Path, is_stopped: bool
+) -> None:
+    """At once where it is stopped; where the daemon ends, the next one may resume it."""
+
+    async def main() -> None:
+        scene = world(1)
+        async with open_world(scene, tmp_path) as gateway:
+            run = await run_once(gateway, 1)
+        cut_off(tmp_path, run)
         scene.adapter.power(False)
         async with open_world(scene, tmp_path) as gateway:
             campaign = gateway.prepare_resumption()
             assert campaign is not None
-            ended = await gateway.execute(campaign)
-            assert (ended.state, ended.proven) == (RunState.INTERRUPTED, 1)
-            assert "switch it on" in (ended.reason or "")
+            executing = asyncio.create_task(gateway.execute(campaign))
+            await asyncio.sleep(33.0)
+            with pytest.raises(RunInProgress):
+                gateway.prepare_run(gateway.settings(expected=1))
+            if is_stopped:
+                gateway.stop_run()
+                async with asyncio.timeout(3):
+                    assert (await executing).state is RunState.STOPPED
+            else:
+                executing.cancel()
+                await asyncio.wait({executing})
+                assert executing.cancelled()
+        scene.adapter.power(True)
+        async with open_world(scene, tmp_path) as gateway:
+            assert (gateway.prepare_resumption() is None) is is_stopped
+
+    run_virtual(main())
+
+
+def test_a_new_run_that_waits_for_the_adapter_is_stopped(
+    run_virtual: RunVirtual[Any], tmp_path: Path
+) -> None:
+    """At once, and as stopped."""
+
+    async def main() -> None:
+        scene = world(1)
+        scene.adapter.power(False)
+        async with open_world(scene, tmp_path) as gateway:
+            asyncio.get_running_loop().call_later(2.5, gateway.stop_run)
+            begun = asyncio.get_running_loop().time()
+            assert (await run_once(gateway, 1)).state is RunState.STOPPED
+            assert asyncio.get_running_loop().time() - begun < 4
 
     run_virtual(main())
 

@@ -14,23 +14,27 @@ from bleak.backends.client import BaseBleakClient
 from bleak.backends.scanner import BaseBleakScanner
 
 from fastprovd.bearers.adapter_memory import LinkMemory
+from fastprovd.bearers.attempts import CONNECT_ATTEMPTS, Attempts
 from fastprovd.bearers.bluez import close_left_links, find_adapter
+from fastprovd.bearers.bluez_owner import BleakGuard
 from fastprovd.bearers.bluez_watch import BluezWatch
 from fastprovd.bearers.connection import DISCONNECT_TIMEOUT_S, Connection, Connections
 from fastprovd.bearers.devices import KnownDevices
 from fastprovd.bearers.errors import BLEAK_ERRORS, Remedy, describe, diagnose
 from fastprovd.bearers.gatt import PROVISIONING, PROXY, GattLink, MeshService
+from fastprovd.bearers.left_links import LeftLinks, LinkRecord
 from fastprovd.bearers.load import AdapterLoad, Refused
 from fastprovd.bearers.radio import RadioUse
 from fastprovd.bearers.scanner import BleakScan
 from fastprovd.bearers.slots import Attempt
 from fastprovd.bearers.swaps import Swaps
 from fastprovd.errors import (
+    BearerError,
     BluetoothUnavailable,
     ConnectionLost,
     LocalProtocolError,
     NoFreeLink,
-    OtherService,
+    WrongService,
 )
 from fastprovd.records import AdapterLinks
 
@@ -38,9 +42,6 @@ from fastprovd.records import AdapterLinks
 CONNECT_TIMEOUT_S: Final = 5.0
 # bleak bounds its own search and connect, and hangs up in 2 s; this is for a silent bluetoothd.
 _BLEAK_MARGIN_S: Final = 5.0
-# Failed establishments come in bursts of radio noise; the third attempt nearly always succeeds.
-CONNECT_BACK_OFF_S: Final = (0.25, 0.5, 1.0)
-CONNECT_ATTEMPTS: Final = 3
 # An adapter that refuses links for so long is full of other programs' links.
 FULL_S: Final = 60.0
 # Boards advertise several times a second, and a fresh scan tells of each of them.
@@ -62,9 +63,9 @@ class BleakBearer:
     It never connects while it discovers: connections and a scan wait for each other, and asking
     for a link inside a scan is a LocalProtocolError. A scan while links are open is fine, and so
     are connections beside each other, as many as the adapter bears, and no more than `max_links`;
-    more wait, see `LinkLimit`. What was learnt of an adapter is kept in `memory`. Links are hung up
-    in the background, because BlueZ takes 2 s for it; the next connection to the same board, and
-    the end of the bearer, wait for that.
+    more wait, see `LinkLimit`. What was learnt of an adapter is kept in `memory`, and which links
+    are ours in `record`. Links are hung up in the background, because BlueZ takes 2 s for it; the
+    next connection to the same board, and the end of the bearer, wait for that.
 
     When bluetoothd or the adapter goes, links and the scan end at once, and connections that are
     asked for soon after wait for the return. With backends of the caller's nothing is watched.
@@ -82,6 +83,7 @@ class BleakBearer:
         connect_attempts: int = CONNECT_ATTEMPTS,
         max_links: int | None = None,
         memory: LinkMemory | None = None,
+        record: LinkRecord | None = None,
     ) -> None:
         self._adapter = adapter
         self._adapter_name = ""
@@ -91,12 +93,14 @@ class BleakBearer:
         self._connect_attempts = connect_attempts
         self._is_open = False
         self._scan: BleakScan | None = None
-        self._connections = Connections(self._ended)
+        self._left = LeftLinks(record)
+        self._connections = Connections(self._ended, self._closed)
         self._lost_s = -math.inf
         self._watch = AsyncExitStack()
         self._radio = RadioUse()
         self._load = AdapterLoad(max_links, memory, self._in_use)
         self._swaps = Swaps()
+        self._guard = BleakGuard()
         self._devices = KnownDevices(client_backend, connect_timeout_s)
 
     async def __aenter__(self) -> Self:
@@ -119,18 +123,32 @@ class BleakBearer:
         self._is_open = False
         try:
             await self._connections.hung_up()
+        except asyncio.CancelledError:
+            # Whoever is cancelled inside waits for the same; a link must not be left for it.
+            await self._connections.hung_up()
+            raise
         finally:
             await self._watch.aclose()
 
     async def close_left_links(self) -> None:
-        """Hang up links to mesh boards that a process before us left at BlueZ; call it first.
+        """Hang up the links that a process before us left at BlueZ; call it first.
+
+        Also those that we could not hang up ourselves; never one of another program.
 
         Raises:
             BluetoothUnavailable: no adapter, or bluetoothd does not answer.
         """
+        if not self._is_bluez:
+            return
+        await self._find_adapter()
+        held = {connection.device_address for connection in self._connections}
+        ours = await self._left.left() - held
+        if ours:
+            await self._left.ended(ours - await close_left_links(self._adapter_name, ours))
+
+    async def _closed(self, device_address: str) -> None:
         if self._is_bluez:
-            await self._find_adapter()
-            await close_left_links(self._adapter_name)
+            await self._left.ended([device_address])
 
     @property
     def links(self) -> AdapterLinks:
@@ -167,7 +185,10 @@ class BleakBearer:
             await self._load.meet_first()
             self._devices.forget_silent()
             scan = self._scan = BleakScan(
-                self._adapter_name, self._scanner_backend, self._devices.remember
+                self._adapter_name,
+                self._scanner_backend,
+                self._devices.remember,
+                self._guard.stand if self._is_bluez else None,
             )
             try:
                 await scan.start()
@@ -190,8 +211,9 @@ class BleakBearer:
         Raises:
             DeviceNotFound: the board does not answer.
             OtherService: it offers the other mesh service, also after BlueZ forgot it.
-            WrongService: it answers and does not offer the service.
-            ConnectionLost: it was reached and lost again, at every attempt.
+            WrongService: it answers and does not offer the service, also after BlueZ forgot it.
+            ConnectionLost: it was reached and lost again, at every attempt; or another program
+                uses it.
             BluetoothUnavailable: the adapter or bluetoothd is the cause.
             NoFreeLink: the adapter bears no more links, and none ended for a minute.
             LocalProtocolError: inside a scan.
@@ -214,6 +236,7 @@ class BleakBearer:
         try:
             while True:
                 await self._load.meet()
+                await self._check_free(device_address)
                 await self._load.acquire(refused)
                 try:
                     return await self._connect_with_slot(device_address, service, refused)
@@ -229,6 +252,17 @@ class BleakBearer:
             if refused is not None:
                 self._load.denied()
             raise
+
+    async def _check_free(self, device_address: str) -> None:
+        """Leave the link of another program alone: bleak would share it, and end it with ours."""
+        if device_address not in self._load.elsewhere or device_address in self._left:
+            return
+        await self._load.meet(anew=True)
+        if device_address in self._load.elsewhere:
+            raise ConnectionLost(
+                f"{device_address} is connected to another program of this machine; end its link "
+                "first"
+            )
 
     async def _connect_with_slot(
         self, device_address: str, service: MeshService, refused: Refused | None
@@ -281,14 +315,28 @@ class BleakBearer:
             await self._swaps.shown(device_address, seen=self._is_bluez)
             # A scan of ours gives way: bleak may have to look for a board that it does not know.
             async with self._radio.opening():
-                connection = await self._open(device_address, PROXY)
-        except (*BLEAK_ERRORS, OtherService) as error:
+                connection = await self._taken_over(device_address)
+        except (*BLEAK_ERRORS, WrongService) as error:
             raise ConnectionLost(
                 f"{device_address} did not go on as a proxy ({describe(error)}); connect again"
             ) from error
         log.info("link_kept", device_address=device_address)
         async with self._closing(connection):
             yield connection.link
+
+    async def _taken_over(self, device_address: str) -> Connection:
+        """Open the proxy on a link that is there, once BlueZ is not busy with another search."""
+        attempts = Attempts(most=1)
+        while True:
+            try:
+                return await self._open(device_address, PROXY)
+            except BLEAK_ERRORS as error:
+                diagnosis = diagnose(error, connecting=True)
+                pause_s = attempts.pause_s(diagnosis)
+                if diagnosis.remedy is not Remedy.BUSY or pause_s is None:
+                    raise
+                log.debug("kept_link_waits", device_address=device_address, error=describe(error))
+            await asyncio.sleep(pause_s)
 
     @asynccontextmanager
     async def _closing(self, connection: Connection) -> AsyncIterator[None]:
@@ -329,21 +377,19 @@ class BleakBearer:
         Raises:
             Refused: the adapter bears no more, or may bear no more.
         """
-        loop = asyncio.get_running_loop()
-        started_s = loop.time()
-        attempt = 1
-        is_forgotten = False
+        started_s = asyncio.get_running_loop().time()
+        attempts = Attempts(self._connect_attempts)
         doubt = None if before is None or before.is_certain else before
         while True:
             await self._connections.hung_up(device_address)
             try:
                 connection = await self._try(device_address, service, before)
-            except (*BLEAK_ERRORS, BluetoothUnavailable, OtherService) as error:
-                diagnosis = diagnose(error)
+            except (*BLEAK_ERRORS, BearerError) as error:
+                diagnosis = diagnose(error, connecting=True)
                 log.debug(
                     "connect_failed",
                     device_address=device_address,
-                    attempt=attempt,
+                    attempt=attempts.number,
                     error=describe(error),
                 )
                 if doubt is not None:
@@ -352,32 +398,37 @@ class BleakBearer:
                 if diagnosis.error is BluetoothUnavailable and self._may_return:
                     await asyncio.sleep(_RETURN_PAUSE_S)
                     continue
-                remedy = diagnosis.remedy
-                is_hopeless = remedy is Remedy.GIVE_UP or (remedy is Remedy.FORGET and is_forgotten)
-                if is_hopeless or attempt == self._connect_attempts:
+                pause_s = attempts.pause_s(diagnosis)
+                if pause_s is None:
                     raise diagnosis.error(
-                        f"could not connect to {device_address} in {attempt} attempts "
+                        f"could not connect to {device_address} in {attempts.number} attempts "
                         f"({describe(error)}); {diagnosis.advice}"
                     ) from error
-                if remedy is Remedy.FORGET:
+                if diagnosis.remedy is Remedy.FORGET:
                     await self._forget(device_address)
-                    is_forgotten = True
-                if remedy in (Remedy.SEARCH, Remedy.FORGET):
+                if diagnosis.remedy in (Remedy.SEARCH, Remedy.FORGET):
                     self._devices.forget(device_address)
-                await asyncio.sleep(CONNECT_BACK_OFF_S[min(attempt, len(CONNECT_BACK_OFF_S)) - 1])
-                attempt += 1
+                await asyncio.sleep(pause_s)
             else:
-                if doubt is not None:
-                    await self._load.learn(doubt)
                 log.info(
                     "link_opened",
                     device_address=device_address,
                     service=f"0x{service.uuid:04x}",
-                    attempts=attempt,
+                    attempts=attempts.number,
                     value_octets=connection.link.value_octets,
-                    elapsed_s=round(loop.time() - started_s, 3),
+                    elapsed_s=round(asyncio.get_running_loop().time() - started_s, 3),
                 )
+                await self._learn(doubt, connection)
                 return connection
+
+    async def _learn(self, doubt: Refused | None, connection: Connection) -> None:
+        """Take what an open link says about one that was refused; nobody has the link yet."""
+        try:
+            if doubt is not None:
+                await self._load.learn(doubt)
+        except BaseException:
+            self._connections.hang_up(connection)
+            raise
 
     async def _try(
         self, device_address: str, service: MeshService, before: Refused | None
@@ -389,7 +440,7 @@ class BleakBearer:
             return await self._open(device_address, service, attempt)
         except BLEAK_ERRORS as error:
             refused = None
-            if diagnose(error).remedy is Remedy.WAIT:
+            if diagnose(error, connecting=True).remedy is Remedy.WAIT:
                 refused = await self._load.refused(attempt, describe(error))
             elif (
                 isinstance(error, TimeoutError)
@@ -417,7 +468,11 @@ class BleakBearer:
         connection = Connection(device_address, link, client)
         self._connections.add(connection)
         try:
+            if attempt is not None and self._is_bluez:
+                await self._left.opening(device_address)
             async with asyncio.timeout(2 * self._connect_timeout_s + _BLEAK_MARGIN_S):
+                if self._is_bluez:
+                    await self._guard.stand()
                 await client.connect()
             if attempt is not None:
                 connection.attempt = attempt
@@ -445,7 +500,12 @@ class BleakBearer:
         return asyncio.get_running_loop().time() < self._lost_s + RETURN_S
 
     def _bluetooth_lost(self, reason: str) -> None:
-        log.warning("bluetooth_lost", reason=reason, links=len(self._connections))
+        log.warning(
+            "bluetooth_lost",
+            reason=reason,
+            links=len(self._connections),
+            hanging_up=len(self._hang_ups),
+        )
         self._lost_s = asyncio.get_running_loop().time()
         self._adapter_name = ""
         self._devices.clear()
@@ -453,6 +513,10 @@ class BleakBearer:
             connection.lose(reason)
         if self._scan is not None:
             self._scan.lose(reason)
+
+    @property
+    def _hang_ups(self) -> list[asyncio.Task[None]]:
+        return self._connections.hang_ups()
 
     def _ended(self, connection: Connection) -> None:
         if connection.attempt is not None:

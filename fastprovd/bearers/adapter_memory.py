@@ -9,6 +9,7 @@ from typing import Final, Protocol
 import structlog
 
 from fastprovd.bearers.errors import describe
+from fastprovd.errors import StoreError
 
 # It answers from its own binary.
 _TIMEOUT_S: Final = 5.0
@@ -33,7 +34,10 @@ class LinkMemory(Protocol):
 
 
 class AdapterMemory:
-    """The adapter in use, by its BD_ADDR, and what is kept of it; without `memory` nothing."""
+    """The adapter in use, by its BD_ADDR, and what is kept of it; without `memory` nothing.
+
+    A store that fails costs what was learnt, which is logged, and no link.
+    """
 
     def __init__(self, memory: LinkMemory | None) -> None:
         self.address = ""
@@ -46,12 +50,20 @@ class AdapterMemory:
         if self._memory is None:
             return None
         self._system = await _system()
-        return self._memory.adapter_links(address, self._system)
+        try:
+            return self._memory.adapter_links(address, self._system)
+        except StoreError as error:
+            log.warning("adapter_links_not_known", error=describe(error))
+            return None
 
     def save(self, links: int | None) -> None:
         """Keep how many links the adapter in use bears."""
-        if self._memory is not None and self.address:
+        if self._memory is None or not self.address:
+            return
+        try:
             self._memory.save_adapter_links(self.address, self._system, links)
+        except StoreError as error:
+            log.warning("adapter_links_not_kept", error=describe(error))
 
 
 async def _system() -> str:

@@ -8,13 +8,12 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import structlog
-from bleak.uuids import normalize_uuid_16
-from dbus_fast import AuthError, BusType, Message, MessageType
+from bleak.exc import BleakDBusError
+from dbus_fast import BusType, Message, MessageType, Variant
 from dbus_fast.aio import MessageBus
 
-from fastprovd.bearers.errors import describe
+from fastprovd.bearers.errors import BUS_ERRORS, SWITCH_ON, UNBLOCK, describe, diagnose
 from fastprovd.errors import BluetoothUnavailable
-from fastprovd.mesh.beacons import MESH_PROVISIONING_SERVICE, MESH_PROXY_SERVICE
 
 # A local question to bluetoothd, which D-Bus may start first; a disconnect takes it 2 s.
 _TIMEOUT_S: Final = 10.0
@@ -22,10 +21,9 @@ _TIMEOUT_S: Final = 10.0
 _CLOSE_TIMEOUT_S: Final = 1.0
 _ADAPTER: Final = "org.bluez.Adapter1"
 _DEVICE: Final = "org.bluez.Device1"
-_SERVICE: Final = "org.bluez.GattService1"
-_MESH: Final = {
-    normalize_uuid_16(service) for service in (MESH_PROVISIONING_SERVICE, MESH_PROXY_SERVICE)
-}
+_BLUEZ: Final = "/org/bluez"
+# What BlueZ 5.65 and newer says of an adapter that rfkill blocks.
+_BLOCKED: Final = "off-blocked"
 
 # What GetManagedObjects returns: path, interface, property.
 Objects = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -49,9 +47,8 @@ async def find_adapter(address: str = "") -> str:
 def adapter_name(objects: Objects, address: str) -> str:
     """Pick the adapter with this BD_ADDR; raises BluetoothUnavailable."""
     found = {
-        str(interfaces[_ADAPTER]["Address"].value).upper(): _name(path)
-        for path, interfaces in objects.items()
-        if _ADAPTER in interfaces
+        str(_value(values, "Address", "")).upper(): _name(path)
+        for path, values in _with(objects, _ADAPTER).items()
     }
     name = found.get(address.upper())
     if name is None:
@@ -64,20 +61,17 @@ def adapter_name(objects: Objects, address: str) -> str:
 
 def first_adapter(objects: Objects) -> str:
     """Pick the adapter of the lowest number that is on and has LE; raises BluetoothUnavailable."""
-    adapters = {
-        _name(path): interfaces[_ADAPTER]
-        for path, interfaces in objects.items()
-        if _ADAPTER in interfaces
-    }
+    adapters = {_name(path): values for path, values in _with(objects, _ADAPTER).items()}
     if not adapters:
         raise BluetoothUnavailable("there is no Bluetooth adapter; plug one in")
-    usable = {name for name, values in adapters.items() if "central" in values["Roles"].value}
+    usable = {name for name, values in adapters.items() if "central" in _value(values, "Roles", ())}
     if not usable:
         raise BluetoothUnavailable(f"no LE on {', '.join(adapters)}; use another adapter")
-    powered = [name for name in usable if adapters[name]["Powered"].value]
+    powered = [name for name in usable if _value(adapters[name], "Powered", False)]
     if not powered:
+        is_blocked = any(_value(adapters[name], "PowerState", "") == _BLOCKED for name in usable)
         raise BluetoothUnavailable(
-            f"{', '.join(sorted(usable))} is off; switch it on (bluetoothctl power on)"
+            f"{', '.join(sorted(usable))} is off; {UNBLOCK if is_blocked else SWITCH_ON}"
         )
     return min(powered, key=lambda name: (len(name), name))
 
@@ -92,58 +86,71 @@ async def adapter_in_use(adapter: str) -> tuple[str, frozenset[str], bool]:
     """
     async with _bluetoothd() as bus:
         objects = await _managed_objects(bus)
-    path = f"/org/bluez/{adapter}"
-    if path not in objects:
+    path = f"{_BLUEZ}/{adapter}"
+    values = _with(objects, _ADAPTER).get(path)
+    if values is None:
         raise BluetoothUnavailable(f"there is no {adapter}; plug it in, or correct `adapter`")
-    values = objects[path][_ADAPTER]
-    is_discovering = bool(values["Discovering"].value) if "Discovering" in values else False
-    return str(values["Address"].value), connected_devices(objects, path), is_discovering
+    is_discovering = bool(_value(values, "Discovering", False))
+    return str(_value(values, "Address", "")), connected_devices(objects, path), is_discovering
 
 
 def connected_devices(objects: Objects, adapter_path: str) -> frozenset[str]:
     """Return the BD_ADDRs of the devices that are connected to an adapter, by any program."""
-    devices = (interfaces[_DEVICE] for interfaces in objects.values() if _DEVICE in interfaces)
-    return frozenset(
-        str(device["Address"].value)
-        for device in devices
-        if device["Adapter"].value == adapter_path and device["Connected"].value
-    )
+    return frozenset(_connected(objects, adapter_path).values())
 
 
-async def close_left_links(adapter: str) -> None:
-    """Hang up every link to a mesh board on this adapter.
+async def close_left_links(adapter: str, ours: Collection[str] = ()) -> frozenset[str]:
+    """Hang up those links on this adapter that are `ours`; return the boards left connected.
 
-    BlueZ keeps a link whose process died, and a connected board is not on the air for anybody.
+    A connected board is not on the air for anybody, and BlueZ keeps a link whose process died.
 
     Raises:
         BluetoothUnavailable: bluetoothd does not answer.
     """
     async with _bluetoothd() as bus:
-        left = linked_boards(await _managed_objects(bus), adapter)
+        left = linked_boards(await _managed_objects(bus), adapter, ours)
         for path in left:
             log.warning("left_link_closed", device=_name(path))
-        await asyncio.gather(*(_call(bus, path, _DEVICE, "Disconnect") for path in left))
+        replies = await asyncio.gather(
+            *(_call(bus, path, _DEVICE, "Disconnect") for path in left), return_exceptions=True
+        )
+    answers = zip(left.values(), replies, strict=True)
+    return frozenset(address for address, reply in answers if not _is_closed(address, reply))
 
 
-def linked_boards(objects: Objects, adapter: str) -> list[str]:
-    """Return the paths of connected devices that show a mesh service, and of no others."""
-    offered: dict[str, set[str]] = {}
-    for interfaces in objects.values():
-        if _SERVICE in interfaces:
-            service = interfaces[_SERVICE]
-            offered.setdefault(service["Device"].value, set()).add(service["UUID"].value)
-    return [
-        path
-        for path, interfaces in objects.items()
-        if _DEVICE in interfaces
-        and interfaces[_DEVICE]["Adapter"].value == f"/org/bluez/{adapter}"
-        and interfaces[_DEVICE]["Connected"].value
-        and _MESH & {*_uuids(interfaces[_DEVICE]), *offered.get(path, ())}
-    ]
+def _is_closed(address: str, reply: Message | BaseException | None) -> bool:
+    error = reply if isinstance(reply, BaseException) else _error(reply)
+    if error is None or "NotConnected" in str(error) or "UnknownObject" in str(error):
+        return True
+    log.warning("left_link_not_closed", device_address=address, error=describe(error))
+    return False
 
 
-def _uuids(device: Mapping[str, Any]) -> Collection[str]:
-    return device["UUIDs"].value if "UUIDs" in device else ()
+def linked_boards(objects: Objects, adapter: str, ours: Collection[str] = ()) -> dict[str, str]:
+    """Return path and BD_ADDR of the devices that are connected and `ours`, and of no others."""
+    return {
+        path: address
+        for path, address in _connected(objects, f"{_BLUEZ}/{adapter}").items()
+        if address in ours
+    }
+
+
+def _connected(objects: Objects, adapter_path: str) -> dict[str, str]:
+    return {
+        path: str(_value(device, "Address", ""))
+        for path, device in _with(objects, _DEVICE).items()
+        if _value(device, "Adapter", "") == adapter_path and _value(device, "Connected", False)
+    }
+
+
+def _with(objects: Objects, interface: str) -> dict[str, Mapping[str, Any]]:
+    return {path: found[interface] for path, found in objects.items() if interface in found}
+
+
+def _value(properties: Mapping[str, Any], name: str, default: Any) -> Any:
+    """Return a property; BlueZ shows some of them only once it knows them."""
+    found = properties.get(name)
+    return found.value if isinstance(found, Variant) else default
 
 
 def _name(path: str) -> str:
@@ -152,32 +159,57 @@ def _name(path: str) -> str:
 
 @asynccontextmanager
 async def _bluetoothd() -> AsyncIterator[MessageBus]:
-    bus = MessageBus(bus_type=BusType.SYSTEM)
+    bus: MessageBus | None = None
     try:
+        bus = MessageBus(bus_type=BusType.SYSTEM)
         async with asyncio.timeout(_TIMEOUT_S):
             await bus.connect()
             yield bus
-    except (OSError, EOFError, AuthError) as error:
+    except TimeoutError as error:
         raise BluetoothUnavailable(
-            f"bluetoothd could not be asked ({describe(error)}); start it"
+            f"bluetoothd did not answer in {_TIMEOUT_S:g} s; restart it (systemctl restart "
+            "bluetooth)"
+        ) from error
+    except BUS_ERRORS as error:
+        raise BluetoothUnavailable(
+            f"bluetoothd could not be asked ({describe(error)}); {diagnose(error).advice}"
         ) from error
     finally:
-        was_connected = bus.connected
-        bus.disconnect()
-        if was_connected:  # else it would wait for ever
-            with suppress(OSError, EOFError):  # TimeoutError is an OSError
-                async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                    await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
+        if bus is not None:
+            await _close(bus)
+
+
+async def _close(bus: MessageBus) -> None:
+    was_connected = bus.connected
+    bus.disconnect()
+    if was_connected:  # else it would wait for ever
+        with suppress(*BUS_ERRORS):  # TimeoutError is an OSError
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
 
 
 async def _managed_objects(bus: MessageBus) -> Objects:
     reply = await _call(bus, "/", "org.freedesktop.DBus.ObjectManager", "GetManagedObjects")
-    if reply is None or reply.message_type is MessageType.ERROR:
+    error = _error(reply)
+    if error is not None:
         raise BluetoothUnavailable(
-            f"bluetoothd does not answer ({reply and reply.error_name}); start it"
+            f"bluetoothd does not answer ({describe(error)}); {diagnose(error).advice}"
         )
-    objects: Objects = reply.body[0]
-    return objects
+    match reply:
+        case Message(body=[dict() as objects]):
+            return objects
+        case _:
+            raise BluetoothUnavailable(
+                "bluetoothd answers with no list of objects; something else has its name on D-Bus"
+            )
+
+
+def _error(reply: Message | None) -> BleakDBusError | None:
+    if reply is None:
+        return BleakDBusError("org.freedesktop.DBus.Error.NoReply", [])
+    if reply.message_type is MessageType.ERROR:
+        return BleakDBusError(reply.error_name or "", reply.body)
+    return None
 
 
 async def _call(bus: MessageBus, path: str, interface: str, member: str) -> Message | None:

@@ -8,22 +8,23 @@ from types import TracebackType
 from typing import Final, Self
 
 import structlog
-from dbus_fast import AuthError, BusType, Message, MessageType
+from dbus_fast import BusType, Message, MessageType, Variant
 from dbus_fast.aio import MessageBus
 
-from fastprovd.bearers.errors import describe
+from fastprovd.bearers.bluez_owner import NAME, BluezOwner, add_match
+from fastprovd.bearers.errors import BUS_ERRORS, describe
 
 _ADAPTER: Final = "org.bluez.Adapter1"
-_CHARACTERISTIC: Final = "org.bluez.GattCharacteristic1"
 _BLUEZ: Final = "/org/bluez"
+_PROPERTIES: Final = "org.freedesktop.DBus.Properties"
+_OBJECTS: Final = "org.freedesktop.DBus.ObjectManager"
 _RULES: Final = (
-    "type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged',arg0='org.bluez'",
-    "type='signal',interface='org.freedesktop.DBus.Properties',member='PropertiesChanged',"
+    f"type='signal',sender='{NAME}',interface='{_PROPERTIES}',member='PropertiesChanged',"
     f"path_namespace='{_BLUEZ}',arg0='{_ADAPTER}'",
-    "type='signal',interface='org.freedesktop.DBus.ObjectManager',member='InterfacesRemoved'",
-    "type='signal',interface='org.freedesktop.DBus.ObjectManager',member='InterfacesAdded'",
+    f"type='signal',sender='{NAME}',interface='{_OBJECTS}',member='InterfacesRemoved'",
+    f"type='signal',sender='{NAME}',interface='{_OBJECTS}',member='InterfacesAdded'",
 )
-# Five questions to the bus itself, which answers in milliseconds.
+# Six questions to the bus itself, which answers in milliseconds.
 _TIMEOUT_S: Final = 5.0
 # A D-Bus daemon that was restarted listens within a second; a refused connection costs nothing.
 _REOPEN_S: Final = 0.5
@@ -35,8 +36,11 @@ class BluezWatch:
     """Calls `lost` with a sentence when bluetoothd, the adapter or the bus goes; `async with` it.
 
     `adapter` returns the name of the one in use (`hci0`), empty while there is none. It does not
-    tell when they return: try. It comes back with D-Bus; without, that is logged once, and nothing
-    is told. `characteristic` gets path and UUID of each one that BlueZ begins to show.
+    tell when they return: try. It comes back with D-Bus; without, nothing is told, and whoever uses
+    the adapter hears why. `characteristic` gets path and UUID of each one that BlueZ begins to show
+    there.
+
+    Signals count from the owner of org.bluez alone.
     """
 
     def __init__(
@@ -49,12 +53,13 @@ class BluezWatch:
         self._lost = lost
         self._characteristic = characteristic
         self._working: asyncio.Task[None] | None = None
+        self._owner = BluezOwner()
 
     async def __aenter__(self) -> Self:
         try:
             bus = await self._open()
-        except (OSError, EOFError, AuthError) as error:
-            log.warning("bluez_not_watched", error=describe(error))
+        except BUS_ERRORS as error:
+            log.debug("bluez_not_watched", error=describe(error))
             bus = None
         self._working = asyncio.create_task(self._work(bus), name="bluez_watch")
         return self
@@ -76,7 +81,7 @@ class BluezWatch:
             await asyncio.sleep(_REOPEN_S)
             try:
                 bus = await self._open()
-            except (OSError, EOFError, AuthError):
+            except BUS_ERRORS:
                 bus = None
 
     async def _open(self) -> MessageBus:
@@ -84,63 +89,61 @@ class BluezWatch:
         try:
             async with asyncio.timeout(_TIMEOUT_S):
                 await bus.connect()
+                self._owner = BluezOwner()
+                bus.add_message_handler(self._receive)
                 for rule in _RULES:
-                    await _add_match(bus, rule)
+                    await add_match(bus, rule)
+                await self._owner.follow(bus)
         except BaseException:
             bus.disconnect()
             raise
-        bus.add_message_handler(self._receive)
         return bus
 
     async def _tell_end(self, bus: MessageBus) -> None:
         try:
             await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
-        except (OSError, EOFError) as error:
+        except BUS_ERRORS as error:
             log.debug("bus_lost", error=describe(error))
         finally:
             bus.disconnect()
         self._lost("D-Bus ended")
 
     def _receive(self, message: Message) -> None:
-        if message.message_type is not MessageType.SIGNAL:
+        if message.message_type is not MessageType.SIGNAL or not self._owner.is_said(message):
             return
-        match message.member, message.body:
-            case "InterfacesAdded", [str(path), interfaces] if _CHARACTERISTIC in interfaces:
-                self._characteristic(path, interfaces[_CHARACTERISTIC]["UUID"].value)
-        reason = loss(message, f"{_BLUEZ}/{self._adapter()}")
+        path = f"{_BLUEZ}/{self._adapter()}"
+        found = shown_characteristic(message, path)
+        if found is not None:
+            self._characteristic(*found)
+        reason = loss(message, path)
         if reason is not None:
             self._lost(reason)
 
 
 def loss(message: Message, adapter_path: str) -> str | None:
-    """Return in words what a signal says is gone, if anything."""
+    """Return in words what a signal says is gone, if anything; a malformed one says nothing."""
     match message.member, message.body:
         case "NameOwnerChanged", ["org.bluez", str(old_owner), str()] if old_owner:
             return "bluetoothd ended"
-        case "PropertiesChanged", [interface, changed, *_] if interface == _ADAPTER:
-            path, powered = message.path or "", changed.get("Powered")
-            if powered is not None and not powered.value and path == adapter_path:
-                return f"the adapter {_name(path)} was switched off"
-        case "InterfacesRemoved", [str(path), interfaces]:
+        case "PropertiesChanged", [str(interface), {"Powered": Variant(value=False)}, *_]:
+            if interface == _ADAPTER and message.path == adapter_path:
+                return f"the adapter {_name(adapter_path)} was switched off"
+        case "InterfacesRemoved", [str(path), list(interfaces)]:
             if _ADAPTER in interfaces and path == adapter_path:
                 return f"the adapter {_name(path)} is gone"
     return None
 
 
+def shown_characteristic(message: Message, adapter_path: str) -> tuple[str, str] | None:
+    """Return path and UUID of a characteristic that a signal says is shown now, if any is."""
+    match message.member, message.body:
+        case "InterfacesAdded", [
+            str(path),
+            {"org.bluez.GattCharacteristic1": {"UUID": Variant(value=str(uuid))}},
+        ] if path.startswith(f"{adapter_path}/dev_"):
+            return path, uuid
+    return None
+
+
 def _name(path: str) -> str:
     return path.rsplit("/", 1)[-1]
-
-
-async def _add_match(bus: MessageBus, rule: str) -> None:
-    reply = await bus.call(
-        Message(
-            destination="org.freedesktop.DBus",
-            path="/org/freedesktop/DBus",
-            interface="org.freedesktop.DBus",
-            member="AddMatch",
-            signature="s",
-            body=[rule],
-        )
-    )
-    if reply is None or reply.message_type is MessageType.ERROR:
-        raise OSError(f"the bus refuses a match rule ({reply and reply.error_name})")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,8 +45,8 @@ class Connection:
         if self.hanging_up is not None and not self.hanging_up.expired():
             self.hanging_up.reschedule(asyncio.get_running_loop().time() + _GONE_TIMEOUT_S)
 
-    async def hang_up(self) -> None:
-        """End the link; what goes wrong with that is logged."""
+    async def hang_up(self) -> bool:
+        """End the link and return whether that is sure; what goes wrong with it is logged."""
         limit_s = _GONE_TIMEOUT_S if self.is_gone else DISCONNECT_TIMEOUT_S
         try:
             async with asyncio.timeout(limit_s) as self.hanging_up:
@@ -55,8 +55,11 @@ class Connection:
             (log.debug if self.is_gone else log.warning)(
                 "disconnect_failed", device_address=self.device_address, error=describe(error)
             )
+            return False
         else:
             log.debug("link_closed", device_address=self.device_address)
+            # The kernel keeps links when bluetoothd is killed, and bleak does not ask it.
+            return not self.is_gone
         finally:
             self.hanging_up = None
 
@@ -64,11 +67,17 @@ class Connection:
 class Connections:
     """All links of a bearer, and those of them that BlueZ is hanging up; `ended` is told of each.
 
-    BlueZ takes 2 s for that, in the background.
+    BlueZ takes 2 s for that, in the background. `closed` is told the BD_ADDR of a board to which
+    surely none is left.
     """
 
-    def __init__(self, ended: Callable[[Connection], None]) -> None:
+    def __init__(
+        self,
+        ended: Callable[[Connection], None],
+        closed: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
         self._ended = ended
+        self._closed = closed
         self._all: set[Connection] = set()
         self._hang_ups: dict[asyncio.Task[None], Connection] = {}
 
@@ -86,10 +95,17 @@ class Connections:
         """Begin to end it."""
         # Not in a TaskGroup: an error elsewhere must not cancel it and leave a link behind.
         task = asyncio.create_task(
-            connection.hang_up(), name=f"hang_up[{connection.device_address}]"
+            self._end(connection), name=f"hang_up[{connection.device_address}]"
         )
         self._hang_ups[task] = connection
         task.add_done_callback(self._hung_up)
+
+    async def _end(self, connection: Connection) -> None:
+        is_closed = await connection.hang_up()
+        address = connection.device_address
+        is_last = all(each.device_address != address for each in self._all - {connection})
+        if is_closed and is_last and self._closed is not None:
+            await self._closed(address)
 
     def hang_ups(self, device_address: str | None = None) -> list[asyncio.Task[None]]:
         """Return what is going on, with one board or with all."""

@@ -9,11 +9,12 @@ from typing import Final
 
 import structlog
 from bleak import BleakClient
+from bleak.assigned_numbers import CharacteristicPropertyName
 from bleak.backends.characteristic import BleakGATTCharacteristic
-from bleak.exc import BleakGATTProtocolError
+from bleak.backends.service import BleakGATTService
 from bleak.uuids import normalize_uuid_16
 
-from fastprovd.bearers.errors import BLEAK_ERRORS, describe
+from fastprovd.bearers.errors import BLEAK_ERRORS, describe, is_stale
 from fastprovd.errors import ConnectionLost, DecodeError, OtherService, WrongService
 from fastprovd.mesh.beacons import MESH_PROVISIONING_SERVICE, MESH_PROXY_SERVICE
 from fastprovd.mesh.proxy import MIN_VALUE_OCTETS, ProxyPduType, Reassembler, segment
@@ -78,32 +79,65 @@ class GattLink:
 
         Raises:
             OtherService: the board offers the other mesh service instead.
-            WrongService: the board does not offer the service, or hid it just now.
+            WrongService: the board does not offer the service as it has to be, or hid it just now;
+                or BlueZ shows it as it was before.
+            ConnectionLost: the link went meanwhile.
             BLEAK_ERRORS: whatever bleak raises.
         """
-        service = client.services.get_service(normalize_uuid_16(self._service.uuid))
-        data_in = data_out = None
-        if service is not None:
-            data_in = service.get_characteristic(normalize_uuid_16(self._service.data_in))
-            data_out = service.get_characteristic(normalize_uuid_16(self._service.data_out))
-        if data_in is None or data_out is None:
-            offered = [found.uuid for found in client.services]
-            is_other = any(
-                normalize_uuid_16(role.uuid) in offered for role in (PROVISIONING, PROXY)
-            )
-            raise (OtherService if is_other and service is None else WrongService)(
-                f"{self._device_address} must offer service 0x{self._service.uuid:04x}, it offers "
-                f"{', '.join(uuid[4:8] for uuid in offered) or 'nothing'}; look again for it"
-            )
+        data_in, data_out = self._characteristics(client)
         self._gatt = client, data_in
         try:
             async with asyncio.timeout(NOTIFY_TIMEOUT_S):
                 await client.start_notify(data_out, self._on_value)
-        except BleakGATTProtocolError as error:
-            raise WrongService(
-                f"{self._device_address} refused notifications of 0x{self._service.uuid:04x} "
-                f"({describe(error)}); look again for it"
+        except TimeoutError as error:
+            raise ConnectionLost(
+                f"{self._device_address} did not confirm notifications in {NOTIFY_TIMEOUT_S:g} s"
             ) from error
+        except BLEAK_ERRORS as error:
+            if self._lost is None and is_stale(error):
+                raise WrongService(
+                    f"{self._device_address} refused notifications of 0x{self._service.uuid:04x} "
+                    f"({describe(error)})"
+                ) from error
+            raise
+        self._check()
+
+    def _characteristics(
+        self, client: BleakClient
+    ) -> tuple[BleakGATTCharacteristic, BleakGATTCharacteristic]:
+        """Return Data In and Data Out."""
+        uuid = normalize_uuid_16(self._service.uuid)
+        offered = list(client.services)
+        found = [service for service in offered if service.uuid == uuid]
+        if not found:
+            others = [service.uuid for service in offered]
+            is_other = any(normalize_uuid_16(role.uuid) in others for role in (PROVISIONING, PROXY))
+            raise (OtherService if is_other else WrongService)(
+                f"{self._device_address} must offer service 0x{self._service.uuid:04x}, it offers "
+                f"{', '.join(uuid[4:8] for uuid in others) or 'nothing'}; look again for it"
+            )
+        if len(found) > 1:
+            raise WrongService(
+                f"{self._device_address} shows service 0x{self._service.uuid:04x} {len(found)} "
+                "times, one of them is from before"
+            )
+        return (
+            self._characteristic(found[0], self._service.data_in, "write-without-response"),
+            self._characteristic(found[0], self._service.data_out, "notify"),
+        )
+
+    def _characteristic(
+        self, service: BleakGATTService, uuid: int, needed: CharacteristicPropertyName
+    ) -> BleakGATTCharacteristic:
+        full = normalize_uuid_16(uuid)
+        found = [each for each in service.characteristics if each.uuid == full]
+        if len(found) != 1 or needed not in found[0].properties:
+            shown = [list(each.properties) for each in found]
+            raise WrongService(
+                f"{self._device_address} must offer one characteristic 0x{uuid:04x} with {needed} "
+                f"in service 0x{self._service.uuid:04x}, it offers {shown or 'none'}"
+            )
+        return found[0]
 
     async def send(self, pdu_type: ProxyPduType, payload: bytes) -> None:
         """Hand one Proxy PDU to the controller, in order, without response.

@@ -41,7 +41,8 @@ class AdapterLoad:
     """Slots for links of one adapter after the other, each with the limit that is known of it.
 
     `in_use` returns the name of the adapter, empty while there is none that BlueZ could be asked
-    about, and the boards to which links of ours are open or being opened.
+    about, and the boards to which links of ours are open or being opened. `elsewhere` are the
+    BD_ADDRs to which other programs were seen to have links a short while ago.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class AdapterLoad:
         self._meeting = asyncio.Lock()
         self._met_s = -math.inf
         self._discovers = False
+        self.elsewhere: frozenset[str] = frozenset()
 
     @property
     def links(self) -> AdapterLinks:
@@ -75,8 +77,9 @@ class AdapterLoad:
                 await self._meet()
 
     async def _meet(self) -> None:
-        adapter, _ = self._in_use()
+        adapter, before = self._in_use()
         if not adapter:
+            self.elsewhere = frozenset()
             return
         try:
             address, connected, self._discovers = await adapter_in_use(adapter)
@@ -88,8 +91,10 @@ class AdapterLoad:
             kept = await self._memory.load(address)
             self._slots.limit = LinkLimit(self._configured, kept, _now())
             log.info("adapter_links", adapter_address=address, **_shown(self.links))
+        # A link of ours may have ended while BlueZ was asked.
         _, ours = self._in_use()
-        self._slots.limit.others = len(connected - frozenset(ours))
+        self.elsewhere = connected - {*before, *ours}
+        self._slots.limit.others = len(self.elsewhere)
         self._slots.share_out()
 
     async def acquire(self, refused: Refused | None = None) -> None:

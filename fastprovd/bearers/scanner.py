@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -80,7 +80,9 @@ class BleakScan:
         bluez_adapter: str,
         backend: type[BaseBleakScanner] | None,
         remember: Callable[[BLEDevice], None],
+        prepare: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """`prepare` is called before bleak is, and raises what bleak does."""
         self.malformed = 0
         self.dropped = 0
         self._bluez = BlueZScannerArgs(filters={"DuplicateData": True})
@@ -88,6 +90,7 @@ class BleakScan:
             self._bluez["adapter"] = bluez_adapter
         self._backend = backend
         self._remember = remember
+        self._prepare = prepare
         self._heard: dict[str, _Heard] = {}
         self._devices = 0
         self._queue: deque[Advertisement] = deque()
@@ -127,7 +130,7 @@ class BleakScan:
         bleak forgets a StartDiscovery whose answer it did not wait for, and BlueZ then answers
         InProgress to all later ones.
         """
-        starting = asyncio.create_task(scanner.start(), name="scan_start")
+        starting = asyncio.create_task(self._start(scanner), name="scan_start")
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 await asyncio.shield(starting)
@@ -141,6 +144,11 @@ class BleakScan:
                 starting.cancel()
                 await asyncio.wait({starting})
         self._scanner = scanner
+
+    async def _start(self, scanner: BleakScanner) -> None:
+        if self._prepare is not None:
+            await self._prepare()
+        await scanner.start()
 
     async def stop(self) -> None:
         """Stop discovery; a BlueZ that refuses is logged, the scan is over all the same."""

@@ -16,7 +16,13 @@ from fastprovd.campaign.states import WAITS, Wait
 from fastprovd.campaign.watch import FRESH_S
 from fastprovd.campaign.ways import Candidate, Judge, Proxies, Standing, Ways, standing_of
 from fastprovd.clock import Clock
-from fastprovd.errors import BearerError, DeviceNotFound
+from fastprovd.errors import (
+    BearerError,
+    BluetoothUnavailable,
+    DeviceNotFound,
+    MessagesDropped,
+    NoFreeLink,
+)
 from fastprovd.mesh.beacons import Advertisement
 from fastprovd.mesh.keys import AppKey
 from fastprovd.mesh.models.fast_provisioning import NodeAddrGet
@@ -40,6 +46,11 @@ CONTROL_WAITS: Final[Mapping[str, Wait]] = MappingProxyType(
         ),
         "another_proxy": Wait(
             3.0, "the same; who does not answer through one proxy is most likely off"
+        ),
+        "dead_proxies": Wait(
+            15.0,
+            "one that says nothing costs 2 s and its connection 1 s; anybody may advertise our "
+            "Network ID, and none of these stands in for those that have the key",
         ),
         "another_try": Wait(
             12.0, "a node that is off is told as silent within 20 s, however many proxies there are"
@@ -81,7 +92,8 @@ async def network_session(
 
     Raises:
         DeviceNotFound: no such proxy is on the air.
-        BearerError: it could not be reached, or Bluetooth can not be used.
+        MessagesDropped: there are some, and they drop what we send.
+        BearerError: none could be reached, or none has our key, or Bluetooth can not be used.
     """
     async with AsyncExitStack() as stack:
         ways = ways or Ways(Proxies(clock))
@@ -164,10 +176,13 @@ async def _open(
     device_address: str | None,
     ways: Ways,
 ) -> ProxySession:
-    last: BearerError | None = None
-    for _ in range(_PROXIES_TRIED):
+    loop = asyncio.get_running_loop()
+    late_s = loop.time() + CONTROL_WAITS["dead_proxies"].seconds
+    last: BearerError | MessagesDropped | None = None
+    tries = 0
+    while tries < _PROXIES_TRIED or (device_address is None and loop.time() < late_s):
         found = None
-        if len(ways.passed_over) < _PROXIES_TRIED and not ways.is_last:
+        if ways.tried < _PROXIES_TRIED and not ways.is_last:
             found = await _find(bearer, judge, device_address, ways)
         found = found or ways.go_back()
         if found is None:
@@ -176,14 +191,19 @@ async def _open(
             async with AsyncExitStack() as attempt:
                 link = await attempt.enter_async_context(bearer.proxy_link(found.device_address))
                 session = await attempt.enter_async_context(proxy_session(link, top, clock))
+                await session.check_key()
                 await stack.enter_async_context(attempt.pop_all())
                 ways.take(found)
                 return session
-        except BearerError as error:
+        except (BluetoothUnavailable, NoFreeLink):
+            raise
+        except (BearerError, MessagesDropped) as error:
             log.info("proxy_not_reached", device_address=found.device_address, reason=str(error))
-            last = error
+            # That our messages are dropped says more than any other reason.
+            last = last if isinstance(last, MessagesDropped) else error
             if device_address is None:
                 ways.not_reached(found)
+            tries += 1
     if last is not None:
         raise last
     who = "proxy of our network" if device_address is None else f"proxy at {device_address}"

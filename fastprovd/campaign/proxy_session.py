@@ -50,6 +50,15 @@ SEQ_BLOCK: Final = 256
 # The longest message and its repetitions fit; below this a new block is reserved first.
 SEQ_LOW: Final = 192
 
+_DROPPED: Final = (
+    "the proxy sends us its beacon and drops whatever we send, as a node does that has heard "
+    "higher SEQ from our address: the state directory was most likely restored from an old "
+    "backup; stop, and begin a new network or, if no newer state exists, run 'fastprovd state "
+    "adopt'"
+)
+
+_SILENT: Final = "the proxy does not answer any more"
+
 StatusT = TypeVar("StatusT", bound=Message)
 
 
@@ -306,17 +315,42 @@ class ProxySession:
         """
         self._filter_told.clear()
         await self.configure(self._filter)
-        try:
-            async with asyncio.timeout(WAITS["configuration"].seconds):
-                await self._filter_told.wait()
-        except TimeoutError:
-            self._lose(ProxySilent("the proxy does not answer any more"))
-        else:
-            address = self.server_address.result()
-            if self.expected not in (None, address):
-                reason = f"the proxy is node {format_address(address)} now"
-                self._lose(ProxySilent(reason))
+        if not await self._is_filter_told(WAITS["configuration"].seconds):
+            self._lose(ProxySilent(_SILENT))
+        elif self.expected not in (None, address := self.server_address.result()):
+            self._lose(ProxySilent(f"the proxy is node {format_address(address)} now"))
         self.check()
+
+    async def check_key(self) -> None:
+        """See that the proxy confirms the filter that the session began with.
+
+        Only who has our network key can do so, and everybody who has it does. It is told the
+        filter twice: SEQ that are behind by a few pass on the way.
+
+        Raises:
+            MessagesDropped: it sends us its beacon, and does not take what we send.
+            ProxySilent, ConnectionLost: as `check_proxy`.
+        """
+        half_s = WAITS["configuration"].seconds / 2
+        if not await self._is_filter_told(half_s):
+            self.check()
+            await self.configure(self._filter)
+            if not await self._is_filter_told(half_s):
+                if self._was_greeted and not self._was_heard:
+                    raise MessagesDropped(_DROPPED)
+                self._lose(ProxySilent(_SILENT))
+        self.check()
+
+    async def _is_filter_told(self, seconds: float) -> bool:
+        """Wait for a Filter Status, or for the end of the link."""
+        told = asyncio.ensure_future(self._filter_told.wait())
+        lost = asyncio.ensure_future(self.lost.wait())
+        try:
+            await asyncio.wait({told, lost}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            told.cancel()
+            lost.cancel()
+        return self._filter_told.is_set()
 
     def check_heard(self) -> None:
         """Raise MessagesDropped when the proxy most likely drops what we send.
@@ -327,12 +361,7 @@ class ProxySession:
         quiet_s = self._clock.monotonic() - self._configured_s
         is_late = quiet_s > WAITS["configuration"].seconds
         if self._was_greeted and is_late and not self._was_heard:
-            raise MessagesDropped(
-                "the proxy sends us its beacon and drops whatever we send, as a node does that has "
-                "heard higher SEQ from our address: the state directory was most likely restored "
-                "from an old backup; stop, and begin a new network or, if no newer state exists, "
-                "run 'fastprovd state adopt'"
-            )
+            raise MessagesDropped(_DROPPED)
 
     def check(self) -> None:
         """Raise when the link is gone, or nothing may be sent.

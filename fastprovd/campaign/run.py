@@ -60,7 +60,10 @@ CROWD: Final = (
 
 
 class Campaign:
-    """One fast-provisioning run; `execute` returns its end, which always has a name."""
+    """One fast-provisioning run; `execute` returns its end, which always has a name.
+
+    `stop_asked` is set once it is to end as stopped.
+    """
 
     def __init__(
         self,
@@ -123,16 +126,21 @@ class Campaign:
         self._found = 0
         self._is_crowd_told = False
         self._task: asyncio.Task[None] | None = None
-        self._stopping = False
+        self.stop_asked = asyncio.Event()
 
     @property
     def run(self) -> Run:
         """The run as it stands."""
         return self._log.run
 
+    @property
+    def is_resumed(self) -> bool:
+        """Whether an earlier process began it."""
+        return self._resumption is not None
+
     def stop(self) -> None:
         """End the run as stopped; what was won stays."""
-        self._stopping = True
+        self.stop_asked.set()
         if self._task is not None:
             self._task.cancel()
 
@@ -143,7 +151,7 @@ class Campaign:
     async def execute(self) -> Run:
         """Run to the end and return it; raises CancelledError after noting the interruption."""
         self._task = asyncio.create_task(self._drive(), name=f"run[{self.run.run_id}]")
-        if self._stopping:
+        if self.stop_asked.is_set():
             self._task.cancel()
         try:
             async with asyncio.timeout(self._settings.run_s):
@@ -162,7 +170,7 @@ class Campaign:
             self._log.broken(error)
             await self._finish(Trigger.BROKEN, f"internal error: {type(error).__name__}; see log")
         except asyncio.CancelledError:
-            if not self._stopping:
+            if not self.stop_asked.is_set():
                 await self._finish(Trigger.INTERRUPT, "the daemon ended during the run")
                 raise
             await self._finish(Trigger.STOP, "stopped on request")

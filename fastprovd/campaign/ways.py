@@ -34,7 +34,7 @@ class Standing(IntEnum):
     UNKNOWN = 1
     """It advertises its Node Identity, which a node does for a minute whatever its proxy is."""
     SILENT_LATELY = 2
-    """Nobody answered through it, a short time ago."""
+    """A short time ago nobody answered through it, it did not answer, or could not be reached."""
     SWITCHED_OFF = 3
     """We switched its proxy off: it answers for itself."""
 
@@ -130,6 +130,7 @@ class Ways:
         self.is_last = False
         self._tried: set[Candidate] = set()
         self._hopeless: set[str] = set()
+        self._dead: set[str] = set()
 
     @property
     def passed_over(self) -> Collection[str]:
@@ -150,9 +151,19 @@ class Ways:
         """Note whose link is open now."""
         self.taken = candidate
 
+    @property
+    def tried(self) -> int:
+        """How many were taken in vain, besides those that are dead."""
+        return len(set(self.passed_over) - self._dead)
+
     def not_reached(self, candidate: Candidate) -> None:
-        """Pass over a proxy to which no link could be opened."""
+        """Pass over a proxy to which no link could be opened, or that says nothing.
+
+        Others that need a way in try it last for some time.
+        """
         self._hopeless.add(candidate.device_address)
+        self._dead.add(candidate.device_address)
+        self.proxies.note(candidate.device_address, forwards=False)
 
     def did_not_help(self, *, for_good: bool = False) -> None:
         """Pass over the proxy that was taken last; `for_good`: nor is it gone back to."""
@@ -161,6 +172,18 @@ class Ways:
         self._tried.add(self.taken)
         if for_good or self.taken.standing is Standing.SWITCHED_OFF:
             self._hopeless.add(self.taken.device_address)
+
+    def lost(self) -> None:
+        """Pass over the proxy that was taken last, whose link went; it may be gone back to."""
+        if self.taken is not None:
+            self._tried.add(self.taken)
+            self._dead.add(self.taken.device_address)
+            self.proxies.note(self.taken.device_address, forwards=False)
+
+    def helped(self) -> None:
+        """Remember that somebody else answered through the proxy that was taken last."""
+        if self.taken is not None:
+            self.proxies.note(self.taken.device_address, forwards=True)
 
     def go_back(self) -> Candidate | None:
         """Return the best of those that did not help, once; none that we know to forward nothing.
@@ -187,7 +210,6 @@ class Witness:
         self._session = session
         self._ways = ways
         self._silent = 0
-        self._answered: set[int] = set()
         self._forwards = False
 
     @property
@@ -211,11 +233,8 @@ class Witness:
         return answered
 
     def _heard(self, address: int) -> None:
-        if self._forwards or is_with(self._session, address):
-            return
-        # Before the proxy told its address, the first who answers may be the proxy.
-        self._answered.add(address)
-        if self._session.server_address.done() or len(self._answered) > 1:
+        # A session begins when the proxy has told its address.
+        if not self._forwards and not is_with(self._session, address):
             self._forwards = True
             self._note()
 

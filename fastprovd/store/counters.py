@@ -9,17 +9,21 @@ from typing import Final
 
 from fastprovd.errors import LocalProtocolError, SeqSpaceExhausted, StoreError
 from fastprovd.mesh.iv_index import IvIndex
-from fastprovd.store import home
-from fastprovd.store.rows import decode_time, encode_time
+from fastprovd.store import home, rows
 
 SEQ_NUMBERS: Final = 1 << 24  # SEQ has 24 bits (Mesh Profile v1.0.1 §3.4.4.5)
 # What a database that is adopted leaves out: months of commands. 255 adoptions fit.
 ADOPTION_GAP: Final = 1 << 16
 
+_IV_INDEX_DECODERS: Final[rows.Decoders] = {
+    "changed": rows.decode_time,
+    "recovered": rows.decode_time,
+}
+
 
 def load_iv_index(connection: sqlite3.Connection) -> IvIndex:
     """Return the IV Index, 0 in a new network."""
-    row = connection.execute("select value, update_in_progress from iv_index").fetchone()
+    row = rows.only(connection, "iv_index")
     return IvIndex(row["value"], bool(row["update_in_progress"]))
 
 
@@ -43,7 +47,7 @@ def save_iv_index(
         {
             "value": iv_index.value,
             "update": int(iv_index.update_in_progress),
-            "at": None if at is None else encode_time(at),
+            "at": None if at is None else rows.encode_time(at),
             "recovers": recovers,
         },
     )
@@ -53,9 +57,9 @@ def load_iv_index_times(
     connection: sqlite3.Connection,
 ) -> tuple[datetime | None, datetime | None]:
     """Return its last regular change since the last recovery, and that; `None` without."""
-    row = connection.execute("select changed, recovered from iv_index").fetchone()
-    changed, recovered = (None if at is None else decode_time(at) for at in row)
-    return changed, recovered
+    row = rows.only(connection, "iv_index")
+    times = rows.read(row, ("changed", "recovered"), _IV_INDEX_DECODERS)
+    return times["changed"], times["recovered"]
 
 
 def reserve_seq(connection: sqlite3.Connection, size: int) -> range:
@@ -92,6 +96,12 @@ def reserved_seq(connection: sqlite3.Connection, iv_index: int) -> int:
     """Return below which number SEQ were reserved under an IV Index; 0: none."""
     row = connection.execute("select reserved from seq where iv_index = ?", (iv_index,)).fetchone()
     return 0 if row is None else int(row["reserved"])
+
+
+def newest_seq(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Return the newest IV Index that we ever sent with, and below which SEQ were reserved."""
+    row = connection.execute("select * from seq order by iv_index desc limit 1").fetchone()
+    return (0, 0) if row is None else (int(row["iv_index"]), int(row["reserved"]))
 
 
 def raise_seq(connection: sqlite3.Connection, iv_index: int, reserved: int) -> None:

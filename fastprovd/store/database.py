@@ -83,6 +83,11 @@ class Database:
                 "more: put it back if you can, and restart fastprovd"
             )
 
+    def checkpoint(self) -> None:
+        """Move all that is in the journal into the database itself, durably."""
+        with self._lock, self._translated_errors():
+            self._connection.execute("pragma wal_checkpoint(truncate)")
+
     def close(self) -> None:
         """Close the file and let the next instance in; a second call does nothing."""
         with self._lock:
@@ -216,9 +221,13 @@ def _lock_directory(directory: Path) -> int:
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.row_factory = sqlite3.Row
-    connection.execute("pragma synchronous = full")
-    connection.execute("pragma foreign_keys = on")
-    connection.execute("pragma secure_delete = on")  # a forgotten DevKey is overwritten
+    try:
+        connection.execute("pragma synchronous = full")
+        connection.execute("pragma foreign_keys = on")
+        connection.execute("pragma secure_delete = on")  # a forgotten DevKey is overwritten
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from fastprovd.errors import CorruptStore, StoreError
+from fastprovd.store import rows
 
 MARKER_STEM: Final = "opened."
 
@@ -93,7 +94,7 @@ def problem(connection: sqlite3.Connection, place: Place, directory: Path) -> st
 
     `None` when nothing does.
     """
-    row = connection.execute("select * from home").fetchone()
+    row = _row(connection)
     if row["conflict"] is not None:
         return str(row["conflict"])
     if max((number for number, _ in _markers(directory)), default=0) > row["opened"]:
@@ -112,12 +113,11 @@ def problem(connection: sqlite3.Connection, place: Place, directory: Path) -> st
 
 def settle(connection: sqlite3.Connection, place: Place) -> int:
     """Note that the database is opened here, and return how often it was opened."""
-    row = connection.execute(
-        "update home set machine = ?, inode = ?, generation = ?, opened = opened + 1"
-        " returning opened",
+    connection.execute(
+        "update home set machine = ?, inode = ?, generation = ?, opened = opened + 1",
         (place.machine, place.inode, place.generation),
-    ).fetchone()
-    return int(row["opened"])
+    )
+    return int(_row(connection)["opened"])
 
 
 def adopt(connection: sqlite3.Connection, directory: Path, seq_floor: int) -> None:
@@ -163,8 +163,28 @@ def note_conflict(connection: sqlite3.Connection, reason: str) -> None:
 
 def seq_floor(connection: sqlite3.Connection) -> int:
     """Return where SEQ begins under an IV Index that is new to us."""
-    floor: int = connection.execute("select seq_floor from home").fetchone()["seq_floor"]
-    return floor
+    return int(_row(connection)["seq_floor"])
+
+
+def commits(connection: sqlite3.Connection) -> int:
+    """Return how often something was changed."""
+    return int(_row(connection)["commits"])
+
+
+def count_commit(connection: sqlite3.Connection) -> int:
+    """Count what is about to be committed, and return the number."""
+    connection.execute("update home set commits = commits + 1")
+    return commits(connection)
+
+
+def raise_commits(connection: sqlite3.Connection, number: int) -> None:
+    """Go on counting from `number`, if that is more."""
+    connection.execute("update home set commits = max(commits, ?)", (number,))
+
+
+def _row(connection: sqlite3.Connection) -> sqlite3.Row:
+    row: sqlite3.Row = rows.only(connection, "home")
+    return row
 
 
 def _markers(directory: Path) -> list[tuple[int, Path]]:

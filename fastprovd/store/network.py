@@ -13,6 +13,11 @@ from fastprovd.records import AddressRange, Network
 from fastprovd.store import counters, ranges
 
 
+def exists(connection: sqlite3.Connection) -> bool:
+    """Return whether the keys were made already."""
+    return connection.execute("select 1 from network").fetchone() is not None
+
+
 def create_or_load(
     connection: sqlite3.Connection,
     entropy: Callable[[int], bytes],

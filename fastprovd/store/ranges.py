@@ -103,3 +103,15 @@ def _insert(connection: sqlite3.Connection, addresses: AddressRange) -> None:
         "insert into address_range (first, last, run_id, purpose) values (?, ?, ?, ?)",
         (addresses.first, addresses.last, addresses.run_id, addresses.purpose),
     )
+
+
+def burn(connection: sqlite3.Connection, wanted: Iterable[tuple[int, int]]) -> None:
+    """Take what is free yet of inclusive ranges: it was handed out, and nobody knows to whom."""
+    taken = [(known.first, known.last) for known in load(connection)]
+    for first, last in wanted:
+        begin = first
+        for low, high in [*taken, (last + 1, last + 1)]:
+            if high >= begin and low <= last + 1:
+                if low > begin:
+                    reserve(connection, AddressRange(begin, low - 1, "", "lost by the database"))
+                begin = max(begin, high + 1)

@@ -48,6 +48,14 @@ def column_names(record_type: Any, without: frozenset[str] = frozenset()) -> tup
     return tuple(field.name for field in fields(record_type) if field.name not in without)
 
 
+def only(connection: sqlite3.Connection, table: str) -> sqlite3.Row:
+    """Return the row of a table that always has one; raises DamagedValue."""
+    row: sqlite3.Row | None = connection.execute(f"select * from {table}").fetchone()  # noqa: S608
+    if row is None:
+        raise DamagedValue(f"table {table} is empty")
+    return row
+
+
 def write(connection: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:
     """Insert `row`, or update the one of its key; names are columns of ours, never input."""
     columns = ", ".join(f'"{name}"' for name in row)

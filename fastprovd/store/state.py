@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import secrets
-import sqlite3
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from fastprovd.errors import CopiedStore, LocalProtocolError, StoreError
+from fastprovd.errors import CopiedStore, LocalProtocolError
 from fastprovd.mesh.iv_index import IvIndex
 from fastprovd.mesh.keys import DevKey
 from fastprovd.records import AddressRange, Membership, Network, Node, Run, Step
-from fastprovd.store import adapters, counters, high_water, home, journal, ranges
+from fastprovd.store import adapters, counters, home, journal, ranges
 from fastprovd.store import memberships as membership_table
 from fastprovd.store import network as network_table
 from fastprovd.store import nodes as node_table
+from fastprovd.store import open_links as link_table
 from fastprovd.store import runs as run_table
-from fastprovd.store.database import Database
+from fastprovd.store.counted import CountedDatabase
 
 
 class StateStore:
@@ -39,9 +38,7 @@ class StateStore:
         adopt: bool = False,
     ) -> None:
         """`adopt` a directory that was moved or restored: SEQ goes on far ahead."""
-        self._directory = directory
-        self._reserving = threading.Lock()
-        self._database = Database(directory)
+        self._database = CountedDatabase(directory)
         try:
             self._come_home(directory, adopt)
         except BaseException:
@@ -63,27 +60,18 @@ class StateStore:
         self.close()
 
     def _come_home(self, directory: Path, adopt: bool) -> None:
-        with self._database.transaction() as connection:
+        with self._database.transaction(reserves=adopt) as connection:
             if adopt:
                 home.adopt(connection, directory, counters.ADOPTION_GAP)
-                counters.raise_seq(connection, *high_water.load(directory))
+                self._database.take_over(connection)
                 counters.skip_seq(connection, counters.ADOPTION_GAP)
             place = home.find_place(self._database.path)
-            problem = home.problem(connection, place, directory) or self._went_back(connection)
-            if problem is not None:
+            if (lost := self._database.went_back(connection)) is not None:
+                raise CopiedStore(_lost(directory, lost))
+            if (problem := home.problem(connection, place, directory)) is not None:
                 raise CopiedStore(_copied(directory, problem))
             opened = home.settle(connection, place)
         home.mark(directory, opened)
-
-    def _went_back(self, connection: sqlite3.Connection) -> str | None:
-        """Return what shows that the database has lost SEQ that were reserved."""
-        iv_index, reserved = high_water.load(self._directory)
-        if reserved <= counters.reserved_seq(connection, iv_index):
-            return None
-        return (
-            f"{reserved} SEQ were reserved under IV Index {iv_index}, and the database knows of "
-            "fewer: its journal was cut off, or an older file was put back"
-        )
 
     def close(self) -> None:
         """Close the database and free the state directory; a second call does nothing."""
@@ -99,14 +87,19 @@ class StateStore:
         Raises:
             StoreError: the network exists with another address or other key indexes.
         """
-        with self._database.transaction() as connection:
-            return network_table.create_or_load(
+        with self._database.transaction(reserves=True) as connection:
+            is_new = not network_table.exists(connection)
+            network = network_table.create_or_load(
                 connection,
                 self._entropy,
                 address=address,
                 net_key_index=net_key_index,
                 app_key_index=app_key_index,
             )
+        if is_new:
+            # Keys must not live in the journal alone, which is lost sooner than the database.
+            self._database.checkpoint()
+        return network
 
     def set_iv_index(
         self, iv_index: IvIndex, at: datetime | None = None, *, recovers: bool = False
@@ -129,19 +122,12 @@ class StateStore:
         Raises:
             SeqSpaceExhausted: fewer than `size` of the 2**24 are left.
         """
-        with self._reserving:
-            with self._database.transaction() as connection:
-                block = counters.reserve_seq(connection, size)
-                iv_index = counters.load_iv_index(connection).transmit
-                reserved = counters.reserved_seq(connection, iv_index)
-                if self._seq_floor is None or self._seq_floor[0] != iv_index:
-                    self._seq_floor = (iv_index, block.start)
-            try:
-                high_water.save(self._directory, iv_index, reserved)
-            except OSError as error:
-                where = error.filename or self._directory
-                raise StoreError(f"{where}: {error.strerror}") from error
-            return block
+        with self._database.transaction(reserves=True) as connection:
+            block = counters.reserve_seq(connection, size)
+            iv_index = counters.load_iv_index(connection).transmit
+        if self._seq_floor is None or self._seq_floor[0] != iv_index:
+            self._seq_floor = (iv_index, block.start)
+        return block
 
     def release_seq(self, next_seq: int) -> None:
         """Note the exact next SEQ at a clean stop, so that the next start wastes none.
@@ -179,7 +165,7 @@ class StateStore:
         Raises:
             AddressesTaken: some address in it was ever taken.
         """
-        with self._database.transaction() as connection:
+        with self._database.transaction(reserves=True) as connection:
             ranges.reserve(connection, addresses)
 
     def reserved_addresses(self) -> Sequence[AddressRange]:
@@ -215,7 +201,7 @@ class StateStore:
 
         The addresses that it offered to nobody come back.
         """
-        with self._database.transaction() as connection:
+        with self._database.transaction(releases=True) as connection:
             counters.save_replay(connection, heard)
             node_table.save(connection, nodes)
             run_table.save(connection, run)
@@ -297,6 +283,21 @@ class StateStore:
         with self._database.transaction() as connection:
             adapters.save(connection, address, system, links)
 
+    def open_links(self) -> list[str]:
+        """Return the BD_ADDRs to which links of ours are open, or were when a process died."""
+        with self._database.transaction() as connection:
+            return link_table.load(connection)
+
+    def note_open_link(self, device_address: str) -> None:
+        """Keep that a link is about to be opened."""
+        with self._database.transaction() as connection:
+            link_table.note(connection, device_address)
+
+    def drop_open_links(self, device_addresses: Iterable[str]) -> None:
+        """Keep that links have ended."""
+        with self._database.transaction() as connection:
+            link_table.drop(connection, device_addresses)
+
     def save_step(self, step: Step) -> None:
         """Append to the journal of a run."""
         with self._database.transaction() as connection:
@@ -312,7 +313,7 @@ class StateStore:
 
         The run `but` is left as it is. The addresses that the others offered to nobody come back.
         """
-        with self._database.transaction() as connection:
+        with self._database.transaction(releases=True) as connection:
             ended = run_table.interrupt(connection, finished, but)
             for run in ended:
                 ranges.release(connection, run.run_id)
@@ -326,4 +327,13 @@ def _copied(directory: Path, problem: str) -> str:
         "stop, run 'fastprovd state adopt'. Never adopt an older copy, because addresses that were "
         "handed out since would be handed out again: move it away to begin a new network, and "
         "power-cycle every board"
+    )
+
+
+def _lost(directory: Path, lost: str) -> str:
+    return (
+        f"{directory} may be a copy, or older than the network: {lost}; see that no other gateway "
+        "uses this network, and restore the newest backup if there is one. Otherwise run "
+        "'fastprovd state adopt': SEQ and addresses then go on behind all that are known to have "
+        "been used, and boards that do not answer have to be power-cycled"
     )

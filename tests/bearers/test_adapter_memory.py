@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from fastprovd.bearers import adapter_memory
 from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.bearers.adapter_memory import AdapterMemory
+from fastprovd.emulator.duplicate_filter import DuplicateFilter
 from fastprovd.emulator.link_limit import Refusal
+from fastprovd.errors import StoreError
 from tests.support.doors import Bench, bench
 
 
@@ -88,6 +92,57 @@ def test_links_of_other_programs_count_and_stay(
             assert b.adapter.refused == refused
 
     run_paced(main())
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_silence_beside_another_programs_discovery_teaches_nothing(
+    private_bus: Any, run_paced: Any, others: bool
+) -> None:
+    """There a connection may wait for 10.24 s, so that it was refused is not sure; else it is."""
+
+    async def main() -> None:
+        memory = Memory()
+        async with bench(private_bus, boards=6) as b, AsyncExitStack() as stack:
+            b.adapter.max_links, b.adapter.refusal = 2, Refusal.SILENCE
+            b.adapter.quirks = replace(
+                b.adapter.quirks,
+                slow_connect_while_discovering=False,
+                duplicate_filter=DuplicateFilter.OFF,
+            )
+            async with BleakBearer(memory=memory) as bearer:
+                await hear_all(b, bearer)
+                if others:
+                    await stack.enter_async_context(b.scanning_elsewhere())
+                await visit_all(bearer, [board.address for board in b.boards], 3)
+                assert b.adapter.refused
+                assert (bearer.links.found == "learning") is others
+            assert (memory.kept == {}) is others
+
+    run_paced(main())
+
+
+class Full(Memory):
+    """One whose disk is full."""
+
+    def save_adapter_links(self, address: str, system: str, links: int | None) -> None:
+        raise StoreError("the disk is full")
+
+    def adapter_links(self, address: str, system: str) -> int | None:
+        raise StoreError("the disk is full")
+
+
+def test_a_full_disk_costs_what_was_learnt(run_virtual: Any) -> None:
+    """It is said, and the link that taught it stays."""
+
+    async def main() -> None:
+        with capture_logs() as logs:
+            memory = AdapterMemory(Full())
+            assert await memory.load("00:1A") is None
+            memory.save(3)
+        events = [entry["event"] for entry in logs if entry["log_level"] == "warning"]
+        assert events == ["adapter_links_not_known", "adapter_links_not_kept"]
+
+    run_virtual(main())
 
 
 def test_another_system_begins_anew(monkeypatch: pytest.MonkeyPatch, run_virtual: Any) -> None:

@@ -1,4 +1,4 @@
-"""Adapters are found by their address or their power, links of nobody by their services."""
+"""Adapters are found by their address or their power, links that we left by our record."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from bleak.uuids import normalize_uuid_16
 from dbus_fast import Variant
 
 from fastprovd.bearers.bluez import adapter_name, find_adapter, first_adapter, linked_boards
@@ -40,6 +39,12 @@ def adapter(*, powered: bool = True, roles: tuple[str, ...] = ("central",)) -> d
     }
 
 
+def blocked() -> dict[str, Any]:
+    found = adapter(powered=False)
+    found["org.bluez.Adapter1"]["PowerState"] = Variant("s", "off-blocked")
+    return found
+
+
 @pytest.mark.parametrize(
     ("adapters", "name"),
     [
@@ -59,7 +64,9 @@ def test_the_first_usable_adapter_is_taken(adapters: dict[str, Any], name: str) 
     [
         ({}, "plug one in"),
         ({"hci0": adapter(roles=())}, "no LE on hci0"),
-        ({"hci0": adapter(powered=False)}, "hci0 is off; switch it on"),
+        ({"hci0": adapter(powered=False)}, "hci0 is off; switch it on .*rfkill unblock"),
+        ({"hci0": blocked()}, "hci0 is off; rfkill blocks it"),
+        ({"hci0": {"org.bluez.Adapter1": {}}}, "no LE on hci0"),
     ],
 )
 def test_without_a_usable_adapter_it_is_said_why(adapters: dict[str, Any], said: str) -> None:
@@ -71,36 +78,38 @@ def test_without_a_usable_adapter_it_is_said_why(adapters: dict[str, Any], said:
 HCI0, HCI1 = "/org/bluez/hci0", "/org/bluez/hci1"
 
 
-def device(adapter_path: str, *, connected: bool = True, uuids: tuple[int, ...] = ()) -> Any:
+def device(adapter_path: str, address: str, *, connected: bool = True) -> Any:
     return {
         "org.bluez.Device1": {
+            "Address": Variant("s", address),
             "Adapter": Variant("o", adapter_path),
             "Connected": Variant("b", connected),
-            "UUIDs": Variant("as", [normalize_uuid_16(uuid) for uuid in uuids]),
         }
     }
 
 
-def test_only_links_to_mesh_boards_on_our_adapter_are_ours() -> None:
-    """A keyboard, a board that is not connected, and one at another adapter are left alone."""
+def test_only_links_that_are_ours_are_found() -> None:
+    """Those of other programs, at another adapter, or ended long ago are left alone."""
     objects = {
-        f"{HCI0}/dev_advertised": device(HCI0, uuids=(0x1827,)),
-        f"{HCI0}/dev_discovered": device(HCI0),
-        f"{HCI0}/dev_discovered/service000a": {
-            "org.bluez.GattService1": {
-                "Device": Variant("o", f"{HCI0}/dev_discovered"),
-                "UUID": Variant("s", normalize_uuid_16(0x1828)),
-            }
-        },
-        f"{HCI0}/dev_keyboard": device(HCI0, uuids=(0x1812,)),
-        f"{HCI0}/dev_free": device(HCI0, connected=False, uuids=(0x1827,)),
-        f"{HCI1}/dev_elsewhere": device(HCI1, uuids=(0x1827,)),
+        f"{HCI0}/dev_ours": device(HCI0, "24:0A:C4:5E:00:01"),
+        f"{HCI0}/dev_others": device(HCI0, "24:0A:C4:5E:00:02"),
+        f"{HCI0}/dev_ended": device(HCI0, "24:0A:C4:5E:00:03", connected=False),
+        f"{HCI1}/dev_elsewhere": device(HCI1, "24:0A:C4:5E:00:04"),
+        f"{HCI0}/dev_new": {"org.bluez.Device1": {}},
     }
-    assert linked_boards(objects, "hci0") == [f"{HCI0}/dev_advertised", f"{HCI0}/dev_discovered"]
+    ours = {f"24:0A:C4:5E:00:0{n}" for n in (1, 3, 4)}
+    assert linked_boards(objects, "hci0", ours) == {f"{HCI0}/dev_ours": "24:0A:C4:5E:00:01"}
+    assert linked_boards(objects, "hci0") == {}
 
 
-def test_without_a_bus_bluetooth_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("address", "advice"),
+    [("unix:path=/nonexistent/bus", "start dbus"), ("nonsense", "correct DBUS_SYSTEM")],
+)
+def test_without_a_bus_bluetooth_is_unavailable(
+    monkeypatch: pytest.MonkeyPatch, address: str, advice: str
+) -> None:
     """A machine without D-Bus is told so in one sentence."""
-    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus")
-    with pytest.raises(BluetoothUnavailable, match="could not be asked"):
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
+    with pytest.raises(BluetoothUnavailable, match=rf"could not be asked .*{advice}"):
         asyncio.run(find_adapter("00:1A:7D:DA:71:13"))

@@ -10,6 +10,7 @@ from bleak.exc import (
     BleakDeviceNotFoundError,
     BleakError,
 )
+from dbus_fast.errors import AuthError, DBusError, InvalidAddressError
 
 from fastprovd.bearers.errors import BLEAK_ERRORS, Remedy, describe, diagnose
 from fastprovd.errors import (
@@ -19,12 +20,14 @@ from fastprovd.errors import (
     DeviceNotFound,
     NoFreeLink,
     OtherService,
+    WrongService,
 )
 
-OFF, NONE, NO_CENTRAL = (
+OFF, NONE, NO_CENTRAL, DENIED = (
     BleakBluetoothNotAvailableReason.POWERED_OFF,
     BleakBluetoothNotAvailableReason.NO_BLUETOOTH,
     BleakBluetoothNotAvailableReason.NO_BLE_CENTRAL_ROLE,
+    BleakBluetoothNotAvailableReason.DENIED_BY_SYSTEM,
 )
 RETRY, SEARCH, FORGET = Remedy.RETRY, Remedy.SEARCH, Remedy.FORGET
 WAIT, GIVE_UP = Remedy.WAIT, Remedy.GIVE_UP
@@ -46,6 +49,13 @@ def unavailable(text: str, reason: BleakBluetoothNotAvailableReason) -> BleakErr
     return BleakBluetoothNotAvailableError(text, reason)
 
 
+NO_SCAN = (
+    'Method "StartDiscovery" with signature "" on interface "org.bluez.Adapter1" doesn\'t exist'
+)
+NO_NOTIFY = (
+    'Method "StartNotify" with signature "" on interface "org.bluez.GattCharacteristic1" doesn\'t '
+    "exist"
+)
 NO_CONNECT = 'Method "Connect" with signature "" on interface "org.bluez.Device1" doesn\'t exist'
 
 
@@ -76,6 +86,16 @@ NO_CONNECT = 'Method "Connect" with signature "" on interface "org.bluez.Device1
         (bluez("NotReady", "Resource Not Ready"), BluetoothUnavailable, RETRY, "power on"),
         (failed("Input/output error"), BluetoothUnavailable, RETRY, "power on"),
         (bluez("InProgress", "In Progress"), BluetoothUnavailable, RETRY, "another program"),
+        (failed("Operation already in progress"), BluetoothUnavailable, RETRY, "another program"),
+        (failed("Device or resource busy"), BluetoothUnavailable, RETRY, "another program"),
+        (
+            bluez("Blocked", "Blocked through rfkill"),
+            BluetoothUnavailable,
+            GIVE_UP,
+            "rfkill unblock",
+        ),
+        (bluez("NotReady", "Resource Not Ready"), BluetoothUnavailable, RETRY, "rfkill unblock"),
+        (dbus("UnknownObject", NO_SCAN), BluetoothUnavailable, RETRY, "plug it in"),
         (failed("No discovery started"), BluetoothUnavailable, RETRY, "scan again"),
         # bluetoothd and the bus
         (dbus("ServiceUnknown"), BluetoothUnavailable, GIVE_UP, "start bluetoothd"),
@@ -83,8 +103,34 @@ NO_CONNECT = 'Method "Connect" with signature "" on interface "org.bluez.Device1
         (dbus("Spawn.ChildExited"), BluetoothUnavailable, GIVE_UP, "start bluetoothd"),
         (dbus("Spawn.ServiceNotFound"), BluetoothUnavailable, GIVE_UP, "start bluetoothd"),
         (dbus("TimedOut"), BluetoothUnavailable, GIVE_UP, "start bluetoothd"),
-        (dbus("NoReply"), BluetoothUnavailable, RETRY, "start bluetoothd"),
+        (dbus("NoReply"), BluetoothUnavailable, RETRY, "restart it"),
+        (
+            dbus("LimitsExceeded", "max match rules"),
+            BluetoothUnavailable,
+            GIVE_UP,
+            "limits of D-Bus",
+        ),
+        (
+            PermissionError("no access"),
+            BluetoothUnavailable,
+            GIVE_UP,
+            "D-Bus does not let this user",
+        ),
+        (
+            unavailable("authentication failed: REJECTED: ['EXTERNAL']", DENIED),
+            BluetoothUnavailable,
+            GIVE_UP,
+            "D-Bus does not let this user",
+        ),
         (dbus("AccessDenied"), BluetoothUnavailable, GIVE_UP, "policy"),
+        (
+            DBusError("org.freedesktop.DBus.Error.LimitsExceeded", "too many connections"),
+            BluetoothUnavailable,
+            GIVE_UP,
+            "limits of D-Bus",
+        ),
+        (AuthError("authentication failed"), BluetoothUnavailable, GIVE_UP, "let this user in"),
+        (InvalidAddressError("no"), BluetoothUnavailable, GIVE_UP, "DBUS_SYSTEM_BUS_ADDRESS"),
         (ConnectionRefusedError("refused"), BluetoothUnavailable, GIVE_UP, "start bluetoothd"),
         (FileNotFoundError("no socket"), BluetoothUnavailable, GIVE_UP, "start bluetoothd"),
         (EOFError(), BluetoothUnavailable, GIVE_UP, "start bluetoothd"),
@@ -102,6 +148,21 @@ NO_CONNECT = 'Method "Connect" with signature "" on interface "org.bluez.Device1
         (bluez("DoesNotExist", "Does Not Exist"), DeviceNotFound, SEARCH, "scan again"),
         # Establishing a link
         (OtherService("it offers 1827"), OtherService, FORGET, "look again"),
+        (WrongService("refused (DBus.Error.UnknownObject)"), WrongService, FORGET, "bluetoothctl"),
+        (
+            BleakError("Multiple Services with this UUID, refer to your desired service by"),
+            WrongService,
+            FORGET,
+            "bluetoothctl remove",
+        ),
+        (
+            BleakError("The service '7' is already present in this BleakGATTServiceCollection!"),
+            WrongService,
+            FORGET,
+            "bluetoothctl remove",
+        ),
+        (dbus("UnknownObject", NO_NOTIFY), WrongService, FORGET, "bluetoothctl remove"),
+        (ConnectionLost("gone (Error.InProgress)"), ConnectionLost, RETRY, "again"),
         (failed("le-connection-concurrent-connection-limit"), NoFreeLink, WAIT, "other programs"),
         (failed("le-connection-memory-allocation"), NoFreeLink, WAIT, "other programs"),
         (failed("le-connection-busy"), NoFreeLink, WAIT, "other programs"),
@@ -147,6 +208,23 @@ def test_each_error_has_its_remedy(
     diagnosis = diagnose(error)
     assert (diagnosis.error, diagnosis.remedy) == (raised, remedy)
     assert advice in diagnosis.advice
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        bluez("InProgress", "In Progress"),
+        failed("Operation already in progress"),
+        failed("Device or resource busy"),
+        BleakDBusError("org.bluez.Error.NotPermitted", ["Notify acquired"]),
+    ],
+    ids=describe,
+)
+def test_a_device_that_is_busy_says_nothing_of_the_adapter(error: Exception) -> None:
+    """What a board answers while we connect is about the board; another program holds it."""
+    diagnosis = diagnose(error, connecting=True)
+    assert (diagnosis.error, diagnosis.remedy) == (ConnectionLost, Remedy.BUSY)
+    assert "another program connects to this board" in diagnosis.advice
 
 
 def test_an_error_is_one_line() -> None:

@@ -184,9 +184,9 @@ def test_a_slow_receiver_loses_the_oldest(run_virtual: Any) -> None:
     run_virtual(main())
 
 
-@pytest.mark.parametrize(("services", "attempts"), [((), 1), ((PROVISIONING_SERVICE,), 2)])
-def test_a_missing_service_is_wrong_service(run_virtual: Any, services: Any, attempts: int) -> None:
-    """The board is hung up at once and named; a second attempt may only help with the other one."""
+@pytest.mark.parametrize("services", [(), (PROVISIONING_SERVICE,)])
+def test_a_missing_service_is_wrong_service(run_virtual: Any, services: Any) -> None:
+    """BlueZ may show what was before, so it is told to forget the board, once; then it is named."""
 
     async def main() -> None:
         bench = BearerBench()
@@ -196,26 +196,31 @@ def test_a_missing_service_is_wrong_service(run_virtual: Any, services: Any, att
             with pytest.raises(WrongService, match=r"must offer service 0x1828, it offers"):
                 async with bearer.proxy_link(address):
                     pytest.fail("the link opened")
-        assert bench.board.log.count("connected") == attempts
+        assert bench.board.log.count("connected") == 2
         assert bench.is_quiet()
 
     run_virtual(main())
 
 
-def test_a_service_that_hides_while_we_subscribe_is_wrong_service(run_virtual: Any) -> None:
-    """An ATT error on the CCCD means that the service is not there any more."""
+@pytest.mark.parametrize("connect_attempts", [1, 3])
+def test_a_service_that_hides_while_we_subscribe(run_virtual: Any, connect_attempts: int) -> None:
+    """An ATT error on the CCCD means that it is not where BlueZ shows it; it is looked up anew."""
 
     async def main() -> None:
         bench = BearerBench()
         bench.adapter.timing = BlueZTiming(
             discover_services_s=(0.5, 0.5), start_notify_s=(0.4, 0.4)
         )
-        async with bench.bearer() as bearer:
+        async with bench.bearer(connect_attempts=connect_attempts) as bearer:
             address = await find(bench, bearer)
+            services = bench.board.services
             asyncio.get_running_loop().call_later(0.6, setattr, bench.board, "services", ())
-            with pytest.raises(WrongService, match="refused notifications"):
-                async with bearer.provisioning_link(address):
-                    pytest.fail("the link opened")
+            asyncio.get_running_loop().call_later(2.0, setattr, bench.board, "services", services)
+            with capture_logs() as logs:
+                async with bearer.provisioning_link(address) as link:
+                    assert link.is_connected
+        assert [entry["event"] for entry in logs].count("device_forgotten") == 1
+        assert bench.board.log.count("connected") == 2
 
     run_virtual(main())
 
@@ -298,7 +303,6 @@ def test_a_transient_failure_is_tried_again(run_virtual: Any, faults: list[Excep
         (failed("le-connection-abort-by-local"), ConnectionLost, 3, "Wi-Fi"),
         (failed("br-connection-canceled"), ConnectionLost, 3, "ControllerMode"),
         (failed("whatever comes next"), ConnectionLost, 3, "retry"),
-        (BleakDBusError("org.bluez.Error.InProgress", []), BluetoothUnavailable, 3, "busy"),
         (
             BleakDBusError("org.freedesktop.DBus.Error.ServiceUnknown", ["no org.bluez"]),
             BluetoothUnavailable,
@@ -520,6 +524,32 @@ def test_hanging_up_happens_in_the_background(run_virtual: Any) -> None:
                 assert now() - left > 2.0
             left = now()
         assert now() - left == pytest.approx(2.0, abs=0.05)
+        assert bench.is_quiet()
+
+    run_virtual(main())
+
+
+def test_the_bearer_hangs_up_also_when_its_end_is_cancelled(run_virtual: Any) -> None:
+    """Within the 2 s that BlueZ takes, and the cancellation comes out."""
+
+    async def main() -> None:
+        bench = BearerBench()
+
+        async def use() -> None:
+            async with bench.bearer() as bearer:
+                address = await find(bench, bearer)
+                async with bearer.provisioning_link(address):
+                    pass
+                ending.set()
+
+        ending = asyncio.Event()
+        using = asyncio.create_task(use())
+        await ending.wait()
+        await asyncio.sleep(0.5)
+        assert bench.adapter.connections == 1
+        using.cancel()
+        await asyncio.wait({using})
+        assert using.cancelled()
         assert bench.is_quiet()
 
     run_virtual(main())

@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from dbus_fast import Message, MessageType
-from dbus_fast.aio import MessageBus
+from bleak import BleakClient, BleakScanner
 from structlog.testing import capture_logs
 
 from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.emulator.private_bus import PrivateBus
-from fastprovd.errors import BluetoothUnavailable, ConnectionLost, OtherService
+from fastprovd.errors import BluetoothUnavailable, ConnectionLost, OtherService, StoreError
+from fastprovd.store.state import StateStore
 from tests.support import paced
 from tests.support.doors import bench, now
 from tests.support.fake_air import PROVISIONING_SERVICE, PROXY_SERVICE
 
 RunPaced = Callable[[Coroutine[Any, Any, Any]], Any]
 ADDRESS = "00:1A:7D:DA:71:13"
-# A program of somebody's that connects and is killed before it can hang up.
-CONNECTS = """
-import asyncio
-from bleak import BleakClient, BleakScanner
+# A process of ours that is killed before it can hang up.
+LEAVES = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from fastprovd.bearers.adapter import BleakBearer
+from fastprovd.store.state import StateStore
 
 async def main():
-    device = await BleakScanner.find_device_by_filter(lambda *_: True, timeout=60)
-    await BleakClient(device, timeout=60).connect()
-    print("connected", flush=True)
-    await asyncio.Event().wait()
+    store = StateStore(Path(sys.argv[1]))
+    async with BleakBearer(connect_timeout_s=60, record=store) as bearer:
+        async with bearer.scan() as scan:
+            heard = await anext(scan)
+        async with bearer.provisioning_link(heard.device_address):
+            os.kill(os.getpid(), signal.SIGKILL)
 
 asyncio.run(main())
 """
@@ -46,26 +52,122 @@ async def is_reached(bearer: BleakBearer) -> None:
         assert link.is_connected
 
 
-def test_links_of_a_killed_process_are_closed(private_bus: PrivateBus) -> None:
+def test_links_of_a_killed_process_are_closed(private_bus: PrivateBus, tmp_path: Path) -> None:
     """BlueZ keeps them, and a board that is connected is not on the air."""
+    tmp_path.chmod(0o700)
 
     async def main() -> None:
-        async with bench(private_bus) as b, BleakBearer() as bearer:
+        async with bench(private_bus) as b:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", CONNECTS, stdout=asyncio.subprocess.PIPE
+                sys.executable, "-c", LEAVES, str(tmp_path)
             )
-            assert process.stdout is not None
-            assert await process.stdout.readline() == b"connected\n"
-            process.kill()
-            await process.wait()
+            assert await process.wait() == -signal.SIGKILL
             await asyncio.sleep(5)
             assert b.adapter.connections == 1
-            await bearer.close_left_links()
-            assert b.adapter.connections == 0
-            await is_reached(bearer)
+            with StateStore(tmp_path) as store:
+                async with BleakBearer(record=store) as bearer:
+                    assert store.open_links() == [b.board.address]
+                    await bearer.close_left_links()
+                    assert b.adapter.connections == 0
+                    assert store.open_links() == []
+                    await is_reached(bearer)
+                assert store.open_links() == []
 
     # A slow clock: the program outside needs real seconds to start, within a minute of it.
     paced.run(main(), private_bus.address, pace=4)
+
+
+@pytest.mark.parametrize("is_node", [True, False])
+def test_links_of_other_programs_are_left_alone(
+    private_bus: PrivateBus, run_paced: RunPaced, tmp_path: Path, is_node: bool
+) -> None:
+    """Also one to a node of ours, and also when a link to that board is asked for."""
+    tmp_path.chmod(0o700)
+
+    async def main() -> None:
+        async with bench(private_bus) as b:
+            address = b.board.address
+            if is_node:
+                with StateStore(tmp_path) as store:
+                    store.note_open_link(address)
+                    store.drop_open_links([address])
+            device = await BleakScanner.find_device_by_address(address)
+            assert device is not None
+            async with BleakClient(device) as other:
+                with StateStore(tmp_path) as store:
+                    async with BleakBearer(record=store) as bearer:
+                        await bearer.close_left_links()
+                        with pytest.raises(ConnectionLost, match="another program"):
+                            async with bearer.provisioning_link(address):
+                                pytest.fail("the link opened")
+                        await bearer.close_left_links()
+                    assert store.open_links() == []
+                await asyncio.sleep(4)
+                assert other.is_connected
+            assert b.board.log.count("connected") == 1
+            async with BleakBearer() as bearer:
+                await is_reached(bearer)
+
+    run_paced(main())
+
+
+def test_a_link_is_remembered_from_before_it_opens(
+    private_bus: PrivateBus, run_paced: RunPaced, tmp_path: Path
+) -> None:
+    """Until BlueZ has hung it up; a full disk keeps no link from being opened."""
+    tmp_path.chmod(0o700)
+
+    async def main() -> None:
+        async with bench(private_bus) as b:
+            with StateStore(tmp_path) as store:
+                noted: list[tuple[str, int]] = []
+
+                class Record:
+                    """Tells when it is used."""
+
+                    def open_links(self) -> list[str]:
+                        return store.open_links()
+
+                    def note_open_link(self, device_address: str) -> None:
+                        noted.append(("noted", b.adapter.connections))
+                        store.note_open_link(device_address)
+                        raise StoreError("the disk is full")
+
+                    def drop_open_links(self, device_addresses: Iterable[str]) -> None:
+                        noted.append(("dropped", b.adapter.connections))
+                        store.drop_open_links(device_addresses)
+
+                async with BleakBearer(record=Record()) as bearer:
+                    await is_reached(bearer)
+                    assert store.open_links() == [b.board.address]
+                assert noted == [("noted", 0), ("dropped", 0)]
+                assert store.open_links() == []
+
+    run_paced(main())
+
+
+def test_a_link_that_went_with_bluetoothd_stays_on_record(
+    private_bus: PrivateBus, run_paced: RunPaced, tmp_path: Path
+) -> None:
+    """The kernel may have kept it, so the next bluetoothd is asked; the board is reached anyway."""
+    tmp_path.chmod(0o700)
+
+    async def main() -> None:
+        async with bench(private_bus) as b:
+            with StateStore(tmp_path) as store:
+                async with BleakBearer(record=store) as bearer:
+                    address = await find(bearer)
+                    async with bearer.provisioning_link(address):
+                        await b.bluetoothd.kill()
+                        await asyncio.sleep(0.5)
+                assert store.open_links() == [b.board.address]
+                await b.bluetoothd.start()
+                async with BleakBearer(record=store) as bearer:
+                    await bearer.close_left_links()
+                    assert store.open_links() == []
+                    await is_reached(bearer)
+
+    run_paced(main())
 
 
 @pytest.mark.parametrize("remembered", [True, False])
@@ -157,33 +259,6 @@ def test_the_bus_dies_and_comes_back(run_paced: RunPaced, private_bus: PrivateBu
                 with pytest.raises(ConnectionLost, match="bluetoothd ended"):
                     await link.receive()
                 assert now() - begun_s < 1
-
-    run_paced(main())
-
-
-def test_another_adapter_may_vanish(run_paced: RunPaced, private_bus: PrivateBus) -> None:
-    """One that is not in use is no loss, also when none is named."""
-
-    async def main() -> None:
-        async with bench(private_bus) as b, BleakBearer() as bearer:
-            async with bearer.provisioning_link(await find(bearer)) as link:
-                other = MessageBus(bus_address=private_bus.address)
-                await other.connect()
-                await other.send(
-                    Message(
-                        message_type=MessageType.SIGNAL,
-                        path="/",
-                        interface="org.freedesktop.DBus.ObjectManager",
-                        member="InterfacesRemoved",
-                        signature="oas",
-                        body=["/org/bluez/hci1", ["org.bluez.Adapter1"]],
-                    )
-                )
-                await asyncio.sleep(1)
-                other.disconnect()
-                await other.wait_for_disconnect()
-                assert link.is_connected
-            assert b.board.log.count("connected") == 1
 
     run_paced(main())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,15 +21,23 @@ from fastprovd.campaign.ways import (
     standing_of,
 )
 from fastprovd.clock import SystemClock
-from fastprovd.errors import ConnectionLost, DeviceNotFound, LocalProtocolError
+from fastprovd.errors import (
+    ConnectionLost,
+    DeviceNotFound,
+    LocalProtocolError,
+    MessagesDropped,
+    ProxySilent,
+)
 from fastprovd.mesh.beacons import (
     Advertisement,
     NetworkIdentity,
     NodeIdentity,
+    SecureNetworkBeacon,
     ServiceData,
     UnprovisionedDevice,
 )
 from fastprovd.mesh.keys import NetKey
+from fastprovd.mesh.proxy import ProxyPduType
 from fastprovd.records import Node, NodeRole
 from tests.conftest import RunVirtual
 from tests.support.fake_bearer import FakeBearer, Script
@@ -202,22 +211,77 @@ def test_the_last_proxy_has_to_do(run_virtual: RunVirtual[Any]) -> None:
     run_virtual(main())
 
 
-def test_a_proxy_that_does_not_tell_its_address(run_virtual: RunVirtual[Any]) -> None:
-    """The first who answers may be the proxy; two are not."""
+def reached(*good: str, greets: bool = False) -> Callable[[str], FakeLink]:
+    """Return links; all but `good` swallow everything, and tell a beacon first if they `greet`."""
+    mesh = FakeMesh()
+
+    def link(device_address: str) -> FakeLink:
+        if device_address in good:
+            return FakeLink(mesh)
+        silent = FakeMesh()
+        silent.tells_filter = False
+        opened = FakeLink(silent)
+        if greets:
+            beacon = SecureNetworkBeacon(False, silent.iv_index, NET_KEY.network_id)
+            opened.say(ProxyPduType.MESH_BEACON, beacon.encode(NET_KEY))
+        return opened
+
+    return link
+
+
+@pytest.mark.parametrize("greets", [True, False])
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_a_proxy_without_our_key(run_virtual: RunVirtual[Any], count: int, greets: bool) -> None:
+    """Whoever does not confirm the filter is passed over, now and for some time."""
 
     async def main() -> None:
-        mesh = FakeMesh(FakeNode(PRIMARY))
-        mesh.tells_filter = False
-        bearer = FakeBearer([(0.1, heard("D5", NETWORK_ID))], link=lambda _: FakeLink(mesh))
-        ways = Ways(Proxies(SystemClock()))
-        async with network_session(
-            bearer, top_provisioner(FakeStore()), SystemClock(), ways=ways
-        ) as session:
-            witness = Witness(session, ways)
-            witness.saw(10, answered=True)
-            assert ways.proxies.forwards("D5") is None
-            witness.saw(11, answered=True)
-            assert ways.proxies.forwards("D5") is True
+        many = [(0.01 * n, heard(f"E{n}", NETWORK_ID)) for n in range(1, count + 1)]
+        many.append((0.1, heard("E9", NETWORK_ID)))
+        bearer = FakeBearer(*[many] * (count + 2), link=reached("E9", greets=greets))
+        top = top_provisioner(FakeStore())
+        proxies = Proxies(SystemClock())
+        begun_s = asyncio.get_running_loop().time()
+        async with network_session(bearer, top, SystemClock(), ways=Ways(proxies)) as session:
+            assert session.server_address.done()
+        assert len(bearer.connects) == count + 1
+        assert asyncio.get_running_loop().time() - begun_s < 3 * count + 1
+        async with network_session(bearer, top, SystemClock(), ways=Ways(proxies)):
+            assert len(bearer.connects) == count + 2
+
+    run_virtual(main())
+
+
+def test_many_proxies_that_hang_up(run_virtual: RunVirtual[Any]) -> None:
+    """Where it costs little more than three are tried; who can be reached is."""
+
+    async def main() -> None:
+        many = [(0.01 * n, heard(f"E{n}", NETWORK_ID)) for n in range(1, 7)]
+        many.append((0.1, heard("E9", NETWORK_ID)))
+        bearer = FakeBearer(*[many] * 8, link=reached("E9"))
+        gone = ConnectionLost("it is gone")
+        bearer.refuses = lambda address: None if address == "E9" else (0.5, gone)
+        async with network_session(bearer, top_provisioner(FakeStore()), SystemClock()):
+            assert len(bearer.connects) == 7
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize(("greets", "said"), [(True, MessagesDropped), (False, ProxySilent)])
+def test_nobody_has_our_key(
+    run_virtual: RunVirtual[Any], greets: bool, said: type[Exception]
+) -> None:
+    """However many there are a request ends; who tells its beacon says that our SEQ are too low."""
+
+    async def main() -> None:
+        many = [(0.01 * n, heard(f"E{n}", NETWORK_ID)) for n in range(1, 60)]
+        bearer = FakeBearer(*[many] * 60, link=reached(greets=greets))
+        top = top_provisioner(FakeStore())
+        begun_s = asyncio.get_running_loop().time()
+        with pytest.raises(said):
+            async with network_session(bearer, top, SystemClock(), nodes=NODES):
+                raise AssertionError("nobody can be asked")
+        taken_s = asyncio.get_running_loop().time() - begun_s
+        assert taken_s < CONTROL_WAITS["dead_proxies"].seconds + 3
 
     run_virtual(main())
 
@@ -291,8 +355,9 @@ def test_who_did_not_help_is_passed_over(run_virtual: RunVirtual[Any]) -> None:
     """The next one is looked for a short time only; without one the best is gone back to."""
 
     async def main() -> None:
+        mesh = FakeMesh()  # whose SEQ go on
         both = [(0.1, heard("D7", NETWORK_ID)), (0.2, heard("D2", identity(ON)))]
-        bearer = FakeBearer(both, both, both, link=lambda _: FakeLink(FakeMesh()))
+        bearer = FakeBearer(both, both, both, link=lambda _: FakeLink(mesh))
         top = top_provisioner(FakeStore())
         ways = Ways(Proxies(SystemClock()))
         for _ in range(3):
@@ -314,8 +379,9 @@ def test_no_more_than_three_are_tried(run_virtual: RunVirtual[Any]) -> None:
     """However many proxies there are, a request ends."""
 
     async def main() -> None:
+        mesh = FakeMesh()  # whose SEQ go on
         many = [(0.1 * n, heard(f"E{n}", NETWORK_ID)) for n in range(1, 9)]
-        bearer = FakeBearer(*[many] * 5, link=lambda _: FakeLink(FakeMesh()))
+        bearer = FakeBearer(*[many] * 5, link=lambda _: FakeLink(mesh))
         top = top_provisioner(FakeStore())
         ways = Ways(Proxies(SystemClock()))
         for _ in range(4):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -51,10 +51,10 @@ def memory_database() -> Callable[[], AbstractContextManager[sqlite3.Connection]
     @contextmanager
     def open_one() -> Iterator[sqlite3.Connection]:
         connection = sqlite3.connect(":memory:", isolation_level=None)
-        connection.row_factory = sqlite3.Row
-        connection.executescript("\n".join(schema_scripts()))
-        yield connection
-        connection.close()
+        with closing(connection):
+            connection.row_factory = sqlite3.Row
+            connection.executescript("\n".join(schema_scripts()))
+            yield connection
 
     return open_one
 

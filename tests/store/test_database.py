@@ -184,7 +184,7 @@ def put_a_foreign_database(path: Path) -> None:
     ],
 )
 def test_damage_is_named_and_nothing_is_started_over_it(directory: Path, damage: object) -> None:
-    """Any damage ends in CorruptStore with advice, and the damaged bytes stay for the rescue."""
+    """Any damage is CorruptStore with advice; the bytes stay for the rescue, and no file open."""
     Database(directory).close()
     path = directory / "state.db"
     assert callable(damage)
@@ -192,7 +192,14 @@ def test_damage_is_named_and_nothing_is_started_over_it(directory: Path, damage:
     before = {p.name: p.read_bytes() for p in directory.glob("state.db*")}
     with pytest.raises(CorruptStore, match=r"restore .* from a backup"):
         Database(directory)
+    assert [name for name in open_files() if name.startswith(str(directory))] == []
     assert {name: (directory / name).read_bytes() for name in before} == before
+
+
+def open_files() -> list[str]:
+    """Return the paths of what this process has open."""
+    links = Path("/proc/self/fd").iterdir()
+    return [os.readlink(link) for link in links if os.path.lexists(link)]
 
 
 def test_crash_while_the_first_file_is_made(directory: Path) -> None:

@@ -21,7 +21,7 @@ from fastprovd.records import Node, NodeRole, ParentSource, Run, RunState
 
 START = datetime(2026, 11, 22, 7, 19, 31, 900_000, tzinfo=UTC)
 INFO = GatewayInfo("1.0.0", "gw1", START)
-PATIENCE_S = 10.0  # far beyond what a loaded machine needs; only a failing test waits for it
+PATIENCE_S = 30.0  # far beyond what a loaded machine needs; only a failing test waits for it
 
 
 def a_run(state: RunState = RunState.PROVISIONING, known: int = 0) -> Run:

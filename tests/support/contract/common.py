@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final
@@ -124,6 +124,25 @@ async def found_link(
         await find(door, bearer, board)
         async with bearer.provisioning_link(board.device_address) as link:
             yield link
+
+
+class Record:
+    """Keeps which links are open, of one bearer after the other."""
+
+    def __init__(self) -> None:
+        self._links: set[str] = set()
+
+    def open_links(self) -> list[str]:
+        """Return them."""
+        return sorted(self._links)
+
+    def note_open_link(self, device_address: str) -> None:
+        """Keep one."""
+        self._links.add(device_address)
+
+    def drop_open_links(self, device_addresses: Iterable[str]) -> None:
+        """Forget them."""
+        self._links.difference_update(device_addresses)
 
 
 async def works(door: Door, board: Board) -> None:

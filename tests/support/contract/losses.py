@@ -10,7 +10,7 @@ from bleak.exc import BleakBluetoothNotAvailableError, BleakDBusError, BleakErro
 
 from fastprovd.errors import BluetoothUnavailable, ConnectionLost
 from fastprovd.mesh.proxy import ProxyPduType
-from tests.support.contract.common import IN, INVITE, capabilities, find, works
+from tests.support.contract.common import IN, INVITE, Record, capabilities, find, works
 from tests.support.door import Door, Need, contract, needs, now
 
 
@@ -155,9 +155,13 @@ class Losses:
     @needs(Need.DAEMON)
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
     async def test_the_bearer_loses_bluetoothd(self, door: Door, number: signal.Signals) -> None:
-        """Its end fails what is under way with the bearer's errors; a restart heals everything."""
+        """Its end fails what is under way with the bearer's errors; a restart heals everything.
+
+        The kernel keeps the links of a bluetoothd that is killed, and the next one shows them.
+        """
         (board,) = door.place_boards(1)
-        async with door.bearer() as bearer:
+        record = Record()
+        async with door.bearer(record=record) as bearer:
             await find(door, bearer, board)
             async with bearer.provisioning_link(board.device_address) as link:
                 await capabilities(door, link)
@@ -168,6 +172,8 @@ class Losses:
                 async with bearer.scan():
                     pass
         await door.start_bluetoothd()
+        async with door.bearer(record=record) as bearer:
+            await bearer.close_left_links()
         await works(door, board)
 
     @pytest.mark.slow
