@@ -21,7 +21,7 @@ def load(connection: sqlite3.Connection) -> list[AddressRange]:
 
 
 def reserve(connection: sqlite3.Connection, addresses: AddressRange) -> None:
-    """Take a range for good.
+    """Take a range; see `release` for what comes back.
 
     Raises:
         AddressesTaken: some address in it was taken before.

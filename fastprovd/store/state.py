@@ -160,10 +160,10 @@ class StateStore:
     # Addresses, nodes, keys
 
     def reserve_addresses(self, addresses: AddressRange) -> None:
-        """Take a range for good.
+        """Take a range; what of it its run offers to nobody comes back with the end of the run.
 
         Raises:
-            AddressesTaken: some address in it was ever taken.
+            AddressesTaken: some address in it is taken.
         """
         with self._database.transaction(reserves=True) as connection:
             ranges.reserve(connection, addresses)
