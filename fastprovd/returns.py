@@ -31,6 +31,16 @@ WhoIsUnprovisioned = Callable[[Collection[str]], Awaitable[set[str]]]
 """Invite devices over links of their own; returns the device addresses of those that answer."""
 
 
+async def _nobody_was_asked(addresses: Collection[int]) -> Asked:
+    """Without a radio nothing is known of anybody."""
+    return Asked(frozenset())
+
+
+async def _nobody_was_invited(device_addresses: Collection[str]) -> set[str]:
+    """Nor shown by anybody."""
+    return set()
+
+
 class Returns:
     """Compares the boards on the air with the nodes, at a start and when a run has ended.
 
@@ -49,14 +59,14 @@ class Returns:
     async def at_start(
         self,
         heard: Collection[HeardBoard],
-        who_answers: WhoAnswers,
-        who_is_unprovisioned: WhoIsUnprovisioned,
+        who_answers: WhoAnswers = _nobody_was_asked,
+        who_is_unprovisioned: WhoIsUnprovisioned = _nobody_was_invited,
     ) -> int:
         """Take what is on the air outside of a run; return how many boards were nodes.
 
-        Nodes are asked by name. Where no proxy of ours can carry the question, as after a power cut
-        of all boards, and of boards whose address is not known, the board itself has to show that
-        it is unprovisioned.
+        Nodes are asked by name; without somebody to ask all are kept. Where no proxy of ours can
+        carry the question, as after a power cut of all boards, and of boards whose address is not
+        known, the board itself has to show that it is unprovisioned.
         """
         look = await asyncio.to_thread(_Look, self._store, self._audiences)
         await look.forget_superseded()

@@ -199,6 +199,7 @@ def test_an_advertisement_takes_no_living_node_away(
             assert await returns.at_start(namesakes, who_answers, nobody) == 0
             assert asked == []
             copies = [board(node) for node in nodes]
+            assert await returns.at_start(copies) == 0, "there is nobody to ask"
             assert await returns.at_start(copies, who_answers, nobody) == 1
             assert asked == [{node.address for node in nodes}]
             left = {node.address for node in gateway._store.nodes()}

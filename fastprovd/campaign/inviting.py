@@ -28,7 +28,10 @@ log = structlog.get_logger(__name__)
 async def who_is_unprovisioned(
     bearer: Bearer, device_addresses: Iterable[str], clock: Clock, entropy: Callable[[int], bytes]
 ) -> set[str]:
-    """Return the device addresses that answer an Invite with Capabilities."""
+    """Return the device addresses that answer an Invite with Capabilities, as far as time allows.
+
+    Whoever advertises devices that are not there does not hold us up for longer.
+    """
     left = deque(sorted(set(device_addresses)))
     found: set[str] = set()
 
@@ -43,7 +46,11 @@ async def who_is_unprovisioned(
                 log.info("invite_unanswered", device_address=device_address, reason=str(error))
 
     if left:
-        await together(work, min(len(left), bearer.links.now))
+        try:
+            async with asyncio.timeout(WAITS["invites"].seconds):
+                await together(work, min(len(left), bearer.links.now))
+        except TimeoutError:
+            log.warning("devices_left_uninvited", number=len(left), reason=WAITS["invites"].reason)
     return found
 
 

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from fastprovd.campaign.inviting import who_is_unprovisioned
+from fastprovd.campaign.states import WAITS
 from fastprovd.clock import SystemClock
+from fastprovd.errors import DeviceNotFound
 from fastprovd.gateway import open_gateway
 from tests.conftest import RunVirtual
 from tests.support.emulated import config, entropy, world
+from tests.support.fake_bearer import FakeBearer
 
 
 def test_only_who_is_unprovisioned_answers(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
@@ -39,5 +42,19 @@ def test_only_who_is_unprovisioned_answers(run_virtual: RunVirtual[Any], tmp_pat
             settings = gateway.settings(expected=7, method="direct")
             run = await gateway.execute(gateway.prepare_run(settings))
             assert run.proven == 7
+
+    run_virtual(main())
+
+
+def test_devices_that_are_not_there_cost_bounded_time(run_virtual: RunVirtual[Any]) -> None:
+    """However many somebody advertises; who is left counts as one that did not answer."""
+
+    async def main() -> None:
+        bearer, clock = FakeBearer(), SystemClock()
+        bearer.refuses = lambda address: (20.0, DeviceNotFound(address))
+        begun = clock.monotonic()
+        devices = [f"A{number}" for number in range(100)]
+        assert await who_is_unprovisioned(bearer, devices, clock, entropy()) == set()
+        assert clock.monotonic() - begun == WAITS["invites"].seconds
 
     run_virtual(main())
