@@ -21,7 +21,8 @@ from fastprovd import unfinished
 from fastprovd.audiences import Audiences
 from fastprovd.campaign import control
 from fastprovd.campaign.air_picture import AirPicture, HeardBoard
-from fastprovd.campaign.census import Census
+from fastprovd.campaign.census import Asked, Census
+from fastprovd.campaign.inviting import who_is_unprovisioned
 from fastprovd.campaign.planner import SAFE_LIST_ENTRIES
 from fastprovd.campaign.proxy_session import TopProvisioner
 from fastprovd.campaign.resumption import Resumption
@@ -29,7 +30,7 @@ from fastprovd.campaign.run import Campaign
 from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.settings import RunSettings
 from fastprovd.campaign.states import WAITS, Trigger
-from fastprovd.campaign.verdict import missing_boards, target
+from fastprovd.campaign.verdict import bounded, missing_boards, target
 from fastprovd.campaign.watch import Watch
 from fastprovd.clock import Clock, SystemClock
 from fastprovd.config import Config
@@ -284,7 +285,7 @@ class Gateway:
         made = [node for node in known if node.run_id == run.run_id]
         run_log = RunLog(run, self._store, self.audiences, self._clock, made)
         run_log.event("run_started", expected=run.expected)
-        missing = missing_boards(made, (), run.expected, run.heard, is_complete=False)
+        missing = bounded(missing_boards(made, (), run.expected, run.heard, is_complete=False))
         await run_log.move(trigger, reason=reason, missing=missing if run.heard else ())
         run_log.event("run_finished", state=run_log.run.state.value, reason=reason)
         await self._ends.keep(run_log)
@@ -316,7 +317,9 @@ class Gateway:
             self._check_no_run()
             try:
                 async with self._radio:
-                    return await self._returns.at_start(heard, self._who_answers)
+                    return await self._returns.at_start(
+                        heard, self._who_answers, self._who_is_unprovisioned
+                    )
             except BearerError as error:
                 log.info("returned_not_asked_for", reason=str(error))
                 return 0
@@ -339,13 +342,20 @@ class Gateway:
             except BearerError as error:
                 log.info("returned_not_looked_for", reason=str(error))
                 return None
-        return list(picture.boards.values()) if watch.last_error is None else None
+        return picture.all_of_ours() if watch.last_error is None else None
 
-    async def _who_answers(self, addresses: Collection[int]) -> set[int]:
+    async def _who_answers(self, addresses: Collection[int]) -> Asked:
         """Ask nodes by name, over the radio that is in use."""
         nodes = await asyncio.to_thread(self._store.nodes)
-        census = Census(self._radio, self._top, self._clock, self.network.app_key, nodes)
-        return await census.answering(addresses)
+        found = {a: await asyncio.to_thread(self._store.dev_key, a) for a in addresses}
+        dev_keys = {address: key for address, key in found.items() if key is not None}
+        app_key = self.network.app_key
+        census = Census(self._radio, self._top, self._clock, app_key, nodes, dev_keys)
+        return await census.ask(addresses)
+
+    async def _who_is_unprovisioned(self, device_addresses: Collection[str]) -> set[str]:
+        """Invite devices, over the radio that is in use."""
+        return await who_is_unprovisioned(self._radio, device_addresses, self._clock, self._entropy)
 
     async def restore_groups(self) -> None:
         """Put boards that are nodes again into the groups that they were in, by Device UUID."""

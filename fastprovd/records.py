@@ -110,8 +110,16 @@ class Node:
 
 
 def distinct_boards(nodes: Iterable[Node]) -> int:
-    """Return how many boards these addresses belong to, as far as Device UUIDs tell."""
-    return len({node.device_uuid or node.address for node in nodes})
+    """Return how many boards these addresses belong to, as far as that can be told.
+
+    A board that restarted has the same Device UUID and device address at another unicast address.
+    """
+    return len(
+        {
+            node.address if node.device_uuid is None else (node.device_uuid, node.device_address)
+            for node in nodes
+        }
+    )
 
 
 class Proof(StrEnum):

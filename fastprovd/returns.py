@@ -11,6 +11,7 @@ import structlog
 
 from fastprovd.audiences import Audiences
 from fastprovd.campaign.air_picture import HeardBoard
+from fastprovd.campaign.census import Asked
 from fastprovd.campaign.returned import Returned, find_returned, superseded
 from fastprovd.mesh.addresses import format_address
 from fastprovd.records import Membership, Node, Run, RunState, newest_list
@@ -21,8 +22,23 @@ log = structlog.get_logger(__name__)
 # BlueZ tells old data once more when a scan begins; a board on the air goes on telling.
 _ON_AIR_S: Final = 1.0
 
-WhoAnswers = Callable[[Collection[int]], Awaitable[set[int]]]
-"""Ask nodes by name; returns those that answer."""
+# Nodes that a sentence names; the rest is counted.
+_NAMED: Final = 5
+
+WhoAnswers = Callable[[Collection[int]], Awaitable[Asked]]
+"""Ask nodes by name."""
+WhoIsUnprovisioned = Callable[[Collection[str]], Awaitable[set[str]]]
+"""Invite devices over links of their own; returns the device addresses of those that answer."""
+
+
+async def _nobody_was_asked(addresses: Collection[int]) -> Asked:
+    """Without a radio nothing is known of anybody."""
+    return Asked(frozenset())
+
+
+async def _nobody_was_invited(device_addresses: Collection[str]) -> set[str]:
+    """Nor shown by anybody."""
+    return set()
 
 
 class Returns:
@@ -40,23 +56,49 @@ class Returns:
         self._heard: list[HeardBoard] = []
         self._forgotten: dict[int, Node] = {}
 
-    async def at_start(self, heard: Collection[HeardBoard], who_answers: WhoAnswers) -> int:
-        """Take what is on the air outside of a run; return how many boards were nodes."""
+    async def at_start(
+        self,
+        heard: Collection[HeardBoard],
+        who_answers: WhoAnswers = _nobody_was_asked,
+        who_is_unprovisioned: WhoIsUnprovisioned = _nobody_was_invited,
+    ) -> int:
+        """Take what is on the air outside of a run; return how many boards were nodes.
+
+        Nodes are asked by name; without somebody to ask all are kept. Where no proxy of ours can
+        carry the question, as after a power cut of all boards, and of boards whose address is not
+        known, the board itself has to show that it is unprovisioned.
+        """
         look = await asyncio.to_thread(_Look, self._store, self._audiences)
         await look.forget_superseded()
         on_air = _on_air(heard)
-        asked = look.candidates(on_air)
-        alive = await who_answers(asked) if asked else set()
-        if alive:
-            log.warning(
-                "namesakes_on_the_air",
-                nodes=[format_address(address) for address in sorted(alive)],
-                advice="something advertises the Device UUIDs of nodes that are alive: BlueZ "
-                "repeats what they were, or another device pretends to be them; they are kept",
-            )
-        await look.take(on_air, alive=alive)
+        in_doubt = look.find(on_air)
+        addresses = [node.address for node in in_doubt.nodes]
+        asked = await who_answers(addresses) if addresses else Asked(frozenset())
+        found = look.find(on_air, asked.answering)
+        if found.unplaced or not asked.silent.issuperset(node.address for node in found.nodes):
+            device_addresses = {a for uuid in found.uuids for a in on_air[uuid]}
+            shown = await who_is_unprovisioned(device_addresses)
+            found = look.find(look.proven(on_air, shown, asked.silent), asked.answering)
+        self._tell_namesakes(in_doubt.uuids - found.uuids, on_air)
+        await look.take(found)
         self._forgotten |= look.forgotten
         return len(look.uuids)
+
+    def _tell_namesakes(
+        self, uuids: Collection[bytes], on_air: Mapping[bytes, Collection[str]]
+    ) -> None:
+        if not uuids:
+            return
+        addresses = sorted(address for uuid in uuids for address in on_air[uuid])
+        more = f" and {len(addresses) - _NAMED} more" if len(addresses) > _NAMED else ""
+        about = ", ".join(addresses[:_NAMED]) + more
+        reason = (
+            "advertises the Device UUID of a node of ours that was not shown to have restarted: "
+            "BlueZ repeats what it was before, or another device pretends to be it; the node is "
+            "kept"
+        )
+        log.warning("namesakes_on_the_air", about=about, reason=reason)
+        self._audiences.event("warning", {"about": about, "reason": reason}, None)
 
     async def run_begins(self, heard: Iterable[HeardBoard], run_id: str) -> None:
         """Take the boards that a run takes on, and keep who they are; again when there are more.
@@ -67,7 +109,7 @@ class Returns:
         if self._look is None or self._run_id != run_id:
             self._look = await asyncio.to_thread(_Look, self._store, self._audiences)
             self._run_id = run_id
-        uuids = [board.uuid for board in self._heard]
+        uuids = [b.uuid for b in self._heard if not self._look.is_of_nameless(b.uuid, run_id)]
         await asyncio.to_thread(self._store.save_boards, run_id, uuids)
 
     async def run_ended(self, run: Run) -> None:
@@ -83,8 +125,22 @@ class Returns:
         for node in nodes:
             if node.run_id == run.run_id and node.device_uuid and node.device_address:
                 sure.setdefault(node.device_uuid, set()).add(node.device_address)
-        await look.take(sure, run.run_id)
+        await look.take(look.find(sure), run.run_id)
+        await asyncio.to_thread(self._keep_boards, run, nodes, sure)
         self._forgotten |= look.forgotten
+
+    def _keep_boards(self, run: Run, nodes: Iterable[Node], sure: Collection[bytes]) -> None:
+        """Keep which boards the run has made nodes, as far as it shows.
+
+        Anybody can advertise any Device UUID, so nothing else is kept of what was heard. Where
+        others provisioned some it may be any board but those that are told to be left.
+        """
+        heard = {board.uuid for board in self._heard}
+        left = heard
+        if any(node.run_id == run.run_id and node.device_uuid is None for node in nodes):
+            left = {b.device_uuid for b in run.missing if b.address is None and b.device_uuid}
+        self._store.save_boards(run.run_id, heard.intersection(sure))
+        self._store.drop_boards(run.run_id, left.difference(sure))
 
     async def lost_groups(self) -> dict[int, list[int]]:
         """Return the groups to restore, each with its nodes; asked again, there are none."""
@@ -105,14 +161,37 @@ class _Look:
         self.uuids: frozenset[bytes] = frozenset()
         self.forgotten: dict[int, Node] = {}
 
-    def candidates(self, on_air: Mapping[bytes, Collection[str]]) -> set[int]:
-        """Return the nodes that would be forgotten if nobody asked them."""
-        return {node.address for node in self._find(on_air).nodes}
+    def is_of_nameless(self, uuid: bytes, run_id: str) -> bool:
+        """Whether the board may be a node of another run whose address is not known.
 
-    def _find(
+        Then it stays that run's until it is shown to be another one's.
+        """
+        taken_by = self._boards.get(uuid)
+        return taken_by != run_id and any(
+            node.run_id == taken_by and node.device_uuid is None for node in self._nodes
+        )
+
+    def find(
         self, on_air: Mapping[bytes, Collection[str]], alive: Collection[int] = ()
     ) -> Returned:
+        """Return what the boards on the air tell, but for nodes that are `alive`."""
         return find_returned(on_air, self._nodes, self._boards, alive)
+
+    def proven(
+        self,
+        on_air: Mapping[bytes, Collection[str]],
+        unprovisioned: Collection[str],
+        silent: Collection[int],
+    ) -> dict[bytes, set[str]]:
+        """Return of `on_air` what showed to be unprovisioned, or may be a node that is `silent`."""
+        asked = {node.device_uuid for node in self._nodes if node.address in silent}
+        runs = {n.run_id for n in self._nodes if n.address in silent and n.device_uuid is None}
+        asked |= {uuid for uuid, run_id in self._boards.items() if run_id in runs}
+        proven = {
+            uuid: {a for a in addresses if uuid in asked or a in unprovisioned}
+            for uuid, addresses in on_air.items()
+        }
+        return {uuid: addresses for uuid, addresses in proven.items() if addresses}
 
     async def forget_superseded(self) -> None:
         """Forget nodes whose boards are nodes of a newer run; a kill may have come before that."""
@@ -124,14 +203,8 @@ class _Look:
             gone = {node.address for node in old}
             self._nodes = [node for node in self._nodes if node.address not in gone]
 
-    async def take(
-        self,
-        on_air: Mapping[bytes, Collection[str]],
-        run_id: str | None = None,
-        alive: Collection[int] = (),
-    ) -> None:
-        """Forget the nodes whose boards are unprovisioned and that are not `alive`, and tell so."""
-        found = self._find(on_air, alive)
+    async def take(self, found: Returned, run_id: str | None = None) -> None:
+        """Forget the nodes whose boards returned, and tell so."""
         new = [node for node in found.nodes if node.address not in self.forgotten]
         if not new and not found.uuids - self.uuids:
             return
@@ -158,11 +231,11 @@ class _Look:
 
 def _on_air(heard: Iterable[HeardBoard]) -> dict[bytes, set[str]]:
     """Return the device addresses of boards that went on advertising, by Device UUID."""
-    return {
-        board.uuid: {board.device_address}
-        for board in heard
-        if board.last_seen_s - board.first_seen_s >= _ON_AIR_S
-    }
+    on_air: dict[bytes, set[str]] = {}
+    for board in heard:
+        if board.last_seen_s - board.first_seen_s >= _ON_AIR_S:
+            on_air.setdefault(board.uuid, set()).add(board.device_address)
+    return on_air
 
 
 def lost_groups(

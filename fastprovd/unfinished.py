@@ -10,7 +10,7 @@ import structlog
 from fastprovd.campaign.closing import NOT_TOLD
 from fastprovd.campaign.resumption import Resumption
 from fastprovd.campaign.settings import RunSettings
-from fastprovd.campaign.verdict import missing_boards
+from fastprovd.campaign.verdict import bounded, missing_boards
 from fastprovd.clock import Clock
 from fastprovd.errors import CorruptStore
 from fastprovd.mesh.addresses import format_address
@@ -60,7 +60,7 @@ async def interrupt(store: StateStore, clock: Clock, *, resume: bool) -> None:
     for run in await asyncio.to_thread(store.interrupt_runs, clock.utc_now(), spared):
         made = [node for node in nodes if node.run_id == run.run_id]
         missing = missing_boards(made, (), run.expected, run.heard, is_complete=False)
-        ended = replace(run, missing=missing)
+        ended = replace(run, missing=bounded(missing))
         steps = await asyncio.to_thread(store.steps, run.run_id)
         if run.window is None and any(step.kind is StepKind.INFO_SET for step in steps):
             ended = replace(ended, window=Window.OPEN, window_evidence=NOT_TOLD)

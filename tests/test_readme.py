@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 
 from fastprovd.campaign.air_picture import HeardBoard
-from fastprovd.campaign.verdict import FORMER, missing_boards
+from fastprovd.campaign.verdict import FORMER, MOST_NAMED, bounded, missing_boards
 from fastprovd.checking import either, field_types, format_value, optional
 from fastprovd.cli import MEANINGS, main
 from fastprovd.config import Config
@@ -33,7 +33,7 @@ from fastprovd.publish.messages import (
     run_message,
     state_message,
 )
-from fastprovd.records import Membership, Node, NodeRole, Proof, Run, RunState
+from fastprovd.records import Membership, MissingBoard, Node, NodeRole, Proof, Run, RunState
 from tests.support.contract.table import DOORS, table
 
 ROOT = Path(__file__).parents[1]
@@ -188,9 +188,12 @@ def test_every_reason_why_a_board_is_missing_is_explained() -> None:
         missing_boards([], left, None, 1, failed={b"x" * 16: "..."}),
         missing_boards([], [], 20, 19),
         missing_boards([], [], 20, 20),
+        missing_boards([], [], None, 0, namesakes=[(left[0], "...")]),
+        bounded([MissingBoard("...")] * (MOST_NAMED + 1))[-1:],
     ]
     reasons = {board.reason for boards in missing for board in boards} | {FORMER}
-    assert len(reasons) == 10
+    reasons = {reason.replace("and 1 more", "and ... more") for reason in reasons}
+    assert len(reasons) == 12
     assert [reason for reason in sorted(reasons) if f"| `{reason}` |" not in README] == []
 
 

@@ -24,10 +24,12 @@ def test_an_answer_is_the_strongest(listed: bool, proven: bool, knowledge: Knowl
 
 
 def test_a_board_with_two_addresses_is_one() -> None:
-    """Device UUIDs tell boards apart; without them each address is a board."""
-    board = Node(0x0005, "r", device_uuid=b"\xdd" * 16)
-    again = Node(0x0009, "r", device_uuid=b"\xdd" * 16)
+    """Device UUID and device address tell boards apart; without them each address is a board."""
+    board = Node(0x0005, "r", device_uuid=b"\xdd" * 16, device_address="AA")
+    again = Node(0x0009, "r", device_uuid=b"\xdd" * 16, device_address="AA")
+    clone = Node(0x000A, "r", device_uuid=b"\xdd" * 16, device_address="BB")
     assert distinct_boards([board, again, Node(0x0006, "r"), Node(0x0007, "r")]) == 3
+    assert distinct_boards([board, again, clone]) == 2
     assert distinct_boards([]) == 0
 
 

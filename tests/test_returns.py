@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,18 @@ from typing import Any
 import pytest
 
 from fastprovd.campaign.air_picture import HeardBoard
+from fastprovd.campaign.census import Asked
 from fastprovd.clock import SystemClock
 from fastprovd.errors import UnknownNode
 from fastprovd.gateway import Gateway, open_gateway
 from fastprovd.mesh.addresses import ALL_NODES
-from fastprovd.records import Membership, Node, Run, RunState
+from fastprovd.mesh.beacons import Advertisement, UnprovisionedDevice
+from fastprovd.records import Membership, MissingBoard, Node, Run, RunState
 from fastprovd.returns import Returns, lost_groups
 from fastprovd.store.state import StateStore
 from tests.conftest import RunVirtual
 from tests.support.emulated import World, config, entropy, world
+from tests.support.pretended import ELSEWHERE, PretendedRadio, unprovisioned
 from tests.support.scene import Listener
 
 # 0x1827 of all boards is on the air, and BlueZ has forgotten what they were.
@@ -167,6 +170,11 @@ def board(node: Node, device_address: str | None = None) -> HeardBoard:
     return HeardBoard(node.device_uuid, address, -30, last_seen_s=9.0, first_seen_s=1.0)
 
 
+async def nobody(device_addresses: Collection[str]) -> set[str]:
+    """No device answers an Invite."""
+    return set()
+
+
 def test_an_advertisement_takes_no_living_node_away(
     run_virtual: RunVirtual[Any], tmp_path: Path
 ) -> None:
@@ -181,17 +189,18 @@ def test_an_advertisement_takes_no_living_node_away(
             off = next(n for n in nodes if n.device_address == here.air.boards[2].device_address)
             asked: list[set[int]] = []
 
-            async def who_answers(addresses: Any) -> set[int]:
+            async def who_answers(addresses: Any) -> Asked:
                 asked.append(set(addresses))
                 async with gateway._radio:
                     return await gateway._who_answers(addresses)
 
             returns = Returns(gateway._store, gateway.audiences)
             namesakes = [board(node, "66:66:66:66:66:66") for node in nodes]
-            assert await returns.at_start(namesakes, who_answers) == 0
+            assert await returns.at_start(namesakes, who_answers, nobody) == 0
             assert asked == []
             copies = [board(node) for node in nodes]
-            assert await returns.at_start(copies, who_answers) == 1
+            assert await returns.at_start(copies) == 0, "there is nobody to ask"
+            assert await returns.at_start(copies, who_answers, nobody) == 1
             assert asked == [{node.address for node in nodes}]
             left = {node.address for node in gateway._store.nodes()}
             assert left == {node.address for node in nodes} - {off.address}
@@ -236,5 +245,145 @@ def test_what_a_kill_left_is_forgotten_at_the_next_start(
             gateway._store.save_nodes([anew])
             assert await gateway.look_for_returned() == 0
             assert gateway._store.nodes() == [nodes[1], anew]
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("method", ["fast", "direct"])
+@pytest.mark.parametrize("is_borrowed", [False, True])
+def test_who_pretends_to_be_a_living_node_changes_nothing(
+    run_virtual: RunVirtual[Any], tmp_path: Path, method: str, is_borrowed: bool
+) -> None:
+    """From an address of its own or a borrowed one, at a start and while a run hears boards."""
+
+    async def main() -> None:
+        here = world(3)
+        async with open_gateway(config(tmp_path), radio=here.radio, entropy=entropy()) as gateway:
+            await run_once(gateway, 3, method)
+            _, nodes = await gateway.last_run()
+        uuids = [board.uuid for board in here.air.boards]
+        ads = [
+            Advertisement(
+                b.device_address if is_borrowed else ELSEWHERE[:-1] + str(number),
+                UnprovisionedDevice(uuids[number]),
+                -30,
+                0.0,
+            )
+            for number, b in enumerate(here.air.boards)
+        ]
+        radio = PretendedRadio(here.radio, lambda: ads)
+        async with open_gateway(config(tmp_path), radio=radio, entropy=entropy(2)) as gateway:
+            assert await gateway.look_for_returned() == 0
+            settings = gateway.settings(expected=3, scan_s=5.0, run_s=200.0)
+            await gateway.execute(gateway.prepare_run(settings))
+        async with open_gateway(config(tmp_path), radio=here.radio, entropy=entropy(3)) as gateway:
+            assert {n.address for n in gateway._store.nodes()} >= {n.address for n in nodes}
+            for node in nodes:
+                await gateway.controls.get_onoff(node.address)
+
+    run_virtual(main())
+
+
+def test_without_a_proxy_the_board_itself_has_to_show_it(
+    run_virtual: RunVirtual[Any], tmp_path: Path
+) -> None:
+    """Nobody carries the question: who answers an Invite returned, who does not is kept."""
+
+    async def main() -> None:
+        here = world(2)
+        async with open_gateway(config(tmp_path), radio=here.radio, entropy=entropy()) as gateway:
+            await run_once(gateway, 2, "direct")
+            _, nodes = await gateway.last_run()
+            cycle_power(here, 1)
+            await asyncio.sleep(BOOTED_S)
+            back = next(n for n in nodes if n.device_address == here.air.boards[1].device_address)
+            returns = Returns(gateway._store, gateway.audiences)
+
+            async def nobody_carries(addresses: Collection[int]) -> Asked:
+                return Asked(frozenset())
+
+            async def who_is_unprovisioned(device_addresses: Collection[str]) -> set[str]:
+                async with gateway._radio:
+                    return await gateway._who_is_unprovisioned(device_addresses)
+
+            listener = Listener()
+            gateway.audiences.members.append(listener)
+            heard = [board(node) for node in nodes]
+            assert await returns.at_start(heard, nobody_carries, who_is_unprovisioned) == 1
+            assert [n for n in nodes if n not in gateway._store.nodes()] == [back]
+            (warning,) = [data for kind, data in listener.events if kind == "warning"]
+            assert warning["about"] == here.air.boards[0].device_address
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("is_borrowed", [False, True])
+def test_who_pretends_while_a_run_is_resumed(
+    run_virtual: RunVirtual[Any], tmp_path: Path, is_borrowed: bool
+) -> None:
+    """Nodes that answer by name stay what they are, and get no other addresses."""
+
+    async def main() -> None:
+        here = world(3)
+        async with open_gateway(config(tmp_path), radio=here.radio, entropy=entropy()) as gateway:
+            old = await run_once(gateway, 3, "direct")
+            _, nodes = await gateway.last_run()
+        with StateStore(tmp_path / "state") as store:
+            (run,) = store.runs()
+            store.save_run(replace(run, state=RunState.PROVISIONING, finished=None))
+        ads = [unprovisioned(node, None if is_borrowed else ELSEWHERE) for node in nodes]
+        radio = PretendedRadio(here.radio, lambda: ads)
+        async with open_gateway(config(tmp_path), radio=radio, entropy=entropy(2)) as gateway:
+            campaign = gateway.prepare_resumption()
+            assert campaign is not None
+            run = await gateway.execute(campaign)
+            assert run.proven == 3
+            assert {node.address for node in gateway._store.nodes()} == old
+
+    run_virtual(main())
+
+
+def test_of_boards_only_heard_nothing_is_kept(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """Anybody can advertise any Device UUID; whose node a board is, a run has to show."""
+
+    async def main() -> None:
+        here = world(4)
+        async with open_gateway(config(tmp_path), radio=here.radio, entropy=entropy()) as gateway:
+            await run_once(gateway, 4, "fast")
+            store, moment = gateway._store, SystemClock().utc_now()
+            first = store.boards()
+            assert set(first) == {board.uuid for board in here.air.boards}
+            (run,) = store.runs()
+            returns = Returns(store, gateway.audiences)
+            made_up = [HeardBoard(bytes([n]) * 16, "AA", -30, 9.0, 1.0) for n in range(1, 9)]
+            nodes_of_old = [HeardBoard(uuid, "BB", -30, 9.0, 1.0) for uuid in first]
+            await returns.run_begins([*made_up, *nodes_of_old], "r-new")
+            named = {b.uuid for b in made_up} | {n.device_uuid for n in store.nodes()} - {None}
+            assert {u for u, run_id in store.boards().items() if run_id == "r-new"} >= {
+                board.uuid for board in made_up
+            }
+            assert all(store.boards()[uuid] == run.run_id for uuid in first if uuid not in named)
+            child = next(uuid for uuid in first if uuid not in named)
+            store.save_nodes([Node(0x0200, "r-new", device_uuid=child, device_address="BB")])
+            await returns.run_ended(Run("r-new", RunState.PARTIAL, moment))
+            assert [uuid for uuid, run_id in store.boards().items() if run_id == "r-new"] == [child]
+
+    run_virtual(main())
+
+
+def test_boards_that_a_run_took_are_its_own(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+    """Of a run with nodes that others made: who is missing was not taken."""
+
+    async def main() -> None:
+        here = world(1)
+        async with open_gateway(config(tmp_path), radio=here.radio, entropy=entropy()) as gateway:
+            store, moment = gateway._store, SystemClock().utc_now()
+            returns = Returns(store, gateway.audiences)
+            taken, left = (HeardBoard(bytes([n]) * 16, "AA", -30, 9.0, 1.0) for n in (1, 2))
+            await returns.run_begins([taken, left], "r-new")
+            store.save_nodes([Node(0x0200, "r-new")])
+            missing = (MissingBoard("left", None, left.uuid),)
+            await returns.run_ended(Run("r-new", RunState.PARTIAL, moment, missing=missing))
+            assert store.boards() == {taken.uuid: "r-new"}
 
     run_virtual(main())

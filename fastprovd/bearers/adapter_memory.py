@@ -17,6 +17,10 @@ _TIMEOUT_S: Final = 5.0
 log = structlog.get_logger(__name__)
 
 
+# BlueZ's word for a controller that has no public address.
+_NO_ADDRESS: Final = "00:00:00:00:00:00"
+
+
 class LinkMemory(Protocol):
     """Keeps a number for each adapter; one that was learnt on another `system` counts no more."""
 
@@ -42,7 +46,7 @@ class AdapterMemory:
 
     async def load(self, address: str) -> int | None:
         """Return what is kept of that adapter, which is the one in use from now on."""
-        self.address = address
+        self.address = "" if address == _NO_ADDRESS else address
         if self._memory is None:
             return None
         self._system = await _system()

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final
 
 from bleak import BleakClient
 from bleak.args.bluez import BlueZClientArgs
 from bleak.backends.client import BaseBleakClient
 from bleak.backends.device import BLEDevice
 
+from fastprovd.recent import keep_latest
+
 # BlueZ forgets an unconnected device 30 s after its last advertisement.
 _LIFE_S: Final = 20.0
 # More than there are in reach; who changes its address with each advertisement is forgotten.
 MAX_DEVICES: Final = 1024
-
-_Known = TypeVar("_Known")
-
-
-def keep_latest(devices: dict[str, _Known], device_address: str, known: _Known) -> None:
-    """Put it last; of more than MAX_DEVICES forget the one that was not heard for longest."""
-    devices.pop(device_address, None)
-    devices[device_address] = known
-    if len(devices) > MAX_DEVICES:
-        del devices[next(iter(devices))]
 
 
 class KnownDevices:
@@ -41,7 +33,8 @@ class KnownDevices:
 
     def remember(self, device: BLEDevice) -> None:
         """It was heard."""
-        keep_latest(self._devices, device.address, (device, asyncio.get_running_loop().time()))
+        heard = device, asyncio.get_running_loop().time()
+        keep_latest(self._devices, device.address, heard, MAX_DEVICES)
 
     def linked(self, device_address: str) -> None:
         """BlueZ knows it as long as it is connected, however long it was not heard."""

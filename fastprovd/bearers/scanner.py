@@ -15,7 +15,7 @@ from bleak.backends.device import BLEDevice
 from bleak.backends.scanner import AdvertisementData, BaseBleakScanner
 from bleak.uuids import normalize_uuid_16
 
-from fastprovd.bearers.devices import keep_latest
+from fastprovd.bearers.devices import MAX_DEVICES
 from fastprovd.bearers.errors import BLEAK_ERRORS, Remedy, describe, diagnose
 from fastprovd.errors import BluetoothUnavailable, DecodeError
 from fastprovd.mesh.beacons import (
@@ -23,8 +23,10 @@ from fastprovd.mesh.beacons import (
     MESH_PROXY_SERVICE,
     RSSI_UNKNOWN,
     Advertisement,
+    UnprovisionedDevice,
     decode_service_data,
 )
+from fastprovd.recent import keep_latest
 
 # The later one wins when both are new: boards go from 0x1827 to 0x1828.
 _SERVICES: Final = {
@@ -35,6 +37,9 @@ _SERVICES: Final = {
 MIN_INTERVAL_S: Final = 0.25
 # Some seconds of a hundred boards at four per second; a slower reader loses the oldest.
 MAX_QUEUED: Final = 1024
+# So many devices in one scan end it: bleak and its record of each go with it, and another one is
+# begun. A hundred boards and their neighbours are far below, whoever invents addresses is not.
+MAX_DEVICES_HEARD: Final = 4096
 # StartDiscovery is refused for a moment after other radio work, and while an adapter wakes up.
 START_BACK_OFF_S: Final = (0.25, 0.5, 1.0)
 # A healthy BlueZ answers within a second; a controller that resets needs several.
@@ -87,6 +92,7 @@ class BleakScan:
         self._remember = remember
         self._prepare = prepare
         self._heard: dict[str, _Heard] = {}
+        self._devices = 0
         self._queue: deque[Advertisement] = deque()
         self._arrived = asyncio.Event()
         self._scanner: BleakScanner | None = None
@@ -158,7 +164,7 @@ class BleakScan:
             (log.debug if is_lost else log.warning)("scan_stop_failed", error=describe(error))
         log.debug(
             "scan_stopped",
-            devices=len(self._heard),
+            devices=self._devices,
             malformed=self.malformed,
             dropped=self.dropped,
         )
@@ -187,6 +193,17 @@ class BleakScan:
             await self._arrived.wait()
         return self._queue.popleft()
 
+    def _count_device(self) -> None:
+        self._devices += 1
+        if self._devices == MAX_DEVICES_HEARD:
+            log.warning(
+                "scan_crowded",
+                devices=self._devices,
+                advice="something advertises from one address after the other; the scan begins "
+                "anew",
+            )
+            self.end()
+
     def _on_detection(self, device: BLEDevice, advertisement: AdvertisementData) -> None:
         data = {
             service: advertisement.service_data[uuid]
@@ -196,8 +213,11 @@ class BleakScan:
         if not data:
             return
         now = asyncio.get_running_loop().time()
-        heard = self._heard.get(device.address) or _Heard()
-        keep_latest(self._heard, device.address, heard)
+        heard = self._heard.get(device.address)
+        if heard is None:
+            heard = _Heard()
+            self._count_device()
+        keep_latest(self._heard, device.address, heard, MAX_DEVICES)
         changed = [service for service in data if heard.data.get(service) != data[service]]
         heard.data = data
         if changed:
@@ -209,6 +229,8 @@ class BleakScan:
         heard.quiet_until_s = now + MIN_INTERVAL_S
         try:
             decoded = decode_service_data(heard.latest, data[heard.latest])
+            if isinstance(decoded, UnprovisionedDevice) and not any(decoded.uuid):
+                raise DecodeError("the Device UUID is all zeros, so the device has none")
         except DecodeError as error:
             self.malformed += 1
             log.debug("advertisement_malformed", device_address=device.address, error=str(error))

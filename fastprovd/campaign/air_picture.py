@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Final
 
 from fastprovd.campaign.inventory import Inventory
 from fastprovd.campaign.node_times import ANY_TIME, Span
 from fastprovd.mesh.beacons import (
+    RSSI_UNKNOWN,
     Advertisement,
     NetworkIdentity,
     NodeIdentity,
     UnprovisionedDevice,
 )
 from fastprovd.mesh.keys import NetKey
+from fastprovd.recent import keep_latest
 
 # Network ID comes twice a second; this covers the seconds anybody asks about.
 _PROXY_REPORTS_KEPT: Final = 16
-
 # Boards of ours in one run, unless the operator expects more, and as many others.
 MAX_BOARDS: Final = 300
 MAX_PROXIES: Final = 1000
@@ -47,13 +49,9 @@ class HeardBoard:
         return self.reports > 1, self.rssi_dbm
 
 
-def _keep(
-    kept: dict[str, NodeIdentity | NetworkIdentity],
-    address: str,
-    value: NodeIdentity | NetworkIdentity,
-) -> None:
-    if address in kept or len(kept) < MAX_NAMESAKES:
-        kept[address] = value
+def quietest_first(boards: Iterable[HeardBoard]) -> list[HeardBoard]:
+    """Sort boards by what is received of them; where that is unknown nobody knows how far it is."""
+    return sorted(boards, key=lambda b: (b.rssi_dbm == RSSI_UNKNOWN, b.rssi_dbm))
 
 
 class AirPicture:
@@ -78,41 +76,62 @@ class AirPicture:
         self._heard_once: dict[bytes, None] = {}
         self._proxies: dict[str, deque[float]] = {}
         self._became: dict[str, Span] = {}
-        self._were_proxies: set[str] = set()
-        self._randoms: set[bytes] = set()
+        self._were_proxies: dict[str, None] = {}
+        self._randoms: dict[bytes, None] = {}
         self._stale: set[bytes] = set()
 
     def receive(self, advertisement: Advertisement) -> HeardBoard | None:
         """Take an advertisement; return the unprovisioned board when it is new."""
-        data, now = advertisement.data, advertisement.seen_s
-        if not isinstance(data, UnprovisionedDevice):
-            self._were_proxies.add(advertisement.device_address)
+        data, address = advertisement.data, advertisement.device_address
         if isinstance(data, UnprovisionedDevice):
-            board = self._known(data.uuid)
-            if board is None:
-                return self._add(data.uuid, advertisement)
-            if board.device_address != advertisement.device_address:
-                if now - board.last_seen_s <= NAMESAKE_S:
-                    self._take_namesake(data.uuid, advertisement)
-                    return None
-                board.device_address = advertisement.device_address
-            board.reports += 1
-            self._heard_once.pop(board.uuid, None)
-            self._became.pop(advertisement.device_address, None)
-            board.last_seen_s = now
-            board.rssi_dbm = max(board.rssi_dbm, advertisement.rssi_dbm)
-        elif isinstance(data, NodeIdentity):
-            if len(self._randoms) < MAX_PROXIES:
-                self._randoms.add(data.random)
-            _keep(self.foreign, advertisement.device_address, data)
+            return self._take_unprovisioned(data.uuid, advertisement)
+        keep_latest(self._were_proxies, address, None, MAX_PROXIES)
+        if isinstance(data, NodeIdentity):
+            keep_latest(self._randoms, data.random, None, MAX_PROXIES)
+            keep_latest(self.foreign, address, data, MAX_NAMESAKES)
         elif not data.matches(self._net_key):
-            _keep(self.foreign, advertisement.device_address, data)
-        elif len(self._proxies) < MAX_PROXIES or advertisement.device_address in self._proxies:
-            address = advertisement.device_address
+            keep_latest(self.foreign, address, data, MAX_NAMESAKES)
+        else:
             self.foreign.pop(address, None)
-            self._shown(address, now)
-            self._proxies.setdefault(address, deque(maxlen=_PROXY_REPORTS_KEPT)).append(now)
+            self._shown(address, advertisement.seen_s)
+            reports = self._proxies.get(address) or deque(maxlen=_PROXY_REPORTS_KEPT)
+            reports.append(advertisement.seen_s)
+            keep_latest(self._proxies, address, reports, MAX_PROXIES)
         return None
+
+    def _take_unprovisioned(self, uuid: bytes, advertisement: Advertisement) -> HeardBoard | None:
+        now, address = advertisement.seen_s, advertisement.device_address
+        board = self._known(uuid)
+        if board is None:
+            return self._add(uuid, advertisement)
+        if board.device_address != address:
+            was_node = board.device_address in self._were_proxies
+            if was_node or now - board.last_seen_s <= NAMESAKE_S:
+                self._take_namesake(uuid, advertisement)
+            else:
+                self._move(board, advertisement)
+            return None
+        board.reports += 1
+        self._heard_once.pop(uuid, None)
+        self._became.pop(address, None)
+        board.last_seen_s = now
+        board.rssi_dbm = max(board.rssi_dbm, advertisement.rssi_dbm)
+        return None
+
+    def _move(self, board: HeardBoard, advertisement: Advertisement) -> None:
+        """A board that left the air came back with another device address.
+
+        Whoever works with the board as it was is not misled: it may be another device.
+        """
+        anew = replace(
+            board,
+            device_address=advertisement.device_address,
+            rssi_dbm=advertisement.rssi_dbm,
+            last_seen_s=advertisement.seen_s,
+        )
+        for boards in (self.boards, self.strangers, self.latecomers):
+            if board.uuid in boards:
+                boards[board.uuid] = anew
 
     def _add(self, uuid: bytes, advertisement: Advertisement) -> HeardBoard | None:
         is_ours = self._inventory.is_ours(uuid)
@@ -134,11 +153,16 @@ class AirPicture:
         """Remember a second board of one Device UUID, on the air at the same time."""
         now, address = advertisement.seen_s, advertisement.device_address
         known = self.namesakes.get(address)
-        if known is not None and known.uuid == uuid:
-            known.last_seen_s = now
-            known.reports += 1
-        elif len(self.namesakes) < MAX_NAMESAKES:
-            self.namesakes[address] = HeardBoard(uuid, address, advertisement.rssi_dbm, now, now)
+        if known is None or known.uuid != uuid:
+            known = HeardBoard(uuid, address, advertisement.rssi_dbm, now, now, reports=0)
+        known.last_seen_s = now
+        known.reports += 1
+        keep_latest(self.namesakes, address, known, MAX_NAMESAKES)
+
+    def all_of_ours(self) -> list[HeardBoard]:
+        """Return every board of ours that was heard unprovisioned, and not as our proxy since."""
+        namesakes = [b for b in self.namesakes.values() if self._inventory.is_ours(b.uuid)]
+        return [b for b in (*self.boards.values(), *namesakes) if not self.became_proxy(b)]
 
     def namesakes_on_air(self, now: float, within_s: float) -> list[HeardBoard]:
         """Return boards of ours that share the Device UUID of another, and went on advertising."""
@@ -150,6 +174,11 @@ class AirPicture:
             and self._inventory.is_ours(board.uuid)
             and not self.became_proxy(board)
         ]
+
+    def set_apart(self, board: HeardBoard) -> None:
+        """Count a board of ours as a namesake: it has the Device UUID of a node of ours."""
+        del self.boards[board.uuid]
+        keep_latest(self.namesakes, board.device_address, board, MAX_NAMESAKES)
 
     def _shown(self, device_address: str, now: float) -> None:
         """Note when a board became a node, now that its proxy is heard."""
@@ -183,7 +212,7 @@ class AirPicture:
         bleak reports the service data of an earlier advertisement again when the board sends
         anything else, so a Random from before proves nothing.
         """
-        self._stale |= self._randoms
+        self._stale.update(self._randoms)
 
     def is_identity(self, advertisement: Advertisement, address: int) -> bool:
         """Whether it is the Node Identity of `address`, and not a stale one."""
@@ -242,6 +271,7 @@ class AirPicture:
         return (
             isinstance(data, UnprovisionedDevice)
             and data.uuid == board.uuid
+            and advertisement.device_address == board.device_address
             and board.device_address in self._were_proxies
         )
 
@@ -253,11 +283,19 @@ class AirPicture:
         return sorted((a for a in counts if counts[a]), key=lambda a: (-counts[a], a))
 
     def board_at(self, device_address: str) -> HeardBoard | None:
-        """Return the board that advertised 0x1827 from this device address."""
-        for board in self.boards.values():
-            if board.device_address == device_address:
-                return board
-        return None
+        """Return the board that advertised 0x1827 from this device address.
+
+        `None` if there are several: all but one pretend to be at this address.
+        """
+        found = [b for b in self.boards.values() if b.device_address == device_address]
+        return found[0] if len(found) == 1 else None
+
+    def most_lasting(
+        self, passed_over: set[bytes], now: float, within_s: float
+    ) -> HeardBoard | None:
+        """Return the unprovisioned board that is on the air for longest and not passed over."""
+        boards = [b for b in self.unprovisioned(now, within_s) if b.uuid not in passed_over]
+        return min(boards, key=lambda board: board.first_seen_s, default=None)
 
     def strongest(self, passed_over: set[bytes], now: float, within_s: float) -> HeardBoard | None:
         """Return the loudest unprovisioned board that is not passed over."""

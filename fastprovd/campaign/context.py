@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from fastprovd.campaign.air_picture import AirPicture
 from fastprovd.campaign.ports import Bearer, Store
@@ -15,6 +16,9 @@ from fastprovd.campaign.verdict import target
 from fastprovd.campaign.watch import Watch
 from fastprovd.clock import Clock
 from fastprovd.mesh.keys import AppKey, NetKey
+
+# A controller that filters duplicates may tell each of a hundred boards only once.
+_HEARD_ONCE: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +51,17 @@ class RunContext:
     def boards(self) -> int:
         """How many boards must be proven: all that were heard, or that the operator announced."""
         return target(self.settings.expected, len(self.picture.boards))
+
+    @property
+    def boards_planned_for(self) -> int:
+        """For how many boards addresses are handed out.
+
+        Anybody can advertise boards that are none: of those that the operator did not announce, few
+        count that were heard only once.
+        """
+        boards = self.picture.boards.values()
+        lasting = sum(board.reports > 1 for board in boards)
+        return target(self.settings.expected, max(lasting, min(len(boards), _HEARD_ONCE)))
 
     @property
     def with_strangers(self) -> int:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import structlog
 
-from fastprovd.campaign.air_picture import MAX_BOARDS, HeardBoard
+from fastprovd.campaign.air_picture import MAX_BOARDS, HeardBoard, quietest_first
 from fastprovd.campaign.context import RunContext
 from fastprovd.campaign.node_identity import end_node_identity
 from fastprovd.campaign.planner import EDGE_PROXIES
@@ -53,7 +53,7 @@ _SESSIONS_EACH: Final = 3
 # Proxies that stay on the air: a few for a small network, then one for so many nodes.
 _FIRST_PROXIES: Final = 3
 _NODES_PER_PROXY: Final = 12
-# Addresses that are taken at once; what is left of the last block is never used.
+# Addresses that are taken at once; what is left of the last block comes back with the run's end.
 _BLOCK: Final = 16
 
 
@@ -141,9 +141,9 @@ class Direct:
         `reserve` addresses for them before.
         """
         boards = sorted(boards, key=lambda board: board.rank, reverse=True)
-        edge = len(boards) - (EDGE_PROXIES if self._is_any_unheard() else 0)
-        for rank, board in enumerate(boards):
-            self._add(board, stays=rank >= edge)
+        edge = quietest_first(boards)[: EDGE_PROXIES if self._is_any_unheard() else 0]
+        for board in boards:
+            self._add(board, stays=board in edge)
         while self._tasks:
             # Beside the links the boards that wait are heard again, so that BlueZ knows them.
             async with background(self._watch.run(self._is_to_listen), "watch"):
@@ -296,8 +296,10 @@ class Direct:
         if task.is_node or task.address is None:
             return
         task.is_node = True
+        board = task.board
         for node in list(self._log.nodes.values()):
-            if node.device_uuid == task.board.uuid and node.address != task.address:
+            is_it = (node.device_uuid, node.device_address) == (board.uuid, board.device_address)
+            if is_it and node.address != task.address:
                 # What it answered before its restart was under an address that it forgot.
                 await self._log.node(node.address, proven=False)
         self.failed.pop(task.board.uuid, None)

@@ -164,7 +164,7 @@ class Forecast:
 
     @property
     def reserved(self) -> tuple[int, int]:
-        """Lowest and highest address that are taken for good."""
+        """Lowest and highest address that are taken."""
         spans = [] if self.own is None else [(self.own.first, self.own.last)]
         spans += [(b.plan.share.first, b.plan.share.last) for b in self.branches]
         firsts = [first for first, _ in spans] + [b.plan.primary for b in self.branches]

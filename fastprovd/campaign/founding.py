@@ -38,6 +38,8 @@ log = structlog.get_logger()
 # Boards to try as Primary Provisioner, and sessions with each, before the run fails.
 _BOARDS_TRIED: Final = 3
 _SESSIONS_EACH: Final = 2
+# Boards that no link could be opened to: anybody can advertise some, loudly. Each costs 20 s.
+_BOARDS_UNREACHED: Final = 12
 
 
 class Founding:
@@ -60,13 +62,14 @@ class Founding:
         self._direct = direct
         self._reservations = Reservations(context)
         self._sessions: Counter[bytes] = Counter()
+        self._unreached: set[bytes] = set()
         self._reason = "none is on the air"
         self._ready: dict[int, ProxySession] = {}
         self._made_s: dict[int, float] = {}
 
     async def found(self) -> None:
         """Make the Primaries, give them the AppKey, and start them; raises RunEnd."""
-        boards = self._context.boards
+        boards = self._context.boards_planned_for
         settings = self._context.planned
         primaries = min(primaries_of(settings, boards), len(self._picture.boards))
         plan = await self._reservations.plan(boards, primaries)
@@ -143,18 +146,29 @@ class Founding:
 
     async def _another(self, plan: Plan) -> Plan:
         """Take another address and share in place of those that were offered in vain."""
-        boards = self._context.boards
+        boards = self._context.boards_planned_for
         another = (await self._reservations.plan(boards, 1)).plans[0]
         if plan.primary == self._log.run.primary:
             await self._log.change(primary=another.primary)
         return another
 
     async def _next_board(self) -> HeardBoard | None:
-        """Return the loudest board that may be tried; listen again when none is fresh."""
+        """Return the loudest board that may be tried; listen again when none is fresh.
+
+        Once one could not be reached, those come first that are on the air for longest.
+        """
         made = {node.device_uuid for node in self._log.nodes.values() if node.device_uuid}
         failed = {uuid for uuid, count in self._sessions.items() if count >= _SESSIONS_EACH}
-        if len(failed - made) >= _BOARDS_TRIED:
+        unreached = self._unreached - made
+        is_enough = len(failed - made - unreached) >= _BOARDS_TRIED
+        if is_enough or len(unreached) >= _BOARDS_UNREACHED:
             return None
+        if unreached:
+            await self._watch.listen(WAITS["last_look"].seconds)
+            now, within_s = self._clock.monotonic(), WAITS["board_quiet"].seconds
+            lasting = self._picture.most_lasting(failed | made | unreached, now, within_s)
+            if lasting is not None:
+                return lasting
         for seconds in (WAITS["boards_settle"].seconds, 0.0):
             now, within_s = self._clock.monotonic(), self._settings.scan_s
             board = self._picture.strongest(failed | made, now, within_s)
@@ -173,7 +187,9 @@ class Founding:
                     self._bearer.provisioning_link(board.device_address)
                 )
             except BearerError as error:
+                self._unreached.add(board.uuid)
                 return Outcome.NOTHING_SENT, str(error)
+            self._unreached.discard(board.uuid)
             await self._move(Trigger.LINK_OPEN)
             outcome, reason = await provision(
                 link,

@@ -14,6 +14,14 @@ def _heed(_: Advertisement) -> None:
     """Take an advertisement into the picture, and nothing more."""
 
 
+def _set_namesakes_apart(context: RunContext) -> None:
+    """Take no board for a node of this run that restarted if its device address contradicts."""
+    for node in context.log.nodes.values():
+        board = context.picture.boards.get(node.device_uuid or b"")
+        if board is not None and node.device_address not in (None, board.device_address):
+            context.picture.set_apart(board)
+
+
 async def hear_free_boards(
     context: RunContext,
     are_enough: Callable[[Sequence[HeardBoard]], bool],
@@ -37,6 +45,7 @@ async def hear_free_boards(
     for seconds in (settle_s, gone_s + WAITS["stale_report"].seconds - settle_s):
         await context.watch.until(listen_on, seconds)
         now = context.clock.monotonic()
+        _set_namesakes_apart(context)
         free = context.picture.unprovisioned(now, now - begun - WAITS["stale_report"].seconds)
         if are_enough(free):
             break

@@ -41,7 +41,7 @@ class RunPlan:
 
     @property
     def reserved(self) -> tuple[int, int]:
-        """First and last address that the run takes for good."""
+        """First and last address that the run takes."""
         return self.plans[0].primary, self.plans[-1].share.last
 
 

@@ -80,11 +80,11 @@ class Store(Protocol):
         ...
 
     def reserve_addresses(self, addresses: AddressRange) -> None:
-        """Take a range for good; raises StoreError when any of it was ever taken."""
+        """Take a range for a run; raises StoreError when any of it is taken."""
         ...
 
     def reserved_addresses(self) -> Sequence[AddressRange]:
-        """Return every range ever taken."""
+        """Return every range that is taken."""
         ...
 
     def note_conflict(self, reason: str) -> None:

@@ -43,7 +43,7 @@ from fastprovd.mesh.proxy import ProxyPduType
 log = structlog.get_logger()
 
 # 40 octets reduced into the curve's order leave no measurable bias.
-_KEY_PAIR_OCTETS = 40
+KEY_PAIR_OCTETS = 40
 _CONFIGURATION_ATTEMPTS = 3
 # The bind race lasts some milliseconds; a second INFO_SET does no harm.
 _INFO_SET_ATTEMPTS = 3
@@ -78,7 +78,7 @@ async def provision(
     burnt: the board may have taken it.
     """
     machine = Provisioner(
-        EcdhKeyPair.from_random(entropy(_KEY_PAIR_OCTETS)),
+        EcdhKeyPair.from_random(entropy(KEY_PAIR_OCTETS)),
         entropy(RANDOM_OCTETS),
         clock.monotonic(),
     )

@@ -11,6 +11,7 @@ import structlog
 
 from fastprovd.campaign.context import RunContext
 from fastprovd.campaign.direct import Direct
+from fastprovd.campaign.inviting import who_is_unprovisioned
 from fastprovd.campaign.ladder import LADDERS, Rung, Symptom
 from fastprovd.campaign.primaries import Primaries
 from fastprovd.campaign.proxy_session import ProxySession, proxy_session
@@ -100,19 +101,42 @@ class Recovery:
         return self._primaries.forgotten.issuperset(self._primaries.nodes)
 
     async def _primary(self, seconds: float) -> Way | None:
-        """Wait for any Primary; not for those that restarted."""
+        """Wait for any Primary; not for those that restarted.
+
+        That one advertises itself as unprovisioned is asked of itself, once: anybody can say so,
+        and BlueZ repeats what it was.
+        """
+        end = self._clock.monotonic() + seconds
+        cleared: set[int] = set()
+        suspects: set[int] = set()
 
         def is_end(heard: Advertisement) -> bool:
             restarted = self._primaries.restarted(heard)
             if restarted is not None:
-                self._primaries.forgotten.add(restarted)
-            return self._are_all_restarted() or self._advertised(heard) is not None
+                suspects.add(restarted)
+                suspects.difference_update(cleared | self._primaries.forgotten)
+            return bool(suspects) or self._advertised(heard) is not None
 
-        found = await self._watch.until(is_end, seconds)
-        if found is None:
-            return None
-        address = self._advertised(found)
-        return None if address is None else Way(found.device_address, address)
+        while not self._are_all_restarted():
+            found = await self._watch.until(is_end, max(0.0, end - self._clock.monotonic()))
+            if found is None:
+                return None
+            address = self._advertised(found)
+            if address is not None:
+                return Way(found.device_address, address)
+            for suspect in sorted(suspects):
+                is_free = await self._is_unprovisioned(suspect)
+                (self._primaries.forgotten if is_free else cleared).add(suspect)
+            suspects.clear()
+        return None
+
+    async def _is_unprovisioned(self, primary: int) -> bool:
+        context = self._context
+        device_address = self._primaries.nodes[primary].board.device_address
+        free = await who_is_unprovisioned(
+            context.bearer, [device_address], context.clock, context.entropy
+        )
+        return bool(free)
 
     def _advertised(self, heard: Advertisement) -> int | None:
         """Return which living Primary advertises its proxy here: BlueZ repeats what a dead one did.

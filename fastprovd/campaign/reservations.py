@@ -1,4 +1,4 @@
-"""Taking unicast addresses for good, before the first of them is offered to anybody."""
+"""Taking unicast addresses, before the first of them is offered to anybody."""
 
 from __future__ import annotations
 

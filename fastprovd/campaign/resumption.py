@@ -67,12 +67,12 @@ class Resumption:
     def offers(self) -> dict[int, Offer]:
         """The last offer to each board, by address; what was offered before is burnt."""
         taken = {step.address for step in self._of(StepKind.PROVISIONED)}
-        last: dict[bytes, Offer] = {}
+        last: dict[tuple[bytes, str], Offer] = {}
         for step in self._of(StepKind.ADDRESS_OFFERED):
             address, uuid, device_address = step.address, step.device_uuid, step.device_address
             if address is not None and uuid is not None and device_address is not None:
                 board = HeardBoard(uuid, device_address, -127, -math.inf)
-                last[uuid] = Offer(address, board, address in taken)
+                last[uuid, device_address] = Offer(address, board, address in taken)
         return {offer.address: offer for offer in last.values()}
 
     @property

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any, Final
 
 import structlog
 
-from fastprovd.campaign.air_picture import MAX_BOARDS, AirPicture, HeardBoard
+from fastprovd.campaign.air_picture import MAX_BOARDS, AirPicture, HeardBoard, quietest_first
 from fastprovd.campaign.closing import LEFT_OPEN, NO_PROVISIONER, NOT_TOLD, Closing
 from fastprovd.campaign.collecting import Collecting
 from fastprovd.campaign.context import RunContext
@@ -18,6 +18,7 @@ from fastprovd.campaign.founding import Founding
 from fastprovd.campaign.free_boards import hear_free_boards
 from fastprovd.campaign.hearing import Hearing
 from fastprovd.campaign.ladder import LADDERS, Rung, Symptom
+from fastprovd.campaign.nothing_heard import why_nothing_heard
 from fastprovd.campaign.planner import edge_primaries, is_direct
 from fastprovd.campaign.ports import Audience, Bearer, Store
 from fastprovd.campaign.primaries import Primaries
@@ -31,6 +32,7 @@ from fastprovd.campaign.states import WAITS, RunEnd, Trigger, next_state
 from fastprovd.campaign.strangers import Strangers
 from fastprovd.campaign.verdict import (
     FORMER,
+    bounded,
     done_though,
     former_addresses,
     missing_boards,
@@ -40,20 +42,20 @@ from fastprovd.campaign.watch import Watch
 from fastprovd.clock import Clock
 from fastprovd.errors import BearerError, CopiedStore, StoreError
 from fastprovd.mesh.addresses import format_address
-from fastprovd.mesh.beacons import RSSI_UNKNOWN, NetworkIdentity, NodeIdentity
-from fastprovd.mesh.keys import AppKey, NetKey
-from fastprovd.records import AddressRange, MissingBoard, Run, RunState, StepKind, Window
+from fastprovd.mesh.beacons import RSSI_UNKNOWN
+from fastprovd.mesh.keys import AppKey
+from fastprovd.records import MissingBoard, Run, RunState, StepKind, Window
 
 log = structlog.get_logger()
 
 BoardsHeard = Callable[[Iterable[HeardBoard], str], Awaitable[None]]
 """Take the boards that are on the air unprovisioned, and the run that takes them on."""
 
-# Proxies of another network that are named in a sentence.
-_FOREIGN_NAMED: Final = 5
+# Boards of ours that a run tries to provision where more are heard than it remembers.
+_MOST_TRIED: Final = 2 * MAX_BOARDS
 CROWD: Final = (
-    f"over {MAX_BOARDS} boards of ours were heard: something advertises made-up Device UUIDs, or "
-    "[mesh] match is too short; boards that go on advertising are preferred"
+    f"a board was heard beyond the {MAX_BOARDS} that a run remembers: something advertises made-up "
+    "Device UUIDs, or [mesh] match is too short; boards that go on advertising are preferred"
 )
 
 
@@ -120,8 +122,9 @@ class Campaign:
         self._primaries = Primaries(self._context)
         self._quiet_since: float | None = None
         self._all_tried_s: float | None = None
-        self._takes_on = False
+        self._taken_on: set[bytes] | None = None
         self._found = 0
+        self._is_crowd_told = False
         self._task: asyncio.Task[None] | None = None
         self.stop_asked = asyncio.Event()
 
@@ -240,9 +243,10 @@ class Campaign:
     async def _reach_out(self, founding: Founding) -> None:
         """Have nodes of ours provision the boards that are expected and that we do not hear."""
         unheard = (self._settings.expected or 0) - len(self._picture.boards)
-        proxies = sorted(self._direct.proxies, key=lambda proxy: proxy[1].rssi_dbm)
+        proxies = self._direct.proxies
         count = edge_primaries(self._context.planned, len(proxies))
-        nodes = sorted(proxies[:count], key=lambda proxy: proxy[0])
+        edge = quietest_first(board for _, board in proxies)[:count]
+        nodes = sorted((p for p in proxies if p[1] in edge), key=lambda proxy: proxy[0])
         if self._settings.method is Method.DIRECT or unheard <= 0 or not nodes:
             return
         self._log.recovery(Symptom.BOARDS_UNHEARD, Rung.FURTHER_PRIMARY)
@@ -262,16 +266,28 @@ class Campaign:
         """Provision every board ourselves, also those that are heard while we are at it."""
         boards = self._picture.boards
         taken: set[bytes] = set()
-        while len(taken) < len(boards):
-            new = [board for uuid, board in boards.items() if uuid not in taken]
-            self._takes_on = True
+        while new := self._worth_a_try(boards.values(), taken):
+            taken.update(board.uuid for board in new)
+            self._taken_on = taken
             try:
                 await self._provision_ourselves(new)
             finally:
-                self._takes_on = False
-            taken = set(boards)
+                self._taken_on = None
             await self._hearing.hear_another()
         await self._boards_heard(boards.values(), self.run.run_id)
+
+    def _worth_a_try(
+        self, boards: Iterable[HeardBoard], tried: Collection[bytes]
+    ) -> list[HeardBoard]:
+        """Return boards that were not tried yet, in a bounded number of rounds.
+
+        In an air that somebody fills with boards that are none only those that go on advertising.
+        """
+        is_crowded = self._picture.overlooked > 0 and bool(tried)
+        if is_crowded and len(tried) >= _MOST_TRIED:
+            return []
+        new = [board for board in boards if board.uuid not in tried]
+        return [board for board in new if board.reports > 1 or not is_crowded]
 
     async def _provision_ourselves(self, boards: Sequence[HeardBoard]) -> None:
         await self._direct.reserve(len(boards))
@@ -303,7 +319,7 @@ class Campaign:
 
         One that restarted may have an address that answers nothing any more.
         """
-        left = [board for board in free if board.uuid not in tried]
+        left = self._worth_a_try(free, tried)
         return sorted(left, key=lambda board: -board.last_seen_s)[: self._lacking(left)]
 
     def _lacking(self, free: Iterable[HeardBoard]) -> int:
@@ -328,9 +344,11 @@ class Campaign:
                 address=board.device_address,
                 rssi_dbm=rssi_dbm,
             )
-        elif self._picture.overlooked == 1:
+        if self._picture.overlooked and not self._is_crowd_told:
+            self._is_crowd_told = True
             self._log.event("warning", about="Device UUIDs", reason=CROWD)
-        if self._takes_on:
+        if self._taken_on is not None and not self._picture.overlooked:
+            self._taken_on.add(board.uuid)
             self._direct.add(board)
 
     def _scan_restarted(self, reason: str) -> None:
@@ -341,34 +359,13 @@ class Campaign:
         if not self._picture.boards and self._watch.last_error is not None:
             raise RunEnd(Trigger.NOTHING_HEARD, f"scanning fails: {self._watch.last_error}")
         if not self._picture.boards:
-            others = len(self._picture.strangers)
-            foreign = await self._foreign()
-            raise RunEnd(
-                Trigger.NOTHING_HEARD,
-                foreign
-                or f"no board with UUID prefix {self._settings.match.hex()}"
-                f"{' that [mesh] allow and deny let in' * self._settings.inventory.is_selective} "
-                f"in {self._settings.scan_s:g} s; {others} others seen: power the boards on, or "
-                "correct [mesh] match",
+            given = await asyncio.to_thread(self._context.store.reserved_addresses)
+            reason = await asyncio.to_thread(
+                why_nothing_heard, self._picture, self._settings, self._context.net_key, given
             )
+            raise RunEnd(Trigger.NOTHING_HEARD, reason)
         await self._boards_heard(self._picture.boards.values(), self.run.run_id)
         await self._log.move(Trigger.BOARDS_HEARD, heard=len(self._picture.boards))
-
-    async def _foreign(self) -> str | None:
-        """Return what to do when boards are there that are nodes of another network."""
-        given = await asyncio.to_thread(self._context.store.reserved_addresses)
-        heard = dict(self._picture.foreign)
-        # Each identity costs a hash for each address that was ever given away.
-        foreign = await asyncio.to_thread(_not_ours, heard, self._context.net_key, given)
-        if not foreign:
-            return None
-        named = ", ".join(foreign[:_FOREIGN_NAMED])
-        return (
-            f"no unprovisioned board with UUID prefix {self._settings.match.hex()} in "
-            f"{self._settings.scan_s:g} s, but {len(foreign)} proxies of another network are on "
-            f"the air ({named}): if these are your boards, they are nodes already; power-cycle or "
-            "reset them, and run again"
-        )
 
     # Collecting and proving
 
@@ -415,7 +412,7 @@ class Campaign:
             if symptom in left and Rung.ASK_OPERATOR in LADDERS[symptom].rungs:
                 self._log.recovery(symptom, Rung.ASK_OPERATOR)
 
-    def _missing(self) -> tuple[Any, ...]:
+    def _missing(self) -> tuple[MissingBoard, ...]:
         now = self._clock.monotonic()
         gone_s = WAITS["board_gone"].seconds
         within_s = gone_s if self._quiet_since is None else now - self._quiet_since
@@ -430,8 +427,20 @@ class Campaign:
             is_complete=self._quiet_since is not None or self._is_only_direct(),
             failed=failed,
             fell_silent=self._log.fell_silent,
-            namesakes=self._picture.namesakes_on_air(now, gone_s),
+            namesakes=[
+                (board, self._others_with(board))
+                for board in self._picture.namesakes_on_air(now, gone_s)
+            ],
         )
+
+    def _others_with(self, namesake: HeardBoard) -> str:
+        """Return the device addresses of the other boards with its Device UUID."""
+        nodes = self._log.nodes.values()
+        others = {node.device_address for node in nodes if node.device_uuid == namesake.uuid}
+        board = self._picture.boards.get(namesake.uuid)
+        if board is not None:
+            others.add(board.device_address)
+        return ", ".join(sorted(a for a in others - {namesake.device_address} if a is not None))
 
     def _former(self) -> tuple[int, ...]:
         return former_addresses(
@@ -464,6 +473,7 @@ class Campaign:
         return {"window": Window.OPEN, "window_evidence": evidence}
 
     async def _finish(self, trigger: Trigger, reason: str) -> None:
+        missing: tuple[MissingBoard, ...] = ()
         changes: dict[str, Any] = {
             "heard": max(self.run.heard, len(self._picture.boards)),
             "strangers": self._strangers.named(),
@@ -471,31 +481,19 @@ class Campaign:
         }
         if next_state(self.run.state, trigger) is RunState.PARTIAL and self._is_perhaps_open():
             reason += "; boards may still take others that match"
-        changes["reason"] = reason or None
+        if self._picture.overlooked:
+            reason += f"; {self._picture.overlooked} times {CROWD}"
+        changes["reason"] = reason.removeprefix("; ") or None
         if trigger is not Trigger.ALL_PROVEN and self.run.unicast_min is not None:
-            changes["missing"] = self._missing()
+            missing = self._missing()
+            changes["missing"] = bounded(missing)
         if next_state(self.run.state, trigger) is RunState.PARTIAL:
-            self._ask_operator(changes.get("missing", ()))
+            self._ask_operator(missing)
         for address in self._former():
             self._log.event("warning", about=format_address(address), reason=FORMER)
         await self._log.move(trigger, **changes)
         self._log.publish_nodes()
         self._log.event("run_finished", state=self.run.state.value, reason=reason or None)
-
-
-def _not_ours(
-    heard: Mapping[str, NodeIdentity | NetworkIdentity],
-    net_key: NetKey,
-    given: Iterable[AddressRange],
-) -> list[str]:
-    """Return the device addresses of proxies that are at none of the addresses `given` away."""
-    ours = [address for r in given for address in range(r.first, r.last + 1)]
-    return [
-        device_address
-        for device_address, data in heard.items()
-        if not isinstance(data, NodeIdentity)
-        or not any(data.matches(net_key, address) for address in ours)
-    ]
 
 
 def _symptom(board: MissingBoard, is_any_unheard: bool) -> Symptom:

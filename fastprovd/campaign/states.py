@@ -131,6 +131,10 @@ WAITS: Final[Mapping[str, Wait]] = MappingProxyType(
         "provisioning": Wait(
             15.0, "Invite to Complete takes 0.5 s; a board is dead after 6 s of silence"
         ),
+        "invite": Wait(2.0, "Capabilities come within 0.1 s, and a busy board needs 0.5 s"),
+        "invites": Wait(
+            120.0, "a hundred boards over five links take 62 s; one that is not there costs 20 s"
+        ),
         "identity": Wait(
             10.0, "Node Identity is on the air before Complete arrives, and stays for 60 s"
         ),

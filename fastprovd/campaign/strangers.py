@@ -7,7 +7,7 @@ from fastprovd.campaign.inventory import refusal
 from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.settings import RunSettings
 from fastprovd.campaign.states import WAITS, RunEnd, Trigger
-from fastprovd.campaign.verdict import bounded
+from fastprovd.campaign.verdict import shortened
 from fastprovd.campaign.watch import Watch
 from fastprovd.clock import Clock
 from fastprovd.records import Stranger
@@ -109,7 +109,7 @@ class Strangers:
         if self._settings.inventory.is_selective:
             accounted = max(self._settings.expected or 0, len(self._picture.boards)) + len(taken)
             strangers += [Stranger(NEVER_HEARD)] * (len(self._log.nodes) - accounted)
-        return bounded(strangers, Stranger)
+        return shortened(strangers, Stranger)
 
     def _in_reach(self) -> list[HeardBoard]:
         if self._started_s is None:

@@ -46,8 +46,9 @@ NAMESAKE: Final = (
     "it has the Device UUID of another board, so nobody can tell them apart: give each board its "
     "own (a flash image that was cloned carries its UUID), power-cycle it and run again"
 )
-# Boards in one payload; a run has 300 at the most, and anybody can advertise more.
-MOST_NAMED: Final = 300
+# Boards that are no nodes in one payload, since anybody can advertise any number; nodes are all
+# named.
+MOST_NAMED: Final = 50
 
 _Named = TypeVar("_Named")
 
@@ -67,7 +68,7 @@ def missing_boards(
     is_complete: bool = True,
     failed: Mapping[bytes, str] = MappingProxyType({}),
     fell_silent: Collection[int] = (),
-    namesakes: Sequence[HeardBoard] = (),
+    namesakes: Sequence[tuple[HeardBoard, str]] = (),
 ) -> tuple[MissingBoard, ...]:
     """Return who keeps the run from being done; empty when every board is proven.
 
@@ -76,10 +77,11 @@ def missing_boards(
     become nodes since, and BlueZ may repeat what they advertised before. `failed` has the UUIDs of
     those that we tried ourselves, with the reason; among the nodes are so many `strangers`. A board
     that forgot its address and answers under a new one is not missing. Those that `fell_silent`
-    answered before. `namesakes` are on the air with the Device UUID of another board.
+    answered before. `namesakes` are on the air with the Device UUID of another board, whose device
+    address comes with each.
     """
     nodes = list(nodes)
-    answering = {node.device_uuid for node in nodes if node.proven and node.device_uuid}
+    answering = {_board(node) for node in nodes if node.proven and node.device_uuid}
     total = target(expected, heard) + strangers
     proven = sum(node.proven for node in nodes)
     former = former_addresses(nodes, expected, total)
@@ -99,15 +101,16 @@ def missing_boards(
             node.device_address,
         )
         for node in sorted(nodes, key=lambda node: node.address)
-        if not node.proven and node.device_uuid not in answering and node.address not in former
+        if not node.proven and _board(node) not in answering and node.address not in former
     ]
     missing += [
-        MissingBoard(NAMESAKE, None, board.uuid, board.device_address) for board in namesakes
+        MissingBoard(f"{NAMESAKE}; the other one: {others}", None, board.uuid, board.device_address)
+        for board, others in namesakes
     ]
     unaccounted = total - proven - len(missing)
     if unaccounted > 0:
-        known = {node.device_uuid for node in nodes}
-        left = [board for board in unprovisioned if board.uuid not in known]
+        known = {_board(node) for node in nodes}
+        left = [b for b in unprovisioned if (b.uuid, b.device_address) not in known]
         # Nodes that others provisioned have no UUID here, and may have been heard just before it.
         left = sorted(left, key=lambda board: -board.last_seen_s)[:unaccounted]
         missing += [
@@ -122,10 +125,17 @@ def missing_boards(
         unaccounted -= len(left)
     if unaccounted > 0:
         missing += [MissingBoard(_unaccounted(expected, heard))] * unaccounted
-    return bounded(missing, MissingBoard)
+    return tuple(missing)
 
 
-def bounded(boards: Sequence[_Named], rest: Callable[[str], _Named]) -> tuple[_Named, ...]:
+def bounded(missing: Sequence[MissingBoard]) -> tuple[MissingBoard, ...]:
+    """Return all nodes and so many others as can be told, and how many more there are."""
+    nodes = [board for board in missing if board.address is not None]
+    others = [board for board in missing if board.address is None]
+    return (*nodes, *shortened(others, MissingBoard))
+
+
+def shortened(boards: Sequence[_Named], rest: Callable[[str], _Named]) -> tuple[_Named, ...]:
     """Return them, or so many as can be told and then the `rest`: how many more there are."""
     more = len(boards) - MOST_NAMED
     if more <= 0:
@@ -142,6 +152,11 @@ def former_addresses(nodes: Collection[Node], expected: int | None, total: int) 
     if expected is None or sum(map(_is_placed, nodes)) < total:
         return ()
     return tuple(sorted(node.address for node in nodes if not _is_placed(node)))
+
+
+def _board(node: Node) -> tuple[bytes | None, str | None]:
+    """Return what tells a board: boards with one Device UUID have different device addresses."""
+    return node.device_uuid, node.device_address
 
 
 def _is_placed(node: Node) -> bool:

@@ -212,6 +212,11 @@ class Witness:
         self._silent = 0
         self._forwards = False
 
+    @property
+    def forwards(self) -> bool:
+        """Whether somebody else did."""
+        return self._forwards
+
     def saw(self, address: int, *, answered: bool) -> bool:
         """Take whether a node that was asked answered, or acknowledged, and return it.
 

@@ -25,10 +25,14 @@ class CountedDatabase(Database):
         super().__init__(directory)
 
     @contextmanager
-    def transaction(self, *, reserves: bool = False) -> Iterator[sqlite3.Connection]:
+    def transaction(
+        self, *, reserves: bool = False, releases: bool = False
+    ) -> Iterator[sqlite3.Connection]:
         """Commit as `Database.transaction` does, and count a commit that changed something.
 
-        What `reserves` is kept in both places, durably, when it returns.
+        What `reserves` is kept in both places, durably, when it returns. What `releases` addresses
+        is kept beside the database first: what is missing there was offered to nobody, and what
+        were missing in the database would be taken for a loss.
         """
         with self._counting:
             mark = None
@@ -36,16 +40,27 @@ class CountedDatabase(Database):
                 before = connection.total_changes
                 yield connection
                 if connection.total_changes != before:
+                    if releases:
+                        self._save(_mark(connection, home.commits(connection)))
                     commits = home.count_commit(connection)
                     mark = _mark(connection, commits) if reserves else HighWater(commits)
-            try:
-                if mark is not None and reserves:
-                    high_water.save(self._directory, mark)
-                elif mark is not None:
+            if mark is not None and reserves:
+                self._save(mark)
+            elif mark is not None:
+                with self._translated_file_errors():
                     high_water.count_commit(self._directory, mark.commits)
-            except OSError as error:
-                where = error.filename or self._directory / high_water.FILE_NAME
-                raise StoreError(f"{where}: {error.strerror}") from error
+
+    def _save(self, mark: HighWater) -> None:
+        with self._translated_file_errors():
+            high_water.save(self._directory, mark)
+
+    @contextmanager
+    def _translated_file_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            where = error.filename or self._directory / high_water.FILE_NAME
+            raise StoreError(f"{where}: {error.strerror}") from error
 
     def went_back(self, connection: sqlite3.Connection) -> str | None:
         """Return what shows that the database has lost something; `None` when nothing does."""

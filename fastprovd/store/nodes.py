@@ -46,6 +46,14 @@ def save_boards(connection: sqlite3.Connection, run_id: str, uuids: Iterable[byt
     )
 
 
+def drop_boards(connection: sqlite3.Connection, run_id: str, uuids: Iterable[bytes]) -> None:
+    """Forget that a run took these boards on: it did not make them nodes."""
+    connection.executemany(
+        "delete from board where device_uuid = ? and run_id = ?",
+        [(uuid, run_id) for uuid in uuids],
+    )
+
+
 def load_boards(connection: sqlite3.Connection) -> dict[bytes, str]:
     """Return the run that took each board on, by Device UUID."""
     return {row["device_uuid"]: row["run_id"] for row in connection.execute("select * from board")}

@@ -165,16 +165,16 @@ class StateStore:
     # Addresses, nodes, keys
 
     def reserve_addresses(self, addresses: AddressRange) -> None:
-        """Take a range for good.
+        """Take a range; what of it its run offers to nobody comes back with the end of the run.
 
         Raises:
-            AddressesTaken: some address in it was ever taken.
+            AddressesTaken: some address in it is taken.
         """
         with self._database.transaction(reserves=True) as connection:
             ranges.reserve(connection, addresses)
 
     def reserved_addresses(self) -> Sequence[AddressRange]:
-        """Return every range ever taken, our own address included, lowest first."""
+        """Return every range that is taken, our own address included, lowest first."""
         with self._database.transaction() as connection:
             return ranges.load(connection)
 
@@ -221,6 +221,11 @@ class StateStore:
         with self._database.transaction() as connection:
             node_table.save_boards(connection, run_id, uuids)
 
+    def drop_boards(self, run_id: str, uuids: Iterable[bytes]) -> None:
+        """Forget that a run took these boards on."""
+        with self._database.transaction() as connection:
+            node_table.drop_boards(connection, run_id, uuids)
+
     def boards(self) -> dict[bytes, str]:
         """Return the newest run that took each board on, by Device UUID."""
         with self._database.transaction() as connection:
@@ -241,9 +246,11 @@ class StateStore:
     # Runs
 
     def save_run(self, run: Run) -> None:
-        """Insert or replace a run."""
-        with self._database.transaction() as connection:
+        """Insert or replace a run; what it offered to nobody comes back when it has ended."""
+        with self._database.transaction(releases=run.state.is_end) as connection:
             run_table.save(connection, run)
+            if run.state.is_end:
+                ranges.release(connection, run.run_id)
 
     def runs(self) -> list[Run]:
         """Return every run, newest first."""
@@ -293,10 +300,13 @@ class StateStore:
     def interrupt_runs(self, finished: datetime, but: str | None = None) -> list[Run]:
         """End as interrupted every run that an earlier process left unfinished; return them.
 
-        The run `but` is left as it is.
+        The run `but` is left as it is. The addresses that the others offered to nobody come back.
         """
-        with self._database.transaction() as connection:
-            return run_table.interrupt(connection, finished, but)
+        with self._database.transaction(releases=True) as connection:
+            ended = run_table.interrupt(connection, finished, but)
+            for run in ended:
+                ranges.release(connection, run.run_id)
+            return ended
 
 
 def _copied(directory: Path, problem: str) -> str:

@@ -12,7 +12,13 @@ from bleak.backends.scanner import AdvertisementData
 from bleak.exc import BleakDBusError
 from bleak.uuids import normalize_uuid_16
 
-from fastprovd.bearers.scanner import MAX_QUEUED, BleakScan, _rssi
+from fastprovd.bearers.scanner import (
+    MAX_DEVICES,
+    MAX_DEVICES_HEARD,
+    MAX_QUEUED,
+    BleakScan,
+    _rssi,
+)
 from fastprovd.emulator.duplicate_filter import DuplicateFilter
 from fastprovd.errors import BluetoothUnavailable, LocalProtocolError
 from fastprovd.mesh.beacons import (
@@ -201,7 +207,9 @@ def test_foreign_advertisements_are_ignored(run_virtual: Any, data: dict[int, by
     run_virtual(main())
 
 
-@pytest.mark.parametrize("data", [{0x1827: b""}, {0x1827: bytes(17)}, {0x1828: b"\x01"}])
+@pytest.mark.parametrize(
+    "data", [{0x1827: b""}, {0x1827: bytes(17)}, {0x1827: bytes(18)}, {0x1828: b"\x01"}]
+)
 def test_malformed_service_data_is_counted(run_virtual: Any, data: dict[int, bytes]) -> None:
     """A board that sends nonsense is skipped, the scan goes on."""
 
@@ -224,6 +232,19 @@ def test_a_slow_reader_loses_the_oldest(run_virtual: Any) -> None:
             detect(scan, {0x1827: UNPROVISIONED}, f"board {index}")
         assert scan.dropped == 5
         assert (await anext(scan)).device_address == "board 5"
+
+    run_virtual(main())
+
+
+def test_a_scan_that_hears_too_many_devices_is_over(run_virtual: Any) -> None:
+    """Whoever invents addresses can not fill the memory: bleak's record of them goes with it."""
+
+    async def main() -> None:
+        scan = BleakScan("", None, lambda _: None)
+        for index in range(MAX_DEVICES_HEARD):
+            detect(scan, {0x1827: UNPROVISIONED}, f"board {index}")
+        assert len(scan._heard) == MAX_DEVICES
+        assert len([seen async for seen in scan]) == MAX_QUEUED
 
     run_virtual(main())
 

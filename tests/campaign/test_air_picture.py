@@ -10,10 +10,13 @@ from fastprovd.campaign.air_picture import (
     MAX_PROXIES,
     NAMESAKE_S,
     AirPicture,
+    HeardBoard,
+    quietest_first,
 )
 from fastprovd.campaign.inventory import Inventory
 from fastprovd.campaign.node_times import ANY_TIME, Span
 from fastprovd.mesh.beacons import (
+    RSSI_UNKNOWN,
     Advertisement,
     NetworkIdentity,
     NodeIdentity,
@@ -233,3 +236,87 @@ def test_a_board_may_change_its_address() -> None:
     picture.receive(_heard(UnprovisionedDevice(UUID), 1.0 + NAMESAKE_S + 1.0, "BB"))
     assert picture.boards[UUID].device_address == "BB"
     assert picture.namesakes == {}
+
+
+def test_who_worked_with_a_board_is_not_misled() -> None:
+    """It may be another device that has the Device UUID now."""
+    picture = _picture()
+    board = picture.receive(_heard(UnprovisionedDevice(UUID), 1.0, "AA"))
+    assert board is not None
+    picture.receive(_heard(UnprovisionedDevice(UUID), 1.0 + NAMESAKE_S + 1.0, "BB"))
+    assert (board.device_address, board.last_seen_s) == ("AA", 1.0)
+
+
+def test_who_has_the_device_uuid_of_a_node_is_a_namesake() -> None:
+    """A board that was heard as a proxy did not change its address, however long ago that was."""
+    picture = _picture()
+    picture.receive(_heard(UnprovisionedDevice(UUID), 1.0, "AA"))
+    picture.receive(_heard(NetworkIdentity(NET_KEY.network_id), 2.0, "AA"))
+    for now in (100.0, 101.0):
+        picture.receive(_heard(UnprovisionedDevice(UUID), now, "BB"))
+    assert picture.boards[UUID].device_address == "AA"
+    assert [b.device_address for b in picture.namesakes_on_air(101.0, 5.0)] == ["BB"]
+    assert [b.device_address for b in picture.all_of_ours()] == ["BB"]
+
+
+def test_a_board_that_is_set_apart_is_a_namesake() -> None:
+    """The run knows the node whose Device UUID it has."""
+    picture = _picture()
+    for now in (1.0, 2.0):
+        picture.receive(_heard(UnprovisionedDevice(UUID), now, "BB"))
+    picture.set_apart(picture.boards[UUID])
+    assert picture.unprovisioned(2.0, 5.0) == []
+    assert [b.device_address for b in picture.namesakes_on_air(2.0, 5.0)] == ["BB"]
+
+
+def test_a_node_restarts_at_its_own_address_only() -> None:
+    """The Device UUID alone is anybody's to advertise."""
+    picture = _picture()
+    board = picture.receive(_heard(UnprovisionedDevice(UUID), 1.0, "AA"))
+    assert board is not None
+    picture.receive(_heard(NetworkIdentity(NET_KEY.network_id), 2.0, "AA"))
+    assert not picture.restarted(_heard(UnprovisionedDevice(UUID), 3.0, "BB"), board)
+    assert picture.restarted(_heard(UnprovisionedDevice(UUID), 3.0, "AA"), board)
+
+
+def test_of_several_boards_at_one_address_none_is_named() -> None:
+    """All but one of them pretend."""
+    picture = _picture()
+    picture.receive(_heard(UnprovisionedDevice(UUID), 1.0, "AA"))
+    assert picture.board_at("AA") is picture.boards[UUID]
+    picture.receive(_heard(UnprovisionedDevice(_uuid(7)), 1.0, "AA"))
+    assert picture.board_at("AA") is None
+
+
+def test_what_is_heard_again_outlives_what_is_not() -> None:
+    """Of proxies and Randoms those make room that were not heard for longest."""
+    picture = _picture()
+    network = NetworkIdentity(NET_KEY.network_id)
+    identity = _identity(b"a" * 8)
+    for number in range(3 * MAX_PROXIES):
+        picture.receive(_heard(network, float(number), f"F{number}"))
+        picture.receive(_heard(NodeIdentity(bytes(8), number.to_bytes(8, "big")), 0.0, "CC"))
+        picture.receive(_heard(network, float(number), "AA"))
+        picture.receive(identity)
+    assert picture.proxies_since(0.0)[0] == "AA"
+    picture.mark_stale()
+    assert not picture.is_identity(identity, 5)
+
+
+def test_the_board_that_lasts_is_the_one_heard_first() -> None:
+    """Of those that are still heard, and not passed over."""
+    picture = _picture()
+    for number, first_s in enumerate((5.0, 1.0, 3.0)):
+        for now in (first_s, 9.0 if number else 5.0):
+            picture.receive(_heard(UnprovisionedDevice(_uuid(number)), now, f"A{number}"))
+    lasting = picture.most_lasting(set(), 10.0, 2.0)
+    assert lasting is picture.boards[_uuid(1)]
+    assert picture.most_lasting({_uuid(1)}, 10.0, 2.0) is picture.boards[_uuid(2)]
+    assert picture.most_lasting({_uuid(1), _uuid(2)}, 10.0, 2.0) is None
+
+
+def test_an_unknown_rssi_is_neither_loud_nor_quiet() -> None:
+    """It is passed over for the loudest as well as for the quietest."""
+    boards = [HeardBoard(bytes(16), str(rssi), rssi, 0.0) for rssi in (-90, RSSI_UNKNOWN, -30)]
+    assert [board.rssi_dbm for board in quietest_first(boards)] == [-90, -30, RSSI_UNKNOWN]
+    assert min(boards, key=lambda board: board.rank).rssi_dbm == RSSI_UNKNOWN

@@ -6,9 +6,13 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import pytest
+
 from fastprovd.campaign.settings import RunSettings
 from fastprovd.emulator.hosts import Flaws
-from fastprovd.records import RunState, Window
+from fastprovd.mesh.beacons import Advertisement, NetworkIdentity, UnprovisionedDevice
+from fastprovd.records import Run, RunState, Window
+from tests.support.pretended import ELSEWHERE, haunted
 from tests.support.scene import device_address, scene
 
 RunVirtual = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -52,5 +56,32 @@ def test_every_rung_in_vain_ends_in_time(run_virtual: RunVirtual) -> None:
             assert s.rungs() == ["another_proxy", "spare_proxy", "ask_operator"]
             assert "power-cycle all boards" in (end.reason or "")
             assert end.elapsed_s < 120.0
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("is_borrowed", [False, True])
+@pytest.mark.parametrize("boards", [1, 5])
+def test_a_primary_does_not_restart_on_hearsay(
+    run_virtual: RunVirtual, is_borrowed: bool, boards: int
+) -> None:
+    """Whoever advertises its Device UUID, from wherever: it is waited for, and found."""
+
+    async def main() -> None:
+        pretended: list[Advertisement] = []
+        async with scene(boards, 2, flaws=PERFECT, door=haunted(lambda: pretended)) as s:
+
+            def pretend(run: Run) -> None:
+                if run.state is RunState.PROVISIONING:
+                    primary = s.true_nodes()[run.primary or 0]
+                    address = primary.device_address if is_borrowed else ELSEWHERE
+                    for data in (NetworkIdentity(bytes(8)), UnprovisionedDevice(primary.uuid)):
+                        pretended.append(Advertisement(address, data, -20, 0.0))
+
+            s.listener.watchers.append(pretend)
+            run = await s.campaign.execute()
+            assert pretended
+            assert run.proven == boards
+            assert len(s.true_nodes()) == boards
 
     run_virtual(main())

@@ -7,11 +7,14 @@ from dataclasses import replace
 from fastprovd.campaign.air_picture import HeardBoard
 from fastprovd.campaign.verdict import (
     LAST_HEARD_UNPROVISIONED,
+    MOST_NAMED,
+    NAMESAKE,
     SILENT,
     SILENT_PRIMARY,
     SURPLUS,
     UNASKED,
     UNPROVISIONED,
+    bounded,
     done_though,
     former_addresses,
     missing_boards,
@@ -113,3 +116,34 @@ def test_a_run_that_broke_off_says_only_what_it_knows() -> None:
     unasked, unprovisioned = missing_boards(nodes, [left], None, 3, is_complete=False)
     assert unasked.reason == UNASKED
     assert unprovisioned.reason == LAST_HEARD_UNPROVISIONED
+
+
+def test_a_namesake_is_missing_and_names_the_other() -> None:
+    """Two boards with one Device UUID are two boards, whichever of them is a node."""
+    node = Node(3, "r", proven=True, device_uuid=b"x" * 16, device_address="AA")
+    clone = HeardBoard(b"x" * 16, "BB", -50, 0.0)
+    (missing,) = missing_boards([node], [], None, 1, namesakes=[(clone, "AA")])
+    assert missing.reason == f"{NAMESAKE}; the other one: AA"
+    assert missing.device_address == "BB"
+    (left,) = missing_boards([node], [clone], 2, 1)
+    assert (left.device_address, left.reason) == ("BB", UNPROVISIONED)
+
+
+def test_a_node_is_not_excused_by_a_namesake() -> None:
+    """What answers has its Device UUID, and another device address."""
+    there = Node(3, "r", proven=True, device_uuid=b"x" * 16, device_address="AA")
+    silent = Node(4, "r", device_uuid=b"x" * 16, device_address="BB")
+    assert [m.address for m in missing_boards([there, silent], [], None, 2)] == [4]
+    again = replace(silent, device_address="AA")
+    assert missing_boards([there, again], [], None, 1) == ()
+
+
+def test_boards_without_an_address_are_named_up_to_a_number() -> None:
+    """Anybody can advertise any number; the rest is counted, and nodes are all named."""
+    nodes = [MissingBoard(SILENT, address) for address in range(2, 200)]
+    boards = [MissingBoard(UNPROVISIONED, None, bytes(16), "AA")] * (MOST_NAMED + 7)
+    named = bounded([*boards, *nodes])
+    assert [board.address for board in named if board.address] == list(range(2, 200))
+    assert named[-1].reason == "and 7 more that are not named"
+    assert len(named) == len(nodes) + MOST_NAMED + 1
+    assert bounded(boards[:MOST_NAMED]) == tuple(boards[:MOST_NAMED])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from fastprovd.errors import CopiedStore, CorruptStore, StoreError
 from fastprovd.mesh.iv_index import IvIndex
 from fastprovd.mesh.keys import DevKey
-from fastprovd.records import AddressRange, Node
+from fastprovd.records import AddressRange, Node, Run, RunState, Step, StepKind
 from fastprovd.store import counted, counters, high_water
 from fastprovd.store.state import StateStore
 
@@ -160,3 +161,49 @@ def test_nothing_is_used_that_the_record_does_not_have(
             with pytest.raises(StoreError, match=r"high-water\.new: No space left"):
                 store.reserve_seq_block(256)
         assert store.reserve_seq_block(256).start == 256
+
+
+def end_of_run(store: StateStore) -> None:
+    """End a run of which nothing was offered."""
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    run = Run("r", RunState.PARTIAL, at, finished=at)
+    store.save_run(run)
+
+
+def begin_run(store: StateStore) -> None:
+    """Reserve addresses in vain."""
+    store.save_step(Step("r", StepKind.BEGUN, datetime(2026, 1, 1, tzinfo=UTC)))
+    store.reserve_addresses(AddressRange(2, 9, "r", "direct provisioning"))
+
+
+def test_addresses_that_come_back_are_no_loss(directory: Path) -> None:
+    """They are gone beside the database too, and can be handed out."""
+    with StateStore(directory) as store:
+        store.network()
+        begin_run(store)
+        end_of_run(store)
+    with StateStore(directory) as store:
+        assert [taken.first for taken in store.reserved_addresses()] == [1]
+        store.reserve_addresses(AddressRange(2, 9, "r-2", "direct provisioning"))
+
+
+def test_addresses_come_back_beside_the_database_first(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill between the two leaves them taken, and is nothing to refuse."""
+
+    def killed_here(connection: sqlite3.Connection) -> int:
+        raise StoreError("killed")
+
+    with StateStore(directory) as store:
+        store.network()
+        begin_run(store)
+        with monkeypatch.context() as patch:
+            patch.setattr(counted.home, "count_commit", killed_here)
+            with pytest.raises(StoreError, match="killed"):
+                end_of_run(store)
+    kept = high_water.load(directory)
+    assert kept is not None
+    assert kept.addresses == ((1, 1),)
+    with StateStore(directory) as store:
+        assert [taken.first for taken in store.reserved_addresses()] == [1, 2]

@@ -19,3 +19,34 @@ create table open_link (
 
 -- How often something was changed; a record beside the database has the same number.
 alter table home add column commits integer not null default 0 check (commits >= 0);
+
+-- Addresses that a run reserved and offered to nobody come back when it ends; what a DevKey or a
+-- node was ever made for does not.
+drop trigger address_range_stays;
+create trigger address_range_stays before delete on address_range
+when exists (
+    select 1 from (select address from dev_key union select address from node) as used
+    where used.address between old.first and old.last and not exists (
+        select 1 from address_range as other
+        where other.first <> old.first and used.address between other.first and other.last
+    )
+)
+begin
+    select raise(abort, 'an address range would be forgotten');
+end;
+
+drop trigger address_range_fixed;
+create trigger address_range_fixed before update on address_range
+when new.first < old.first or new.last > old.last
+    or new.run_id <> old.run_id or new.purpose <> old.purpose
+    or exists (
+        select 1 from (select address from dev_key union select address from node) as used
+        where used.address between old.first and old.last
+            and used.address not between new.first and new.last and not exists (
+            select 1 from address_range as other
+            where other.first <> old.first and used.address between other.first and other.last
+        )
+    )
+begin
+    select raise(abort, 'an address range would be changed');
+end;
