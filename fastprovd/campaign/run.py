@@ -431,6 +431,7 @@ class Campaign:
                 (board, self._others_with(board))
                 for board in self._picture.namesakes_on_air(now, gone_s)
             ],
+            made_by=self._context.top.stack.address,
         )
 
     def _others_with(self, namesake: HeardBoard) -> str:
@@ -444,7 +445,10 @@ class Campaign:
 
     def _former(self) -> tuple[int, ...]:
         return former_addresses(
-            self._log.nodes.values(), self._settings.expected, self._context.with_strangers
+            self._log.nodes.values(),
+            self._settings.expected,
+            self._context.with_strangers,
+            self._context.top.stack.address,
         )
 
     def _is_perhaps_open(self) -> bool:

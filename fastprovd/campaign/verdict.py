@@ -69,6 +69,7 @@ def missing_boards(
     failed: Mapping[bytes, str] = MappingProxyType({}),
     fell_silent: Collection[int] = (),
     namesakes: Sequence[tuple[HeardBoard, str]] = (),
+    made_by: int | None = None,
 ) -> tuple[MissingBoard, ...]:
     """Return who keeps the run from being done; empty when every board is proven.
 
@@ -78,19 +79,19 @@ def missing_boards(
     those that we tried ourselves, with the reason; among the nodes are so many `strangers`. A board
     that forgot its address and answers under a new one is not missing. Those that `fell_silent`
     answered before. `namesakes` are on the air with the Device UUID of another board, whose device
-    address comes with each.
+    address comes with each. `made_by` is as `former_addresses` has it.
     """
     nodes = list(nodes)
     answering = {_board(node) for node in nodes if node.proven and node.device_uuid}
     total = target(expected, heard) + strangers
     proven = sum(node.proven for node in nodes)
-    former = former_addresses(nodes, expected, total)
-    all_placed = sum(map(_is_placed, nodes)) >= total
+    former = former_addresses(nodes, expected, total, made_by)
+    all_placed = sum(_is_placed(node, made_by) for node in nodes) >= total
 
     def silence(node: Node) -> str:
         if node.address in fell_silent and node.role is not NodeRole.PRIMARY_PROVISIONER:
             return FELL_SILENT
-        is_surplus = all_placed and not _is_placed(node)
+        is_surplus = all_placed and not _is_placed(node, made_by)
         return SURPLUS if is_surplus else _unproven(node, is_complete)
 
     missing = [
@@ -143,15 +144,18 @@ def shortened(boards: Sequence[_Named], rest: Callable[[str], _Named]) -> tuple[
     return (*boards[:MOST_NAMED], rest(f"and {more} more that are not named"))
 
 
-def former_addresses(nodes: Collection[Node], expected: int | None, total: int) -> tuple[int, ...]:
+def former_addresses(
+    nodes: Collection[Node], expected: int | None, total: int, made_by: int | None = None
+) -> tuple[int, ...]:
     """Return the addresses that boards had before they restarted, if all `total` have others.
 
     Nobody can tell which board had which: nothing on the air connects it with a Device UUID.
     Unless the operator said how many are `expected`, it might be that of a board we do not hear.
+    A node that we made, at `made_by`, told its address before it could restart.
     """
-    if expected is None or sum(map(_is_placed, nodes)) < total:
+    if expected is None or sum(_is_placed(node, made_by) for node in nodes) < total:
         return ()
-    return tuple(sorted(node.address for node in nodes if not _is_placed(node)))
+    return tuple(sorted(node.address for node in nodes if not _is_placed(node, made_by)))
 
 
 def _board(node: Node) -> tuple[bytes | None, str | None]:
@@ -159,10 +163,12 @@ def _board(node: Node) -> tuple[bytes | None, str | None]:
     return node.device_uuid, node.device_address
 
 
-def _is_placed(node: Node) -> bool:
+def _is_placed(node: Node, made_by: int | None) -> bool:
     """Whether there is a board at this address: it answered, or its own proxy told the address."""
-    is_primary = node.role is NodeRole.PRIMARY_PROVISIONER
-    return node.proven or (node.device_address is not None and not is_primary)
+    is_ours = node.role is NodeRole.PRIMARY_PROVISIONER or (
+        made_by is not None and node.provisioned_by == made_by
+    )
+    return node.proven or (node.device_address is not None and not is_ours)
 
 
 def _unproven(node: Node, is_complete: bool) -> str:

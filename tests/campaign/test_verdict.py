@@ -60,6 +60,10 @@ def test_a_former_address_is_no_missing_board() -> None:
     # One that answers nothing, and whose own proxy told its address, is a board all the same.
     lost = replace(_node(5, proven=False), device_address="AA")
     assert missing_boards([*nodes, lost], [], 3, 3) == (MissingBoard(SILENT, 5, None, "AA"),)
+    # One that we made told it before: it may have restarted since.
+    made = replace(lost, provisioned_by=1)
+    assert missing_boards([*nodes, made], [], 2, 2, made_by=1) == ()
+    assert former_addresses([*nodes, made], 2, 2, 1) == (3, 5)
     restarted_primary = Node(2, "r", NodeRole.PRIMARY_PROVISIONER, device_uuid=b"p" * 16)
     assert missing_boards([restarted_primary, _node(4, proven=True)], [], 1, 1) == ()
 

@@ -109,8 +109,9 @@ def check_end(w: World, run: Run, fault: Fault) -> None:
         return
     # A board that rebooted may have got another address since, and then is in both numbers.
     named = {board.address for board in run.missing if board.address is not None}
-    # When every board answers, what is silent are addresses that one had before.
-    assert named == (set() if len(proven) == BOARDS else set(known) - proven)
+    # Once every board is accounted for, what nobody has any more are addresses from before.
+    silent = set() if len(proven) == BOARDS else set(known) - proven
+    assert silent & set(truth) <= named <= silent
     assert len(run.missing) == max(len(named), BOARDS - len(proven))
     for board in run.missing:
         if board.reason == UNPROVISIONED:

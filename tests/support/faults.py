@@ -195,10 +195,11 @@ def _cut(which: Callable[[World], Board]) -> Callable[[World], Coroutine[Any, An
 
 
 async def _primary_reboots(w: World) -> None:
-    w.victims.append(w.primary)
-    w.primary.power_off()
+    victim = w.primary  # a second later the run may be at work on another one
+    w.victims.append(victim)
+    victim.power_off()
     await asyncio.sleep(1)
-    w.primary.power_on()
+    victim.power_on()
 
 
 async def _link_lost(w: World) -> None:
