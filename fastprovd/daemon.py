@@ -367,7 +367,25 @@ def _tls_context(mqtt: MqttConfig) -> ssl.SSLContext | None:
         raise ConfigError([f"mqtt.tls.ca: {mqtt.tls.ca}: {error}"]) from error
     if mqtt.tls.cert is not None:
         try:
-            context.load_cert_chain(mqtt.tls.cert, mqtt.tls.key)
+            context.load_cert_chain(mqtt.tls.cert, mqtt.tls.key, _refuse_pass_phrase)
+        except _PassPhraseAsked:
+            raise ConfigError(
+                [
+                    f"mqtt.tls.key: {mqtt.tls.key}: it has a pass phrase, which a daemon can not "
+                    "be asked for; write a key without one, with `openssl pkey -in OLD -out NEW`"
+                ]
+            ) from None
         except ssl.SSLError as error:
-            raise ConfigError([f"mqtt.tls.cert: {mqtt.tls.cert}: {error}"]) from error
+            reason = str(error)
+            if error.reason == "KEY_VALUES_MISMATCH":
+                reason = f"the key in {mqtt.tls.key} does not belong to it"
+            raise ConfigError([f"mqtt.tls.cert: {mqtt.tls.cert}: {reason}"]) from error
     return context
+
+
+class _PassPhraseAsked(Exception):
+    pass
+
+
+def _refuse_pass_phrase() -> str:
+    raise _PassPhraseAsked  # without this OpenSSL would ask on the terminal, and wait

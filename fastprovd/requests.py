@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from fastprovd.checking import Problem, check_mapping, setting
 from fastprovd.errors import (
@@ -27,17 +27,19 @@ from fastprovd.gateway import Gateway
 from fastprovd.mesh import addresses
 from fastprovd.mesh.addresses import format_address
 from fastprovd.mesh.device_uuids import BOARD_PATTERN
+from fastprovd.publish.exchange import ErrorCode, Request, Response
 from fastprovd.publish.messages import (
-    ErrorCode,
-    Request,
-    Response,
     group_change_to_json,
+    groups_to_json,
     node_to_json,
     switched_to_json,
 )
 from fastprovd.records import Run
 
 T = TypeVar("T")
+
+_MAX_PROBLEMS: Final = 20  # named in a refusal; more of them say no more
+_MAX_PATH_CHARACTERS: Final = 64  # longer than every path that there is
 
 _BOARD = "a Bluetooth address, or 2 to 16 octets of a Device UUID in hex"
 
@@ -81,7 +83,26 @@ class RunStartData:
 
 @dataclass(frozen=True, slots=True)
 class NoData:
-    """`run/stop` and `nodes/get`: there is nothing to say."""
+    """`run/stop`: there is nothing to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageData:
+    """`nodes/get`: which part of the list, from `offset` on, at most `limit`; else all."""
+
+    offset: int = setting(0, low=0, high=addresses.UNICAST_MAX)
+    limit: int | None = setting(None, low=1, high=addresses.UNICAST_MAX)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupsGetData:
+    """`groups/get`: the groups, or the members of one; a part of them as with `nodes/get`."""
+
+    group: int | None = setting(
+        None, low=addresses.GROUP_MIN, high=addresses.GROUP_MAX_DYNAMIC, hexadecimal=True
+    )
+    offset: int = setting(0, low=0, high=addresses.UNICAST_MAX)
+    limit: int | None = setting(None, low=1, high=addresses.UNICAST_MAX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +145,13 @@ class RequestHandler:
     def __init__(self, gateway: Gateway, start_run: StartRun) -> None:
         self._gateway = gateway
         self._start_run = start_run
-        self._commands: dict[str, Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]] = {
+        self._commands: dict[str, Callable[[Mapping[str, Any]], Awaitable[Response]]] = {
             "run/start": self._run_start,
             "run/stop": self._run_stop,
             "nodes/get": self._nodes_get,
             "node/get": self._node_get,
             "node/set": self._node_set,
+            "groups/get": self._groups_get,
             "group/add": lambda data: self._change_group(data, add=True),
             "group/remove": lambda data: self._change_group(data, add=False),
         }
@@ -137,7 +159,7 @@ class RequestHandler:
     async def answer(self, request: Request) -> Response:
         """Execute a request; raises only what nobody expected."""
         try:
-            return Response(await self._commands[request.command](request.data))
+            return await self._commands[request.command](request.data)
         except _InvalidRequest as error:
             return _invalid(error.problems)
         except ConfigError as error:  # the request and the configuration do not go together
@@ -152,7 +174,7 @@ class RequestHandler:
                 code = ErrorCode.RUN_IN_PROGRESS
             return Response({"run_id": error.run_id}, code, str(error))
 
-    async def _run_start(self, data: Mapping[str, Any]) -> dict[str, Any]:
+    async def _run_start(self, data: Mapping[str, Any]) -> Response:
         wanted = _checked(RunStartData, data)
         run = self._start_run(
             {
@@ -167,29 +189,48 @@ class RequestHandler:
                 "run_s": wanted.timeout_s,
             }
         )
-        return {"run_id": run.run_id, "state": run.state.value}
+        return Response({"run_id": run.run_id, "state": run.state.value})
 
-    async def _run_stop(self, data: Mapping[str, Any]) -> dict[str, Any]:
+    async def _run_stop(self, data: Mapping[str, Any]) -> Response:
         _checked(NoData, data)
         run = self._gateway.stop_run()
-        return {"run_id": run.run_id, "state": run.state.value}
+        return Response({"run_id": run.run_id, "state": run.state.value})
 
-    async def _nodes_get(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        _checked(NoData, data)
-        run, nodes, asked = await self._gateway.refresh_nodes()
-        return {
-            "run_id": run.run_id,
-            "source": "primary_provisioner" if asked else "stored",
-            "count": len(nodes),
-            "addresses": [format_address(node.address) for node in nodes],
-            "nodes": [node_to_json(node) for node in nodes],
-        }
+    async def _nodes_get(self, data: Mapping[str, Any]) -> Response:
+        wanted = _checked(PageData, data)
+        if wanted.offset:  # who reads on has had the list refreshed with its beginning
+            (run, nodes), asked = await self._gateway.address_list(), False
+            if run is None:
+                raise NoRun("no run has made a node yet")
+        else:
+            run, nodes, asked = await self._gateway.refresh_nodes()
+        return _page(
+            {
+                "run_id": run.run_id,
+                "source": "primary_provisioner" if asked else "stored",
+            },
+            wanted,
+            addresses=[format_address(node.address) for node in nodes],
+            nodes=[node_to_json(node) for node in nodes],
+        )
 
-    async def _node_get(self, data: Mapping[str, Any]) -> dict[str, Any]:
+    async def _groups_get(self, data: Mapping[str, Any]) -> Response:
+        wanted = _checked(GroupsGetData, data)
+        groups = groups_to_json(await self._gateway.controls.groups())
+        if wanted.group is None:
+            counts = [{"addr": each["addr"], "count": len(each["members"])} for each in groups]
+            return _page({}, wanted, groups=counts)
+        members = {each["addr"]: each["members"] for each in groups}
+        addr = format_address(wanted.group)
+        if addr not in members:
+            raise UnknownGroup(wanted.group)
+        return _page({"group": addr}, wanted, members=members[addr])
+
+    async def _node_get(self, data: Mapping[str, Any]) -> Response:
         node = await self._gateway.controls.get_onoff(_checked(NodeGetData, data).addr)
-        return node_to_json(node)
+        return Response(node_to_json(node))
 
-    async def _node_set(self, data: Mapping[str, Any]) -> dict[str, Any]:
+    async def _node_set(self, data: Mapping[str, Any]) -> Response:
         wanted = _checked(NodeSetData, data)
         if not addresses.is_switchable(wanted.addr):
             raise _InvalidRequest(
@@ -198,21 +239,41 @@ class RequestHandler:
         switched = await self._gateway.controls.set_onoff(
             wanted.addr, wanted.state == "ON", confirm=wanted.confirm
         )
-        return switched_to_json(switched)
+        return Response(switched_to_json(switched))
 
-    async def _change_group(self, data: Mapping[str, Any], *, add: bool) -> dict[str, Any]:
+    async def _change_group(self, data: Mapping[str, Any], *, add: bool) -> Response:
         wanted = _checked(GroupData, data)
         if not wanted.members:
             raise _InvalidRequest([Problem("members", "expected a list with something in it")])
         changed = await self._gateway.controls.change_group(wanted.group, wanted.members, add=add)
-        return group_change_to_json(wanted.group, changed)
+        return Response(group_change_to_json(wanted.group, changed))
+
+
+def _page(
+    about: Mapping[str, Any], wanted: PageData | GroupsGetData, **lists: Sequence[Any]
+) -> Response:
+    """Return the wanted part of `lists`, which run beside each other."""
+    count = max(map(len, lists.values()))
+    end = count if wanted.limit is None else min(count, wanted.offset + wanted.limit)
+    data = {
+        **about,
+        "count": count,
+        "offset": wanted.offset,
+        "next_offset": end if end < count else None,
+        **{name: items[wanted.offset : end] for name, items in lists.items()},
+    }
+    return Response(data, paged=tuple(lists))
 
 
 def _invalid(problems: list[Problem]) -> Response:
+    """Return the refusal that names the first of the problems, and counts the others."""
+    named = [Problem(p.path[:_MAX_PATH_CHARACTERS], p.message) for p in problems[:_MAX_PROBLEMS]]
+    if len(problems) > len(named):
+        named.append(Problem("", f"and {len(problems) - len(named)} more"))
     return Response(
-        {"errors": [{"path": p.path, "message": p.message} for p in problems]},
+        {"errors": [{"path": p.path, "message": p.message} for p in named]},
         ErrorCode.INVALID_REQUEST,
-        "; ".join(f"{p.path or 'data'}: {p.message}" for p in problems),
+        "; ".join(f"{p.path or 'data'}: {p.message}" for p in named),
     )
 
 

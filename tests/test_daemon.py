@@ -10,11 +10,16 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import aiomqtt
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 
 from fastprovd.config import TlsConfig, load
@@ -516,6 +521,41 @@ def test_all_files_that_can_not_be_read_at_once(tmp_path: Path) -> None:
         f"{file}:6: mqtt.tls.ca: {tmp_path}: Is a directory",
         f"{file}:8: mqtt.tls.key: {tmp_path}/key: No such file or directory",
     ]
+
+
+def test_a_key_with_a_pass_phrase_is_refused(tmp_path: Path) -> None:
+    """OpenSSL would ask for it on the terminal, and wait; a key of another one is named too."""
+    clear, other = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(clear.public_key())
+        .serial_number(1)
+        .not_valid_before(datetime(2026, 1, 1))  # noqa: DTZ001 - what the builder takes for UTC
+        .not_valid_after(datetime(2036, 1, 1))  # noqa: DTZ001
+        .sign(clear, hashes.SHA256())
+    )
+    cert, key = tmp_path / "cert", tmp_path / "key"
+    cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    file = tmp_path / "fastprovd.toml"
+    file.write_text(f'[mqtt.tls]\nenabled = true\ncert = "{cert}"\nkey = "{key}"\n')
+    said = {}
+    for private, encryption in (
+        (clear, serialization.BestAvailableEncryption(b"secret")),
+        (other, serialization.NoEncryption()),
+    ):
+        key.write_bytes(
+            private.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
+            )
+        )
+        with pytest.raises(ConfigError) as caught:
+            broker_settings(load(file, {}, "gw1"))
+        (said[private],) = caught.value.problems
+    assert f"mqtt.tls.key: {key}: it has a pass phrase" in said[clear]
+    assert f"mqtt.tls.cert: {cert}: the key in {key} does not belong to it" in said[other]
 
 
 def test_certificates_that_are_none(tmp_path: Path) -> None:

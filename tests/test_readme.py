@@ -108,7 +108,9 @@ def published() -> Iterator[Message]:
     run, node = Run("r-1", RunState.DONE, NOW), Node(2, "r-1")
     yield state_message(TOPICS, NOW)
     yield info_message(
-        TOPICS, GatewayInfo("1", "gw", NOW), {"host": "localhost", "port": 1883, "version": 5}
+        TOPICS,
+        GatewayInfo("1", "gw", NOW),
+        {"host": "localhost", "port": 1883, "version": 5, "set_aside": 0},
     )
     yield nodes_message(TOPICS, [node], run, 1, NOW)
     yield node_message(TOPICS, node)

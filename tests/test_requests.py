@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -26,7 +27,8 @@ from fastprovd.errors import (
     UnknownNode,
 )
 from fastprovd.gateway import Gateway
-from fastprovd.publish.messages import ErrorCode, Request, Response, node_to_json
+from fastprovd.publish.exchange import ErrorCode, Request, Response
+from fastprovd.publish.messages import node_to_json
 from fastprovd.records import Membership, Node, Proof, Run, RunState, Switched
 from fastprovd.requests import RequestHandler
 
@@ -45,6 +47,8 @@ class FakeGateway:
     def __init__(self, error: FastprovdError | None = None) -> None:
         self.error = error
         self.asked: list[tuple[Any, ...]] = []
+        self.nodes = [NODE]
+        self.memberships: list[Membership] = []
         self.controls = self
 
     def _take(self, *asked: Any) -> None:
@@ -80,7 +84,13 @@ class FakeGateway:
 
     async def refresh_nodes(self) -> tuple[Run, list[Node], bool]:
         self._take("refresh")
-        return RUN, [NODE], True
+        return RUN, self.nodes, True
+
+    async def address_list(self) -> tuple[Run | None, list[Node]]:
+        return (RUN if self.nodes else None), self.nodes
+
+    async def groups(self) -> list[Membership]:
+        return self.memberships
 
 
 async def ask(gateway: FakeGateway, command: str, **data: Any) -> Response:
@@ -154,6 +164,9 @@ async def test_run_start_without_data_overrides_nothing() -> None:
         ("run/start", {"expectd": 3}, "expectd"),
         ("run/stop", {"now": True}, "now"),
         ("nodes/get", {"addr": 5}, "addr"),
+        ("nodes/get", {"offset": -1}, "offset"),
+        ("nodes/get", {"limit": 0}, "limit"),
+        ("groups/get", {"group": "0x0005"}, "group"),
         ("node/get", {}, "addr"),
         ("node/get", {"addr": "0xc000"}, "addr"),
         ("node/set", {"addr": "0x0006"}, "state"),
@@ -224,6 +237,76 @@ async def test_nodes_get_and_run_stop() -> None:
     assert answer.data["addresses"] == ["0x0006"]
     assert answer.data["source"] == "primary_provisioner"
     assert (await ask(FakeGateway(), "run/stop")).data["run_id"] == "r-1"
+
+
+async def pages(gateway: FakeGateway, command: str, name: str, **data: Any) -> list[Any]:
+    """Read a list in pages until there is no next one."""
+    items: list[Any] = []
+    offset: int | None = 0
+    while offset is not None:
+        answer = await ask(gateway, command, offset=offset, **data)
+        assert answer.code is None
+        assert answer.data["offset"] == len(items) == offset
+        items += answer.data[name]
+        offset = answer.data["next_offset"]
+    return items
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4, 32_767])
+async def test_nodes_are_read_in_pages(limit: int) -> None:
+    """Every node comes once, in order, with its address beside it; the board is asked once."""
+    gateway = FakeGateway()
+    gateway.nodes = [replace(NODE, address=address) for address in (2, 6, 7)]
+    assert await pages(gateway, "nodes/get", "addresses", limit=limit) == [
+        "0x0002",
+        "0x0006",
+        "0x0007",
+    ]
+    assert gateway.asked == [("refresh",)]
+    answer = await ask(gateway, "nodes/get", offset=1, limit=1)
+    assert answer.data["nodes"] == [node_to_json(gateway.nodes[1])]
+    assert (answer.data["count"], answer.data["source"]) == (3, "stored")
+    assert answer.paged == ("addresses", "nodes")
+
+
+async def test_a_page_beyond_the_end_is_empty() -> None:
+    """The list may have become shorter since."""
+    answer = await ask(FakeGateway(), "nodes/get", offset=5)
+    assert (answer.data["nodes"], answer.data["next_offset"]) == ([], None)
+
+
+async def test_a_page_of_no_network() -> None:
+    """Before any run there is no list to read on in."""
+    gateway = FakeGateway()
+    gateway.nodes = []
+    assert (await ask(gateway, "nodes/get", offset=1)).code is ErrorCode.NO_RUN
+
+
+async def test_groups_are_read_in_pages() -> None:
+    """All groups with their size, and the members of one, those left out that have proven to be."""
+    gateway = FakeGateway()
+    gateway.memberships = [
+        Membership(GROUP, 6, is_member=True),
+        Membership(GROUP, 7, is_member=True, proof=Proof.STATUS),
+        Membership(GROUP, 8, is_member=False, proof=Proof.STATUS),
+        Membership(0xC010, 6, is_member=True),
+    ]
+    groups = await pages(gateway, "groups/get", "groups", limit=1)
+    assert groups == [{"addr": "0xc000", "count": 2}, {"addr": "0xc010", "count": 1}]
+    members = await pages(gateway, "groups/get", "members", group="0xc000", limit=1)
+    assert [member["addr"] for member in members] == ["0x0006", "0x0007"]
+    assert (await ask(gateway, "groups/get", group="0xc0ff")).code is ErrorCode.UNKNOWN_GROUP
+
+
+async def test_a_thousand_mistakes_are_a_short_answer() -> None:
+    """The first are named, the others counted: an answer is no longer than what asked for it."""
+    members = ["x"] * 2_000
+    answer = await ask(FakeGateway(), "group/add", group="0xc010", members=members)
+    assert len(answer.data["errors"]) == 21
+    assert answer.data["errors"][-1] == {"path": "", "message": "and 1980 more"}
+    assert len(answer.error or "") < 2_000
+    answer = await ask(FakeGateway(), "run/start", **{"x" * 10_000: 1})
+    assert len(answer.data["errors"][0]["path"]) == 64
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """One connection to the broker: aiomqtt with what it leaves out.
 
 A client serves one connection and is thrown away, since paho keeps what it could not send and
-would send it again on the next connect. A publication waits for its PUBACK and tells the reason
-code in it. A connect that hangs can be cancelled.
+would send it again on the next connect. It keeps to the limits that the broker states, tells the
+reason code of each PUBACK, and why the connection ended. Whatever the broker sends, the socket is
+closed when it is over, and nothing of it stays in the event loop.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -22,7 +23,22 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from fastprovd.publish.dialing import dial, secure
+from fastprovd.publish.exchange import COMMANDS
+from fastprovd.publish.failures import (
+    FIRST_FAILURE,
+    UNSUPPORTED_PROTOCOL_VERSION,
+    BrokerSaid,
+    Kind,
+    LinkError,
+    kind_of,
+    reason_code,
+)
+from fastprovd.publish.limits import Limits, our_limits, packet_octets
+from fastprovd.publish.loop_client import LoopClient
 from fastprovd.publish.messages import Message, Topics, state_message
+from fastprovd.publish.window import Window
+from fastprovd.publish.wire import Wire
 
 log = structlog.get_logger(__name__)
 
@@ -31,11 +47,12 @@ T = TypeVar("T")
 CLOSE_TIMEOUT_S: Final = 0.5
 """How long a clean disconnect may take: it only writes one packet into a local buffer."""
 
-_MAX_WAITING_REQUESTS: Final = 100  # what arrives beyond is dropped by aiomqtt with a warning
-_UNSUPPORTED_PROTOCOL_VERSION: Final = 132
-_REFUSED_LOGIN: Final = frozenset({134, 135})  # paho maps 3.1.1's 4 and 5 to these
-_SESSION_TAKEN_OVER: Final = 142
-_FIRST_FAILURE: Final = 0x80
+MAX_IN_FLIGHT: Final = 16  # below the 20 that paho and mosquitto allow
+MAX_SILENCE_S: Final = 120.0
+"""How long one PUBACK may take while octets still move, as behind a list on a slow link."""
+
+PACKET_TOO_LARGE: Final = ReasonCode(PacketTypes.DISCONNECT, "Packet too large")
+"""What a publication returns that is longer than the broker said it takes; it was not sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,88 +75,166 @@ class BrokerSettings:
         """The topic tree of this gateway."""
         return Topics(f"{self.base_topic}/{self.gateway_id}")
 
+    @property
+    def client_id(self) -> str:
+        """The client identifier: two gateways have the same one only if all topics are the same.
 
-class Client(aiomqtt.Client):
+        A gateway id has no colon in it.
+        """
+        return f"{self.base_topic}:{self.gateway_id}"
+
+
+class Client(LoopClient):
     """One connection; use it through `connected`."""
 
-    def __init__(self, settings: BrokerSettings, protocol: str) -> None:
-        """Prepare a clean session with the last will in `bridge/state`."""
+    def __init__(
+        self, settings: BrokerSettings, protocol: str, wire: Wire, *, plain: bool = False
+    ) -> None:
+        """Prepare a clean session over `wire`, with the last will in `bridge/state`.
+
+        `plain`: nothing in CONNECT that can be left out, to be refused only for the version.
+        """
         self.is_v5 = protocol == "5"
         will = state_message(settings.topics, None)
         super().__init__(
+            wire,
             settings.host,
             settings.port,
-            identifier=f"fastprovd-{settings.gateway_id}",
+            identifier=None if plain else settings.client_id,
             protocol=aiomqtt.ProtocolVersion.V5 if self.is_v5 else aiomqtt.ProtocolVersion.V311,
             clean_session=None if self.is_v5 else True,
-            username=settings.username,
-            password=settings.password,
-            tls_context=settings.tls_context,
+            username=None if plain else settings.username,
+            password=None if plain else settings.password,
             keepalive=settings.keepalive_s,
             timeout=settings.timeout_s,
-            will=aiomqtt.Will(will.topic, will.payload, qos=1, retain=will.retain),
-            max_queued_incoming_messages=_MAX_WAITING_REQUESTS,
+            will=None
+            if plain
+            else aiomqtt.Will(will.topic, will.payload, qos=1, retain=will.retain),
+            properties=our_limits() if self.is_v5 and not plain else None,
         )
-        self._client.connect_timeout = settings.timeout_s
+        self.limits = Limits()
+        self._topics = settings.topics
+        self.acknowledged = 0
+        self._window = Window(MAX_IN_FLIGHT)
+        self._in_flight: dict[int, Message] = {}
         self._acknowledgements: dict[int, asyncio.Future[ReasonCode]] = {}
 
+    @property
+    def unacknowledged(self) -> list[Message]:
+        """What was sent and not acknowledged, in order."""
+        return list(self._in_flight.values())
+
     async def publish_acknowledged(
-        self, message: Message, properties: Properties | None = None
+        self, message: Message, properties: Properties | None = None, *, alone: bool = False
     ) -> ReasonCode:
         """Publish with QoS 1 and return the reason code of the PUBACK.
 
+        At most as many are in flight as the broker bears; `alone`: nothing beside this one. What
+        is longer than the broker takes is not sent, and PACKET_TOO_LARGE returned.
+
         Raises:
             aiomqtt.MqttError: not connected, or no PUBACK in time.
+            ValueError: the topic can not be published to.
         """
-        info = self._client.publish(
-            message.topic, message.payload, qos=1, retain=message.retain, properties=properties
-        )
-        if info.rc != paho.MQTT_ERR_SUCCESS:
-            raise aiomqtt.MqttCodeError(info.rc, "could not publish")
+        limit = self.limits.maximum_packet_octets
+        if limit is not None and packet_octets(message, properties) > limit:
+            return PACKET_TOO_LARGE
+        await self._window.enter(alone=alone)
+        try:
+            info = self._client.publish(
+                message.topic, message.payload, qos=1, retain=message.retain, properties=properties
+            )
+            if info.rc != paho.MQTT_ERR_SUCCESS:
+                raise self.ended or aiomqtt.MqttCodeError(info.rc, "could not publish")
+        except BaseException:
+            self._window.leave()
+            raise
+        self._in_flight[info.mid] = message
         acknowledgement: asyncio.Future[ReasonCode] = asyncio.get_running_loop().create_future()
         self._acknowledgements[info.mid] = acknowledgement
         try:
-            async with asyncio.timeout(self.timeout):
-                return await acknowledgement
-        except TimeoutError:
-            raise aiomqtt.MqttError(f"no PUBACK within {self.timeout} s") from None
+            return await self._in_time(acknowledgement)
         finally:
             del self._acknowledgements[info.mid]
 
     async def subscribe_commands(self, topic_filter: str) -> ReasonCode:
-        """Subscribe with QoS 1; with MQTT 5 a live message keeps its retain flag."""
+        """Subscribe with QoS 1; with MQTT 5 a live message keeps its retain flag.
+
+        At a broker without wildcards it is the topic of each command. Returns the worst code.
+        """
+        filters = [topic_filter]
+        if not self.limits.has_wildcards:
+            filters = [self._topics.request(command) for command in sorted(COMMANDS)]
         if self.is_v5:
             options = SubscribeOptions(qos=1, retainAsPublished=True)
-            codes = await self.subscribe(topic_filter, options=options)
+            codes = await self.subscribe([(each, options) for each in filters])
         else:
-            codes = await self.subscribe(topic_filter, qos=1)
-        code = codes[0]
-        return (
-            code
-            if isinstance(code, ReasonCode)
-            else ReasonCode(PacketTypes.SUBACK, identifier=code)
-        )
+            codes = await self.subscribe([(each, 1) for each in filters])
+        if not codes:
+            raise LinkError(Kind.PROTOCOL, "the broker sent a SUBACK without a reason code")
+        return max(map(_as_reason_code, codes), key=lambda code: int(code.value))
+
+    async def subscribe_retained(self, topic_filter: str) -> ReasonCode:
+        """Subscribe to what the broker has retained; with MQTT 5 not to what we publish."""
+        if not self.limits.has_wildcards:
+            return ReasonCode(PacketTypes.SUBACK, "Wildcard subscriptions not supported")
+        if self.is_v5:
+            options = SubscribeOptions(qos=0, noLocal=True)
+            return _as_reason_code((await self.subscribe(topic_filter, options=options))[0])
+        return _as_reason_code((await self.subscribe(topic_filter, qos=0))[0])
 
     def fail_acknowledgements(self, error: Exception) -> None:
-        """End every wait for a PUBACK: the connection is gone."""
+        """End every wait for a PUBACK or for a place: the connection is gone."""
+        if error is self.ended:
+            self.ended.unacknowledged = self.unacknowledged
+            self.ended.acknowledged = self.acknowledged
+        self._window.fail(error)
         for acknowledgement in self._acknowledgements.values():
             if not acknowledgement.done():
                 acknowledgement.set_exception(error)
 
-    def abandon(self) -> None:
-        """Drop a connection that never came to be; aiomqtt would leave its socket open."""
-        self._client.disconnect()
+    def check_limits(self) -> None:
+        """Raise LinkError when the broker can not do what we need."""
+        if not self.limits.has_retain:
+            raise LinkError(Kind.NO_RETAIN, "the broker keeps no retained messages")
+        if self.limits.maximum_qos < 1:
+            raise LinkError(Kind.NO_QOS_1, "the broker knows QoS 0 only")
 
-    def _on_disconnect(
+    async def _in_time(self, acknowledgement: asyncio.Future[ReasonCode]) -> ReasonCode:
+        """Wait for a PUBACK as long as octets move; else the connection is given up."""
+        deadline = self._loop.time() + MAX_SILENCE_S
+        seen = None
+        while not acknowledgement.done():
+            if self.ended is not None:
+                raise self.ended
+            progress = (self.acknowledged, self._wire.progress())
+            if progress == seen or self._loop.time() >= deadline:
+                self._end(LinkError(Kind.STALLED, f"no PUBACK within {self.timeout} s"))
+                continue
+            seen = progress
+            await asyncio.wait({acknowledgement}, timeout=self.timeout)
+        return acknowledgement.result()
+
+    def _on_connect(
         self,
         client: paho.Client,
         userdata: Any,
-        flags: paho.DisconnectFlags,
+        flags: paho.ConnectFlags,
         reason_code: ReasonCode,
         properties: Properties | None = None,
     ) -> None:
-        if not self._connected.cancelled():  # aiomqtt would raise CancelledError into the loop
-            super()._on_disconnect(client, userdata, flags, reason_code, properties)
+        if self._connected.done():  # a second CONNACK
+            return
+        if is_failure(reason_code):
+            self._end(BrokerSaid(reason_code, properties))
+            return
+        self.limits = Limits.of(properties)
+        self._window = Window(min(MAX_IN_FLIGHT, self.limits.receive_maximum))
+        if self.limits.server_keepalive_s is not None:
+            # Ours where it is shorter: a broker that asks for none may die unnoticed.
+            asked_s = self.limits.server_keepalive_s or self._keepalive
+            self._client._keepalive = min(asked_s, self._keepalive)
+        self._connected.set_result(None)
 
     def _on_publish(
         self,
@@ -149,6 +244,10 @@ class Client(aiomqtt.Client):
         reason_code: ReasonCode,
         properties: Properties,
     ) -> None:
+        if self._in_flight.pop(mid, None) is None:
+            return
+        self.acknowledged += 1
+        self._window.leave()
         acknowledgement = self._acknowledgements.get(mid)
         if acknowledgement is not None and not acknowledgement.done():
             acknowledgement.set_result(reason_code)
@@ -159,29 +258,36 @@ async def connected(settings: BrokerSettings, protocol: str) -> AsyncIterator[Cl
     """Connect a fresh client; leave with a clean disconnect.
 
     Raises:
-        aiomqtt.MqttError: no connection.
+        aiomqtt.MqttError: no connection, or the broker can not do what we need.
     """
-    await _probe(settings)
-    client = Client(settings, protocol)
+    client = Client(settings, protocol, await _open_wire(settings))
     try:
-        # The thread that connects can not be stopped; a socket it opens later had no owner.
-        await finish(client.__aenter__(), CLOSE_TIMEOUT_S)
-    except asyncio.CancelledError:
-        client.abandon()
-        raise
-    except aiomqtt.MqttError as error:
-        client.abandon()
-        if client.is_v5 and not isinstance(error, aiomqtt.MqttCodeError):
-            await _ask_for_v5(settings)
-        raise
-    try:
-        yield client
-    finally:
-        client.timeout = CLOSE_TIMEOUT_S
         try:
-            await client.__aexit__(None, None, None)
-        except aiomqtt.MqttError as error:  # must not hide why we leave
-            log.debug("mqtt_disconnect_failed", reason=str(error))
+            # What the thread that connects begins has an owner until it is over.
+            await finish(client.__aenter__(), CLOSE_TIMEOUT_S)
+        except aiomqtt.MqttError as error:
+            client.drop()
+            if kind_of(error) is Kind.HUNG_UP_ON_CONNECT and settings.tls_context is None:
+                await _ask_for_tls(settings)
+            if client.is_v5 and not isinstance(error, aiomqtt.MqttCodeError):
+                await _ask_for_v5(settings)
+            if client.ended is None:
+                sentence = f"the broker did not answer CONNECT within {settings.timeout_s} s"
+                raise LinkError(Kind.SILENT, sentence) from None
+            raise
+        if client.ended is not None:  # between CONNACK and here
+            raise client.ended
+        client.check_limits()
+        try:
+            yield client
+        finally:
+            client.timeout = CLOSE_TIMEOUT_S
+            try:
+                await client.__aexit__(None, None, None)
+            except aiomqtt.MqttError as error:  # must not hide why we leave
+                log.debug("mqtt_disconnect_failed", reason=str(error))
+    finally:
+        client.drop()
 
 
 async def finish(work: Coroutine[Any, Any, T], timeout_s: float) -> T:
@@ -198,22 +304,12 @@ async def finish(work: Coroutine[Any, Any, T], timeout_s: float) -> T:
 
 def is_failure(code: ReasonCode) -> bool:
     """Tell whether the broker refused."""
-    return int(code.value) >= _FIRST_FAILURE
+    return int(code.value) >= FIRST_FAILURE
 
 
 def is_unsupported_protocol(error: BaseException) -> bool:
     """Tell whether the broker refused MQTT 5."""
-    return _code(error) == _UNSUPPORTED_PROTOCOL_VERSION
-
-
-def is_refused_login(error: BaseException) -> bool:
-    """Tell whether the broker refused user name or password."""
-    return _code(error) in _REFUSED_LOGIN
-
-
-def is_taken_over(error: BaseException) -> bool:
-    """Tell whether the broker closed this session for another with the same client id."""
-    return _code(error) == _SESSION_TAKEN_OVER
+    return reason_code(error) == UNSUPPORTED_PROTOCOL_VERSION
 
 
 def correlation(correlation_data: bytes | None) -> Properties | None:
@@ -225,61 +321,35 @@ def correlation(correlation_data: bytes | None) -> Properties | None:
     return properties
 
 
-@contextlib.contextmanager
-def disconnect_noise_at_debug() -> Iterator[None]:
-    """Turn what aiomqtt leaves behind on a lost connection into debug lines, while it lasts.
+def _as_reason_code(code: ReasonCode | int) -> ReasonCode:
+    if isinstance(code, ReasonCode):
+        return code
+    return ReasonCode(PacketTypes.SUBACK, identifier=code)
 
-    These are two: callbacks on a socket that is closed already, and the exception of a client's
-    future that nobody needs any more. Everything else goes to the handler that was there.
+
+async def _open_wire(settings: BrokerSettings) -> Wire:
+    sock = await dial(settings.host, settings.port, settings.timeout_s)
+    if settings.tls_context is None:
+        return Wire(sock)
+    return Wire(await secure(sock, settings.tls_context, settings.host, settings.timeout_s))
+
+
+async def _ask_for_tls(settings: BrokerSettings) -> None:
+    """Raise LinkError when what hangs up without a word answers a TLS handshake.
+
+    Nothing is said in it, so nobody has to be trusted.
     """
-    loop = asyncio.get_running_loop()
-    previous = loop.get_exception_handler()
-
-    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        if _is_noise(context):
-            log.debug("mqtt_disconnect_noise", reason=repr(context.get("exception")))
-        elif previous is not None:
-            previous(loop, context)
-        else:
-            loop.default_exception_handler(context)
-
-    loop.set_exception_handler(handle)
+    anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anybody.check_hostname = False
+    anybody.verify_mode = ssl.CERT_NONE
+    sock = await dial(settings.host, settings.port, settings.timeout_s)
     try:
-        yield
-    finally:
-        if loop.get_exception_handler() is handle:
-            loop.set_exception_handler(previous)
-
-
-def _is_noise(context: dict[str, Any]) -> bool:
-    message = str(context.get("message", ""))
-    error = context.get("exception")
-    if message.startswith("Exception in callback"):
-        return "_socket" in message or (
-            isinstance(error, OSError | ValueError)
-            and ("add_writer" in message or "add_reader" in message)
-        )
-    return message.startswith("Future exception was never retrieved") and isinstance(
-        error, aiomqtt.MqttError
-    )
-
-
-def _code(error: BaseException) -> int | None:
-    if not isinstance(error, aiomqtt.MqttCodeError):
-        return None
-    return int(error.rc.value) if isinstance(error.rc, ReasonCode) else error.rc
-
-
-async def _probe(settings: BrokerSettings) -> None:
-    """Reach the port with a connect that can be cancelled, which paho's in its thread can not."""
-    try:
-        async with asyncio.timeout(settings.timeout_s):
-            _, writer = await asyncio.open_connection(settings.host, settings.port)
-    except TimeoutError:
-        raise aiomqtt.MqttError(f"no TCP connection within {settings.timeout_s} s") from None
-    except OSError as error:
-        raise aiomqtt.MqttError(str(error)) from None
-    writer.transport.abort()
+        tls = await secure(sock, anybody, settings.host, settings.timeout_s)
+    except LinkError as error:
+        log.debug("mqtt_no_tls", reason=str(error))
+    else:
+        tls.close()
+        raise LinkError(Kind.TLS_EXPECTED, "the broker speaks TLS on this port")
 
 
 async def _ask_for_v5(settings: BrokerSettings) -> None:
@@ -288,13 +358,8 @@ async def _ask_for_v5(settings: BrokerSettings) -> None:
     A broker that reads CONNECT with the eyes of 3.1.1 may wait for more octets for ever when there
     is a will or a user name in it; without both it can say that it does not know the version.
     """
-    client = aiomqtt.Client(
-        settings.host,
-        settings.port,
-        protocol=aiomqtt.ProtocolVersion.V5,
-        tls_context=settings.tls_context,
-        timeout=settings.timeout_s,
-    )
+    wire = await _open_wire(settings)
+    client = Client(settings, "5", wire, plain=True)
     try:
         async with client:
             return
@@ -302,3 +367,5 @@ async def _ask_for_v5(settings: BrokerSettings) -> None:
         if is_unsupported_protocol(error):
             raise
         log.debug("mqtt_version_not_told", reason=str(error))
+    finally:
+        client.drop()

@@ -1,4 +1,4 @@
-"""What goes over MQTT: topics and payloads out of records, and requests out of payloads; pure.
+"""What goes over MQTT: topics, and payloads out of records; pure.
 
 Payloads are built field by field out of records that hold no key, so none can get in. Unknown is
 `null`; consumers ignore fields they do not know.
@@ -6,15 +6,21 @@ Payloads are built field by field out of records that hold no key, so none can g
 
 from __future__ import annotations
 
-import json
+import re
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any, Final
 
 from fastprovd.mesh.addresses import format_address
+from fastprovd.publish.exchange import COMMANDS as COMMANDS
+from fastprovd.publish.exchange import ErrorCode as ErrorCode
+from fastprovd.publish.exchange import Request as Request
+from fastprovd.publish.exchange import Response as Response
+from fastprovd.publish.exchange import parse_request as parse_request
+from fastprovd.publish.exchange import response_payload as response_payload
+from fastprovd.publish.json_objects import encode
 from fastprovd.records import (
     AdapterLinks,
     Membership,
@@ -30,21 +36,7 @@ from fastprovd.records import (
 SCHEMA: Final = 1
 """Number of the payload contract; a breaking change raises it."""
 
-COMMANDS: Final = frozenset(
-    {
-        "run/start",
-        "run/stop",
-        "nodes/get",
-        "node/set",
-        "node/get",
-        "group/add",
-        "group/remove",
-    }
-)
-
-MAX_REQUEST_OCTETS: Final = 16_384  # the longest honest request has some hundred
 MAX_COMMAND_LENGTH: Final = 64  # a longer one could not be repeated in the response topic for sure
-MAX_TRANSACTION_LENGTH: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +89,30 @@ class Topics:
         """The filter that matches every request."""
         return f"{self.base}/bridge/request/#"
 
+    def request(self, command: str) -> str:
+        """Where `command` is asked for."""
+        return f"{self.base}/bridge/request/{command}"
+
     @property
     def nodes_prefix(self) -> str:
         """What the topic of every single node begins with."""
         return f"{self.base}/node/"
 
+    @property
+    def every_node(self) -> str:
+        """The filter that matches the topic of every single node."""
+        return f"{self.nodes_prefix}+"
+
     def node(self, address: int) -> str:
         """One node; retained."""
         return f"{self.nodes_prefix}{format_address(address)}"
+
+    def node_address(self, topic: str) -> int | None:
+        """Return the address of the node that a topic is about, or None."""
+        level = topic.removeprefix(self.nodes_prefix)
+        if not topic.startswith(self.nodes_prefix) or not re.fullmatch("0x[0-9a-f]{4}", level):
+            return None
+        return int(level, 16)
 
     def response(self, command: str) -> str:
         """Where the answer to `command` goes."""
@@ -143,15 +151,6 @@ def timestamp(moment: datetime) -> str:
     """Return an aware time as RFC 3339 in UTC with milliseconds."""
     utc = moment.astimezone(UTC)
     return utc.strftime("%Y-%m-%dT%H:%M:%S.") + f"{utc.microsecond // 1000:03d}Z"
-
-
-def encode(value: Mapping[str, Any]) -> bytes:
-    """Return JSON octets.
-
-    Raises:
-        TypeError, ValueError: something in it is not JSON; the sentence names its type only.
-    """
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def node_to_json(node: Node) -> dict[str, Any]:
@@ -275,8 +274,15 @@ def state_message(topics: Topics, online_since: datetime | None) -> Message:
     return Message(topics.state, encode(payload), retain=True)
 
 
+_MQTT_FACTS: Final = ("host", "port", "version", "set_aside")  # the password never
+
+
 def info_message(topics: Topics, info: GatewayInfo, mqtt: Mapping[str, Any]) -> Message:
-    """Return `bridge/info`; `mqtt` has host, port, version (protocol level: 5, or 4 for 3.1.1)."""
+    """Return `bridge/info`.
+
+    `mqtt` has host, port, version (protocol level: 5, or 4 for 3.1.1) and set_aside, the number
+    of messages that the broker did not take.
+    """
     payload = {
         "schema": SCHEMA,
         "version": info.version,
@@ -297,7 +303,7 @@ def info_message(topics: Topics, info: GatewayInfo, mqtt: Mapping[str, Any]) -> 
             "links": None if info.links is None else info.links.now,
             "links_found": None if info.links is None else info.links.found,
         },
-        "mqtt": {name: mqtt[name] for name in ("host", "port", "version")},
+        "mqtt": {name: mqtt[name] for name in _MQTT_FACTS if name in mqtt},
     }
     return Message(topics.info, encode(payload), retain=True)
 
@@ -360,120 +366,6 @@ def event_message(
         "data": dict(data),
     }
     return Message(topics.event, encode(payload))
-
-
-class ErrorCode(StrEnum):
-    """The closed list of `code` in error responses."""
-
-    INVALID_JSON = "invalid_json"
-    INVALID_REQUEST = "invalid_request"
-    UNKNOWN_COMMAND = "unknown_command"
-    RETAINED_COMMAND = "retained_command"
-    RUN_IN_PROGRESS = "run_in_progress"
-    NO_RUN = "no_run"
-    ADAPTER_UNAVAILABLE = "adapter_unavailable"
-    CONNECT_FAILED = "connect_failed"
-    UNKNOWN_NODE = "unknown_node"
-    UNKNOWN_GROUP = "unknown_group"
-    GROUPS_FULL = "groups_full"
-    NODE_UNREACHABLE = "node_unreachable"
-    SEQ_EXHAUSTED = "seq_exhausted"
-    STATE_REFUSED = "state_refused"
-    STATE_FAILED = "state_failed"
-    BUSY = "busy"
-    INTERNAL = "internal"
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One well-formed request; `data` is its JSON object without `transaction`."""
-
-    command: str
-    data: Mapping[str, Any]
-    transaction: str | int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """What a request is answered with: `data`, and when refused also `code` and a sentence."""
-
-    data: Mapping[str, Any] = field(default_factory=dict)
-    code: ErrorCode | None = None
-    error: str | None = None
-    transaction: str | int | None = None
-
-
-def response_payload(response: Response) -> bytes:
-    """Return the JSON octets of a response.
-
-    Raises:
-        TypeError, ValueError: its data is not JSON-ready.
-    """
-    payload: dict[str, Any] = {"status": "ok" if response.code is None else "error"}
-    if response.code is not None:
-        payload |= {"code": response.code.value, "error": response.error}
-    payload["data"] = dict(response.data)
-    if response.transaction is not None:
-        payload["transaction"] = response.transaction
-    return encode(payload)
-
-
-def parse_request(command: str, payload: bytes, *, retained: bool) -> Request | Response:
-    """Return the request, or the response that refuses it.
-
-    An empty payload is refused too: it is what clears a retained command, and must not run it.
-    """
-    if len(payload) > MAX_REQUEST_OCTETS:
-        return Response(
-            code=ErrorCode.INVALID_REQUEST,
-            error=f"a request has at most {MAX_REQUEST_OCTETS} octets, got {len(payload)}",
-        )
-    try:
-        fields = json.loads(payload, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        return Response(
-            code=ErrorCode.INVALID_JSON,
-            error="the payload is not JSON; send {} where there is nothing to say",
-        )
-    if not isinstance(fields, dict):
-        return Response(
-            code=ErrorCode.INVALID_REQUEST,
-            error="the payload must be a JSON object",
-            data={"errors": [{"path": "", "message": "must be an object"}]},
-        )
-    transaction = fields.pop("transaction", None)
-    if not _is_transaction(transaction):
-        message = f"must be a string of at most {MAX_TRANSACTION_LENGTH} characters or an integer"
-        return Response(
-            code=ErrorCode.INVALID_REQUEST,
-            error=f"transaction {message}",
-            data={"errors": [{"path": "transaction", "message": message}]},
-        )
-    if command not in COMMANDS:
-        return Response(
-            code=ErrorCode.UNKNOWN_COMMAND,
-            error=f"the commands are {', '.join(sorted(COMMANDS))}",
-            transaction=transaction,
-        )
-    if retained:
-        return Response(
-            code=ErrorCode.RETAINED_COMMAND,
-            error="commands must not be retained; publish an empty retained payload to clear it",
-            transaction=transaction,
-        )
-    return Request(command, fields, transaction)
-
-
-def _is_transaction(value: object) -> bool:
-    if isinstance(value, str):
-        return len(value) <= MAX_TRANSACTION_LENGTH
-    return value is None or (
-        isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-    )
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _address(address: int | None) -> str | None:

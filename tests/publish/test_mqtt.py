@@ -22,17 +22,20 @@ from paho.mqtt.reasoncodes import ReasonCode
 from structlog.testing import capture_logs
 
 from fastprovd.clock import SystemClock
-from fastprovd.errors import StoreError
-from fastprovd.publish import mqtt
+from fastprovd.publish import courier, intake, leftovers, mqtt
 from fastprovd.publish.broker import LocalBroker
 from fastprovd.publish.client import BrokerSettings
-from fastprovd.publish.messages import Request, Response
-from fastprovd.publish.mqtt import BACK_OFF_CAP_S, MAX_IN_MEMORY, MqttPublisher
+from fastprovd.publish.delivery import SAFE_PACKET_OCTETS
+from fastprovd.publish.exchange import Request, Response
+from fastprovd.publish.limits import Limits
+from fastprovd.publish.messages import node_to_json
+from fastprovd.publish.mqtt import BACK_OFF_CAP_S, MqttPublisher
 from fastprovd.publish.outbox import Outbox
 from fastprovd.records import Membership, RunState
 from tests.conftest import RunVirtual
 from tests.publish.conftest import MosquittoMaker
 from tests.support.brokers import AMQTT_LEAVES_SOCKETS
+from tests.support.fake_broker import FakeBroker
 from tests.support.mqtt import (
     INFO,
     LOOPBACK,
@@ -327,7 +330,7 @@ import asyncio, sys
 from pathlib import Path
 from fastprovd.clock import SystemClock
 from fastprovd.publish.client import BrokerSettings
-from fastprovd.publish.messages import Response
+from fastprovd.publish.exchange import Response
 from fastprovd.publish.mqtt import MqttPublisher
 from fastprovd.publish.outbox import Outbox
 from tests.support.mqtt import INFO
@@ -444,24 +447,241 @@ async def test_response_topic_and_correlation_data_are_honoured(
     assert json.loads(reply.payload) == found.last("bridge/response/nodes/get")
 
 
-@pytest.mark.parametrize("topic", ["fastprovd/gw1/bridge/request/run/start", "wild/#"])
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "fastprovd/gw1/bridge/request/run/start",
+        "fastprovd/gw1/bridge/state",
+        "fastprovd/gw2/bridge/request/run/start",
+        "homeassistant/light/hall/config",
+        "",
+        "wild/#",
+        "$SYS/broker/x",
+        "x" * 65_535,
+        "/" * 300,
+    ],
+)
 async def test_a_bad_response_topic_is_not_used(
     mosquitto: Mosquitto, outbox: Outbox, topic: str
 ) -> None:
-    """A reply is never a request to ourselves, and a wildcard ends nothing."""
+    """A reply never passes for somebody else's word, and no topic ends the connection."""
     properties = Properties(PacketTypes.PUBLISH)
     properties.ResponseTopic = topic
     v5 = aiomqtt.ProtocolVersion.V5
-    with capture_logs():
+    with capture_logs() as logs:
         async with (
-            reader(mosquitto.port, protocol=v5) as found,
+            reader(mosquitto.port, "#", protocol=v5) as found,
+            aiomqtt.Client(LOOPBACK, mosquitto.port, protocol=v5) as other,
             running(a_publisher(outbox, settings(mosquitto.port))),
         ):
+            await found.until(lambda: "bridge/run" in found.topics())
+            request = "fastprovd/gw1/bridge/request"
             with contextlib.suppress(aiomqtt.MqttError):  # a broker may refuse it first
-                await found.request("nodes/get", b"{}", properties=properties)
+                await other.publish(f"{request}/nodes/get", b"{}", qos=1, properties=properties)
             await found.request("node/get", b"{}")
             await found.until(lambda: found.all("bridge/response/node/get"))
-    assert not found.all("bridge/response/run/start")
+            seen = found.messages[found.topics().index("bridge/run") + 1 :]
+    assert {message.topic.value.removeprefix("fastprovd/gw1/bridge/") for message in seen} <= {
+        "request/nodes/get",
+        "request/node/get",
+        "response/nodes/get",
+        "response/node/get",
+    }
+    assert [entry for entry in logs if entry["event"] == "mqtt_disconnected"] == []
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+async def test_a_thousand_requests_at_once_are_answered(
+    make_mosquitto: MosquittoMaker, outbox: Outbox, protocol: str
+) -> None:
+    """Each has its answer, most of them that there are too many, and no line in the log."""
+    broker = make_mosquitto(
+        "allow_anonymous true", "max_inflight_messages 0", "max_queued_messages 0"
+    )
+
+    async def handler(request: Request) -> Response:
+        await asyncio.sleep(0.02)
+        return Response()
+
+    with capture_logs() as logs:
+        async with (
+            reader(broker.port, "fastprovd/gw1/bridge/response/#") as found,
+            running(a_publisher(outbox, settings(broker.port, protocol), handler)),
+        ):
+            publish = found.client._client.publish  # without waiting for each
+            for number in range(1_000):
+                topic = "fastprovd/gw1/bridge/request/node/set"
+                publish(topic, json.dumps({"transaction": number}), qos=0)
+            await found.until(lambda: len(found.messages) == 1_000)
+    answers = found.all("bridge/response/node/set")
+    assert {answer["transaction"] for answer in answers} == set(range(1_000))
+    assert {answer.get("code") for answer in answers} == {None, "busy"}
+    assert len(logs) < 10
+
+
+async def test_what_is_beyond_all_bounds_is_told(
+    mosquitto: Mosquitto, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flood that can not even be refused is one line and one event with the count."""
+    monkeypatch.setattr(mqtt, "DROPS_TOLD_EVERY_S", 0.05)
+    monkeypatch.setattr(intake, "MAX_HELD_OCTETS", 4_000)
+    with capture_logs() as logs:
+        async with (
+            reader(mosquitto.port) as found,
+            running(a_publisher(outbox, settings(mosquitto.port))),
+        ):
+            for _ in range(500):
+                topic = "fastprovd/gw1/bridge/request/run/stop"
+                found.client._client.publish(topic, b"nonsense", qos=0)
+            await found.until(lambda: found.all("bridge/event"))
+    told = found.all("bridge/event")[0]
+    assert told["type"] == "requests_dropped"
+    assert told["data"]["count"] > 0
+    assert 0 < len([entry for entry in logs if entry["event"] == "requests_dropped"]) < 10
+
+
+@pytest.mark.parametrize(
+    ("command", "payload", "retain"),
+    [
+        ("run/stop", b"nonsense", False),
+        ("run/stop", b"{}", True),
+        ("x", b'{"transaction": "x"}', False),
+        ("run/stop", b"x" * 20_000, False),
+        ("run/stop", b'{"transaction": 1}', False),
+        ("node/set", b"{}", False),
+    ],
+)
+async def test_a_flood_is_quiet_and_ends_in_time(
+    mosquitto: Mosquitto, outbox: Outbox, command: str, payload: bytes, retain: bool
+) -> None:
+    """Whatever a client sends without end, the log stays short and a stop is one."""
+
+    async def handler(request: Request) -> Response:
+        if request.command == "node/set":
+            raise ZeroDivisionError
+        return Response()
+
+    with capture_logs() as logs:
+        async with reader(mosquitto.port, "fastprovd/gw1/bridge/state") as found:
+            publisher = a_publisher(outbox, settings(mosquitto.port), handler)
+
+            async def flood() -> None:
+                topic = f"fastprovd/gw1/bridge/request/{command}"
+                while True:
+                    for _ in range(50):
+                        found.client._client.publish(topic, payload, qos=0, retain=retain)
+                    await asyncio.sleep(0.005)
+
+            async with running(publisher):
+                flooding = asyncio.create_task(flood())
+                await asyncio.sleep(0.5)
+                before = asyncio.get_running_loop().time()
+            took_s = asyncio.get_running_loop().time() - before
+            flooding.cancel()
+            await asyncio.wait([flooding])
+    assert took_s < 5.0
+    assert len(logs) < 30
+
+
+async def test_topics_of_an_earlier_network_are_cleared(
+    mosquitto: Mosquitto, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes that another process or another state directory made are gone; ours stay, and what
+    others keep below their own topics."""
+    monkeypatch.setattr(leftovers, "QUIET_S", 0.2)
+    others = ("fastprovd/gw2/node/0x0009", "fastprovd/gw1/node/lamp", "fastprovd/gw1/mine")
+    async with reader(mosquitto.port, "fastprovd/#") as found:
+        for topic in ("fastprovd/gw1/node/0x0009", "fastprovd/gw1/node/0x0006", *others):
+            await found.client.publish(topic, b'{"proven": true}', qos=1, retain=True)
+        publisher = a_publisher(outbox, settings(mosquitto.port))
+        publisher.nodes_changed([a_node(5), a_node(6)], a_run())
+        async with running(publisher):
+            await found.until(lambda: found.all("node/0x0009")[-1:] == [None])
+    async with reader(mosquitto.port, "fastprovd/#") as late:
+        await late.until(lambda: len(late.messages) == 10)
+    kept = {message.topic.value for message in late.messages}
+    assert {topic for topic in kept if "/node/" in topic} == {
+        "fastprovd/gw1/node/0x0005",
+        "fastprovd/gw1/node/0x0006",
+        *others[:2],
+    }
+    assert others[2] in kept
+    assert late.last("node/0x0006")["addr"] == "0x0006"
+
+
+async def test_a_topic_that_waited_in_the_outbox_is_cleared_too(
+    mosquitto: Mosquitto, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an earlier process could not publish any more may be of a node that is gone by now."""
+    monkeypatch.setattr(leftovers, "QUIET_S", 0.2)
+    for number in range(100):
+        outbox.put("fastprovd/gw1/bridge/event", json.dumps({"seq": -number}).encode())
+    outbox.put("fastprovd/gw1/node/0x0009", b'{"proven": true}', retain=True)
+    async with (
+        reader(mosquitto.port) as found,
+        running(a_publisher(outbox, settings(mosquitto.port))),
+    ):
+        await found.until(lambda: found.all("node/0x0009")[-1:] == [None])
+    assert found.all("node/0x0009")[0] == {"proven": True}
+
+
+async def test_a_node_that_is_nobody_any_more_is_cleared(
+    mosquitto: Mosquitto, outbox: Outbox
+) -> None:
+    """A node of an earlier run that is forgotten leaves no topic; one in the list says so."""
+    async with (
+        reader(mosquitto.port) as found,
+        running(a_publisher(outbox, settings(mosquitto.port))) as publisher,
+    ):
+        publisher.nodes_changed([a_node(5)], a_run())
+        publisher.node_changed(a_node(9))
+        await found.until(lambda: found.all("node/0x0009"))
+        for address in (5, 9):
+            publisher.node_changed(replace(a_node(address), forgotten=True))
+        await found.until(lambda: found.all("node/0x0009")[-1:] == [None])
+        await found.until(lambda: found.last("node/0x0005")["forgotten"])
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+async def test_a_list_longer_than_a_packet_is_read_in_pieces(
+    make_mosquitto: MosquittoMaker, outbox: Outbox, protocol: str
+) -> None:
+    """300 nodes through a broker that takes 20 kB: the list says so, each node has its topic, and
+    an answer is as long as fits. With MQTT 3.1.1 that is found out by two links that end."""
+    broker = make_mosquitto("allow_anonymous true", "max_packet_size 20000")
+    nodes = [a_node(address) for address in range(2, 302)]
+
+    async def handler(request: Request) -> Response:
+        first = request.data.get("offset", 0)
+        shown = nodes[first:]
+        data = {"offset": first, "next_offset": None, "nodes": [node_to_json(n) for n in shown]}
+        return Response(data, paged=("nodes",))
+
+    publisher = a_publisher(outbox, settings(broker.port, protocol), handler)
+    publisher.nodes_changed(nodes, a_run(RunState.DONE))
+    with capture_logs() as logs:
+        async with reader(broker.port) as found, running(publisher):
+            await found.until(lambda: {"bridge/nodes", "node/0x012d"} <= set(found.topics()))
+            addresses: list[str] = []
+            offset: int | None = 0
+            while offset is not None:
+                asked = len(found.all("bridge/response/nodes/get"))
+                await found.request("nodes/get", json.dumps({"offset": offset}))
+                await found.until(
+                    lambda asked=asked: len(found.all("bridge/response/nodes/get")) > asked
+                )
+                page = found.last("bridge/response/nodes/get")["data"]
+                addresses += [node["addr"] for node in page["nodes"]]
+                offset = page["next_offset"]
+    short = found.last("bridge/nodes")
+    assert (short["count"], short["nodes"], short["shortened"]) == (300, None, True)
+    assert short["addresses"] == addresses == [f"0x{node.address:04x}" for node in nodes]
+    assert len({topic for topic in found.topics() if topic.startswith("node/")}) == 300
+    ended = [entry for entry in logs if entry["event"] == "mqtt_disconnected"]
+    assert len(ended) == (0 if protocol == "5" else 2)
+    (said,) = [entry for entry in logs if entry["event"] == "mqtt_payload_shortened"]
+    assert said["topic"] == "fastprovd/gw1/bridge/nodes"
+    assert said["max_packet_size"] == (20_000 if protocol == "5" else SAFE_PACKET_OCTETS)
 
 
 async def test_wrong_credentials_are_said_once_and_tried_on(
@@ -536,6 +756,137 @@ async def test_a_second_gateway_with_our_name_is_an_error(
     assert "gateway_id" in error["advice"]
 
 
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+async def test_a_message_that_is_too_long_blocks_no_other(
+    make_mosquitto: MosquittoMaker, outbox: Outbox, protocol: str
+) -> None:
+    """It is set aside, said once and counted; the others arrive, and the link stays."""
+    broker = make_mosquitto("allow_anonymous true", "max_packet_size 20000")
+    publisher = a_publisher(outbox, settings(broker.port, protocol))
+    publisher.event("warning", {}, None)
+    publisher.event("warning", {"reason": "long" * 10_000}, None)
+    publisher.event("warning", {}, None)
+    with capture_logs() as logs:
+        async with reader(broker.port) as found, running(publisher, wait=False):
+            await found.until(lambda: set(found.seqs()) == {1, 3})
+            publisher.info_changed(INFO)
+            await found.until(lambda: found.last("bridge/info")["mqtt"]["set_aside"])
+    assert len([entry for entry in logs if entry["event"] == "mqtt_connected"]) <= 3
+    (denied,) = [entry for entry in logs if entry["event"] == "mqtt_publish_denied"]
+    assert denied["topic"] == "fastprovd/gw1/bridge/event"
+    assert "max_packet_size" in denied["advice"]
+
+
+async def test_a_birth_fills_the_link_and_says_each_thing_once(outbox: Outbox) -> None:
+    """Many publications are on their way at a time, and what waited on disk is not said again."""
+    async with FakeBroker(holds_acknowledgements=True) as broker:
+        publisher = a_publisher(outbox, settings(broker.port))
+        publisher.nodes_changed([a_node(address) for address in range(2, 62)], a_run())
+        publisher.event("warning", {}, None)
+        async with running(publisher, wait=False):
+            await eventually(lambda: broker.held == 1)
+            broker.release()  # the state, which comes before everything else
+            await eventually(lambda: broker.held == 16)
+            broker.holds_acknowledgements = False
+            broker.release(16)
+            await eventually(lambda: "bridge/event" in broker.topics())
+            await eventually(lambda: len(outbox) == 0)
+    topics = broker.topics()
+    assert topics.count("bridge/nodes") == 1
+    assert {topics.count(topic) for topic in topics if topic.startswith("node/")} == {1}
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+async def test_links_that_are_cut_are_not_made_faster_and_faster(
+    outbox: Outbox, protocol: str
+) -> None:
+    """Without a word of the broker the pause grows, and our client identifier is named."""
+    pauses: list[float] = []
+
+    def random_share() -> float:
+        pauses.append(asyncio.get_running_loop().time())
+        return 0.02
+
+    async with FakeBroker() as broker:
+        publisher = a_publisher(outbox, settings(broker.port, protocol), random_share=random_share)
+        with capture_logs() as logs:
+            async with running(publisher, wait=False):
+                for links in range(1, 7):
+                    await eventually(lambda: publisher.is_connected)
+                    await eventually(lambda: len(outbox) == 0)
+                    broker.cut()
+                    await eventually(lambda links=links: len(pauses) == links)
+    assert pauses[5] - pauses[4] > 0.02 * 8.0 > pauses[1] - pauses[0] - 0.3
+    (error,) = [entry for entry in logs if entry["log_level"] == "error"]
+    assert "'fastprovd:gw1'" in error["advice"]
+    assert f"{LOOPBACK}:{broker.port}" in error["reason"]
+
+
+async def test_a_corrected_acl_takes_effect_on_the_same_link(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Retained values that were refused are brought, and requests are asked for, by themselves."""
+    monkeypatch.setattr(mqtt, "UPKEEP_S", 0.05)
+    monkeypatch.setattr(courier, "UPKEEP_S", 0.05)
+    async with FakeBroker(suback=0x87, puback=lambda topic: 0x87 * ("nodes" in topic)) as broker:
+        publisher = a_publisher(outbox, settings(broker.port))
+        with capture_logs() as logs:
+            async with running(publisher):
+                await eventually(lambda: broker.topics().count("bridge/nodes") >= 3)
+                assert len(broker.filters) >= 3
+                broker.suback, broker.puback = 1, lambda _: 0
+                said = {"mqtt_publish_allowed", "mqtt_subscription_allowed"}
+                await eventually(lambda: said <= {entry["event"] for entry in logs})
+                asked, told = len(broker.filters), broker.topics().count("bridge/nodes")
+                await asyncio.sleep(0.3)
+                assert (asked, told) == (len(broker.filters), broker.topics().count("bridge/nodes"))
+    assert len(broker.connects) == 1
+    errors = [entry["event"] for entry in logs if entry["log_level"] == "error"]
+    assert sorted(errors) == ["mqtt_publish_denied", "mqtt_subscription_denied"]
+
+
+async def test_a_broker_that_knows_no_version_of_ours_is_said_so(outbox: Outbox) -> None:
+    """And tried with both again and again: it may be replaced by one that does."""
+    async with FakeBroker(connack=0x84) as broker:
+        publisher = a_publisher(outbox, settings(broker.port), random_share=lambda: 0.0)
+        with capture_logs() as logs:
+            async with running(publisher, wait=False):
+                await eventually(lambda: len(broker.connects) >= 6)
+                broker.connack = 0
+                await eventually(lambda: publisher.is_connected)
+    assert {body[6] for body in broker.connects} == {4, 5}
+    (error,) = [entry for entry in logs if entry["log_level"] == "error"]
+    assert "Unsupported protocol version" in error["reason"]
+    assert "5 or 3.1.1" in error["advice"]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"hangs_up_on": lambda *_: True},
+        {"hangs_up_on": lambda topic, _: topic.endswith("info")},
+        {"hangs_up_on_connect": True},
+        {"after_suback": b"\xf0\x00"},
+        {"opening": b"SSH-2.0-OpenSSH_9\r\n"},
+        {"connack": 0x97},
+        {"puback": lambda _: 0x87},
+        {"suback": 0x80},
+    ],
+)
+async def test_no_broker_fills_the_log(outbox: Outbox, broken: dict[str, Any]) -> None:
+    """However often it is tried: some lines, with nodes enough to fill pages."""
+    async with FakeBroker(**broken) as broker:
+        publisher = a_publisher(outbox, settings(broker.port), random_share=lambda: 0.0)
+        publisher.nodes_changed([a_node(address) for address in range(2, 62)], a_run())
+        with capture_logs() as logs:
+            async with running(publisher, wait=False):
+                await eventually(
+                    lambda: len(broker.connects) > 30 or (publisher.is_connected and not outbox)
+                )
+    loud = [entry for entry in logs if entry["log_level"] in {"warning", "error"}]
+    assert 0 < len(loud) < 20
+
+
 async def test_drops_are_told(mosquitto: Mosquitto, tmp_path: Path) -> None:
     """What did not fit while the broker was away is one event with the count."""
     outbox = Outbox(tmp_path / "small.db", max_rows=10)
@@ -564,20 +915,6 @@ async def test_a_node_that_is_gone_is_cleared(mosquitto: Mosquitto, outbox: Outb
         await found.until(lambda: found.all("node/0x0006")[-1:] == [None])
         await found.until(lambda: found.last("bridge/nodes")["count"] == 1)
     assert len(found.all("node/0x0005")) == 1
-
-
-async def test_nothing_that_is_told_raises(mosquitto: Mosquitto, outbox: Outbox) -> None:
-    """An event that is not JSON is logged and not published; its number is not lost."""
-    async with (
-        reader(mosquitto.port) as found,
-        running(a_publisher(outbox, settings(mosquitto.port))) as publisher,
-    ):
-        with capture_logs() as logs:
-            publisher.event("key_leak", {"key": bytes(16)}, None)
-        publisher.event("warning", {}, None)
-        await found.until(lambda: found.seqs() == [1])
-    assert found.last("bridge/event")["type"] == "warning"
-    assert [entry["event"] for entry in logs] == ["publication_not_rendered"]
 
 
 def test_pauses_double_up_to_the_cap(run_virtual: RunVirtual[Any], outbox: Outbox) -> None:
@@ -652,67 +989,21 @@ async def test_new_facts_about_the_gateway_are_published(
     assert [info["network"]["iv_index"] for info in found.all("bridge/info")] == [None, 1]
 
 
-async def test_a_disk_that_is_full_for_a_while_loses_nothing(
-    mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """While the outbox can not be written messages stay in memory, with one error in the log."""
-
-    class FullOutbox(Outbox):
-        is_full = False
-        refused = 0
-
-        def put_all(self, *arguments: Any) -> None:
-            if self.is_full:
-                self.refused += 1
-                raise StoreError("database or disk is full")
-            super().put_all(*arguments)
-
-    monkeypatch.setattr(mqtt, "WRITE_RETRY_S", 0.01)
-    outbox = FullOutbox(tmp_path / "full.db")
-    with capture_logs() as logs:
-        async with (
-            reader(mosquitto.port) as found,
-            running(a_publisher(outbox, settings(mosquitto.port))) as publisher,
-        ):
-            outbox.is_full = True
-            for _ in range(5):
-                publisher.event("warning", {}, None)
-            await eventually(lambda: outbox.refused >= 3)
-            publisher.event("warning", {}, None)
-            outbox.is_full = False
-            await found.until(lambda: found.seqs() == [1, 2, 3, 4, 5, 6])
-    outbox.close()
-    levels = [entry["log_level"] for entry in logs if entry["event"] == "outbox_not_written"]
-    assert levels[0] == "error"
-    assert set(levels[1:]) == {"debug"}
-
-
-async def test_memory_is_bounded(mosquitto: Mosquitto, outbox: Outbox) -> None:
-    """Too much told before anything can be written drops the oldest events, visibly."""
-    publisher = a_publisher(outbox, settings(mosquitto.port))
-    publisher.run_changed(a_run(known=4))
-    for _ in range(MAX_IN_MEMORY + 500):
-        publisher.event("warning", {}, None)
-    with capture_logs():
-        async with reader(mosquitto.port) as found, running(publisher):
-            await found.until(lambda: found.last("bridge/event"))
-            await found.until(lambda: found.last("bridge/event")["type"] == "outbox_dropped")
-    lost = found.last("bridge/event")["data"]["count"]
-    assert lost >= 500
-    assert found.seqs() == list(range(lost + 1, MAX_IN_MEMORY + 502))
-    assert found.last("bridge/run")["provisioned"] == 4
-
-
 class LosingClient:
     """A connection that is lost when `go` is set; it acknowledges all until then."""
 
     timeout = 1.0
+    is_v5 = True
+    limits = Limits()
 
     def __init__(self, go: asyncio.Event) -> None:
         self._go = go
 
     async def subscribe_commands(self, topic: str) -> ReasonCode:
         return ReasonCode(PacketTypes.SUBACK, identifier=0)
+
+    async def subscribe_retained(self, topic: str) -> ReasonCode:
+        return ReasonCode(PacketTypes.SUBACK, identifier=0x87)
 
     async def publish_acknowledged(self, *_: Any) -> ReasonCode:
         return ReasonCode(PacketTypes.PUBACK, identifier=0)

@@ -7,10 +7,19 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from structlog.testing import capture_logs
 
-from fastprovd.publish.messages import ErrorCode, Request, Response
-from fastprovd.publish.requests import MAX_AT_ONCE, REMEMBERED, REMEMBERED_FOR_S, RequestDesk
+from fastprovd.publish.exchange import ErrorCode, Request, Response
+from fastprovd.publish.requests import (
+    MAX_AT_ONCE,
+    REMEMBERED,
+    REMEMBERED_FOR_S,
+    REMEMBERED_OCTETS,
+    TRACEBACKS,
+    TRACEBACKS_PER_S,
+    RequestDesk,
+)
 
 
 class ManualClock:
@@ -87,6 +96,44 @@ async def test_a_repeat_during_execution_waits_for_the_same_response() -> None:
     assert len(handler.requests) == 1
 
 
+async def test_who_gives_up_a_repeat_does_not_end_the_first() -> None:
+    """The execution belongs to the one that began it."""
+    handler = Recorder()
+    handler.may_end.clear()
+    desk = RequestDesk(handler, ManualClock())
+    first = asyncio.create_task(ask(desk, "a1"))
+    await asyncio.sleep(0)
+    repeat = asyncio.create_task(ask(desk, "a1"))
+    await asyncio.sleep(0)
+    repeat.cancel()
+    await asyncio.wait([repeat])
+    handler.may_end.set()
+    assert (await first)["status"] == "ok"
+
+
+@pytest.mark.parametrize("code", list(ErrorCode))
+async def test_a_refusal_is_not_what_a_repeat_gets(code: ErrorCode) -> None:
+    """Whatever was in the way may be gone: the same transaction is tried again, until it is ok."""
+    handler = Recorder()
+    handler.response = Response(code=code, error="not now")
+    desk = RequestDesk(handler, ManualClock())
+    assert (await ask(desk, "a1"))["code"] == code
+    handler.response = None
+    assert (await ask(desk, "a1"))["data"] == {"number": 2}
+    assert (await ask(desk, "a1"))["data"] == {"number": 2}
+
+
+async def test_a_fault_is_not_what_a_repeat_gets() -> None:
+    """After an exception the same transaction is tried again."""
+    handler = Recorder()
+    handler.failure = ZeroDivisionError()
+    desk = RequestDesk(handler, ManualClock())
+    with capture_logs():
+        assert (await ask(desk, "a1"))["code"] == ErrorCode.INTERNAL
+    handler.failure = None
+    assert (await ask(desk, "a1"))["status"] == "ok"
+
+
 async def test_requests_without_transaction_are_all_executed() -> None:
     """Nothing ties two anonymous requests together."""
     handler = Recorder()
@@ -117,6 +164,46 @@ async def test_only_the_last_responses_are_kept() -> None:
     assert len(handler.requests) == REMEMBERED + 1
     await ask(desk, 0)
     assert len(handler.requests) == REMEMBERED + 2
+
+
+async def test_long_results_push_older_ones_out() -> None:
+    """What is kept is bounded in octets too; the newest is always kept."""
+    handler = Recorder()
+    handler.response = Response({"nodes": "x" * (REMEMBERED_OCTETS // 4)})
+    desk = RequestDesk(handler, ManualClock())
+    for number in range(20):
+        await ask(desk, number)
+    await ask(desk, 19)
+    assert len(handler.requests) == 20
+    await ask(desk, 0)
+    assert len(handler.requests) == 21
+
+
+async def test_faults_are_logged_whole_a_few_times_only() -> None:
+    """Who may ask can not fill the log: the others are counted, and refer to the last one."""
+    handler, clock = Recorder(), ManualClock()
+    handler.failure = ZeroDivisionError()
+    desk = RequestDesk(handler, clock)
+    with capture_logs() as logs:
+        answers = [await ask(desk, number) for number in range(1_000)]
+        clock.now += TRACEBACKS_PER_S
+        await ask(desk)
+    assert len(logs) == TRACEBACKS + 1
+    assert logs[-1]["unlogged_before"] == 1_000 - TRACEBACKS
+    logged = {entry["reference"] for entry in logs}
+    assert {answer["data"]["reference"] for answer in answers} < logged
+
+
+async def test_an_end_ends_what_is_being_executed() -> None:
+    """Nothing is left behind when the desk is closed."""
+    handler = Recorder()
+    handler.may_end.clear()
+    desk = RequestDesk(handler, ManualClock())
+    asked = [desk.begin("run/stop", b"{}", retained=False) for _ in range(3)]
+    await asyncio.sleep(0)
+    await desk.close()
+    assert all(isinstance(task, asyncio.Task) and task.cancelled() for task in asked)
+    await desk.close()
 
 
 async def test_an_unexpected_exception_becomes_internal() -> None:
@@ -171,6 +258,8 @@ async def test_a_cancelled_execution_is_not_remembered() -> None:
     desk = RequestDesk(handler, ManualClock())
     task = asyncio.create_task(ask(desk, "a1"))
     await asyncio.sleep(0)
+    await asyncio.sleep(0)  # now the handler has it
+    assert len(handler.requests) == 1
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()
