@@ -191,7 +191,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     # What asyncio calls in each iteration, and when a timer is cancelled
 
     def _process_events(self, event_list: list[tuple[selectors.SelectorKey, int]]) -> None:
-        super()._process_events(event_list)  # type: ignore[misc]
+        if event_list:
+            super()._process_events(event_list)  # type: ignore[misc]
         timers, due = self._timers, self._virtual.now + _RESOLUTION_S
         while timers and timers[0][0] < due:
             self._add_callback(self._take_timer())  # type: ignore[attr-defined]
