@@ -1,4 +1,4 @@
-"""amqtt as it has to be beside another event loop. Needs the extra `demo`, and is slow to import."""
+"""amqtt as it has to be beside another event loop; of the extra `demo`, and slow to import."""
 
 from __future__ import annotations
 
