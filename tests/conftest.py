@@ -55,6 +55,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(CrashTable(Path(path)))
 
 
+@pytest.hookimpl(trylast=True)  # after pytest-randomly
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what waits: begun last it would keep everybody waiting, with nothing to do."""
+    items.sort(key=lambda item: item.get_closest_marker("waits") is None)
+
+
 # Emulated seconds: no test means to take a day, so a deadlock fails at once instead of hanging.
 LIMIT_S = 86_400.0
 

@@ -245,6 +245,7 @@ def test_a_wrong_configuration(tmp_path: Path) -> None:
     assert "mqtt.port" in done.stderr
 
 
+@pytest.mark.waits
 def test_no_adapter(config_file: Path) -> None:
     """Without Bluetooth, `provision` tells a failed run as JSON, the log goes elsewhere."""
     config_file.write_text(config_file.read_text() + '[bluetooth]\nadapter = "hci99"\n')

@@ -59,6 +59,8 @@ class Air:
         self._collisions = collisions
         self._boards: dict[str, Board] = {}
         self._by_bit: list[Board] = []
+        # For a board as sender: the bits of those in reach of it, and how each board hears it.
+        self._rows: dict[int, tuple[int, list[Reach | None]]] = {}
         self._provisioners: dict[str, Board] = {}
         self._networks: dict[tuple[bytes, int], Network] = {}
         self._adapters: dict[str, Adapter] = {}
@@ -85,6 +87,7 @@ class Air:
         board = Board(self, device_address, len(self._by_bit), host, flaws or Flaws())
         self._boards[device_address] = board
         self._by_bit.append(board)
+        self._rows.clear()
         if power_on:
             board.power_on()
         return board
@@ -104,10 +107,12 @@ class Air:
     def set_one_way(self, sender: str, receiver: str, reach: Reach | None) -> None:
         """Set how `receiver` hears `sender`, and not the reverse."""
         self._reach[sender, receiver] = reach
+        self._rows.clear()
 
     def set_default_reach(self, reach: Reach | None) -> None:
         """Set how everybody else hears each other."""
         self._default_reach = reach
+        self._rows.clear()
 
     # Truth, for tests and the demo
 
@@ -211,17 +216,25 @@ class Air:
             )
         if self._collisions:
             rest = self._radio.survivors(sender.bit, rest)
+        in_reach, row = self._rows.get(sender.bit) or self._row(sender)
+        rest &= in_reach
         while rest:
             low = rest & -rest
             rest ^= low
-            receiver = self._by_bit[low.bit_length() - 1]
-            reach = self.reach(sender.device_address, receiver.device_address)
+            bit = low.bit_length() - 1
+            receiver, reach = self._by_bit[bit], row[bit]
             if reach is None or (reach.loss > 0.0 and self._random.random() < reach.loss):
                 continue
             if reach.delay_s > 0.0:
                 self.loop.call_later(reach.delay_s, self._deliver_mesh_to, receiver, frame)
             else:
                 receiver.hear_mesh(frame)
+
+    def _row(self, sender: Board) -> tuple[int, list[Reach | None]]:
+        row = [self.reach(sender.device_address, board.device_address) for board in self._by_bit]
+        in_reach = sum(1 << bit for bit, reach in enumerate(row) if reach is not None)
+        self._rows[sender.bit] = in_reach, row
+        return in_reach, row
 
     def _deliver_mesh_to(self, receiver: Board, frame: MeshFrame) -> None:
         if not frame.flood.heard >> receiver.bit & 1:

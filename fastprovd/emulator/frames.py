@@ -9,9 +9,9 @@ from weakref import WeakValueDictionary
 from fastprovd.errors import DecodeError
 from fastprovd.mesh.iv_index import IvIndex
 from fastprovd.mesh.keys import NetKey
-from fastprovd.mesh.network import NetworkPdu, decode_network_pdu
+from fastprovd.mesh.network import NetworkPdu, decode_network_pdu, encode_network_pdu
 
-_DECODED_PDUS: Final = 4096
+_KEPT_PDUS: Final = 4096
 
 
 class Flood:
@@ -33,9 +33,9 @@ class MeshFrame:
 
 
 class Network:
-    """What is shared by the boards that hold one NetKey: the key, who they are, decoded PDUs.
+    """What is shared by the boards that hold one NetKey: the key, who they are, PDUs.
 
-    Sharing changes no answer; it saves decrypting the same octets once per board.
+    Sharing changes no answer; it saves decrypting and encrypting the same octets once per board.
     """
 
     def __init__(self, net_key: NetKey) -> None:
@@ -43,6 +43,7 @@ class Network:
         self.members = 0
         self._floods: WeakValueDictionary[tuple[int, int, int], Flood] = WeakValueDictionary()
         self._decoded: dict[tuple[bytes, IvIndex], NetworkPdu | None] = {}
+        self._relayed: dict[NetworkPdu, tuple[NetworkPdu, bytes]] = {}
 
     def frame(self, raw: bytes, pdu: NetworkPdu) -> MeshFrame:
         """Return the frame that carries `raw`, whose clear text is `pdu`."""
@@ -63,7 +64,17 @@ class Network:
             pdu = decode_network_pdu(raw, (self.net_key,), iv_index)
         except DecodeError:
             pdu = None
-        if len(self._decoded) >= _DECODED_PDUS:
+        if len(self._decoded) >= _KEPT_PDUS:
             self._decoded.clear()
         self._decoded[key] = pdu
         return pdu
+
+    def relayed(self, pdu: NetworkPdu) -> tuple[NetworkPdu, bytes]:
+        """Return `pdu` as a relay sends it on, in the clear and encrypted."""
+        relayed = self._relayed.get(pdu)
+        if relayed is None:
+            if len(self._relayed) >= _KEPT_PDUS:
+                self._relayed.clear()
+            clear = pdu.relayed()
+            relayed = self._relayed[pdu] = clear, encode_network_pdu(clear, self.net_key)
+        return relayed

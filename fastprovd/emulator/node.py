@@ -17,7 +17,7 @@ from fastprovd.mesh.events import Event
 from fastprovd.mesh.iv_index import IvIndex
 from fastprovd.mesh.keys import AppKey, DevKey
 from fastprovd.mesh.lower_transport import SegmentHeader
-from fastprovd.mesh.network import NetworkPdu, encode_network_pdu
+from fastprovd.mesh.network import NetworkPdu
 from fastprovd.mesh.replay import ReplayProtectionList
 from fastprovd.mesh.sequence import SequenceNumbers
 from fastprovd.mesh.stack import OutgoingPdu
@@ -229,8 +229,7 @@ class MeshNode:
             self.flush()
 
     def _pass_on(self, pdu: NetworkPdu, *, from_air: bool, to_air: bool) -> None:
-        relayed = pdu.relayed()
-        raw = encode_network_pdu(relayed, self.network.net_key)
+        relayed, raw = self.network.relayed(pdu)
         # With its GATT Proxy state 0 a node neither forwards (OB 18) nor passes from the air to
         # GATT (ESP-IDF core/net.c, read only): its clients hear what it sends itself.
         has_clients = self._board.gatt_proxy

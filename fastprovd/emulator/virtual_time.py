@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from contextvars import Context
+from heapq import heapify, heappop, heappush
 from typing import Any, Final, TypeVar, TypeVarTuple, Unpack
 
 _T = TypeVar("_T")
@@ -24,25 +25,36 @@ IO_SPEED: Final = 200.0
 # How much real time a paced clock may catch up at once. Larger than the millisecond that epoll
 # rounds up to, small enough that a stall of the machine is not followed by a burst.
 CATCH_UP_S: Final = 0.05
+# As in asyncio: how far ahead a timer counts as due, how long one wait may be, and how many
+# cancelled timers are left where they are.
+_RESOLUTION_S: Final = time.get_clock_info("monotonic").resolution
+_LONGEST_WAIT_S: Final = 86_400.0
+_MANY_TIMERS: Final = 100
 
 
 class _VirtualSelector(selectors.BaseSelector):
     """The real selector, where waiting for a timer moves the emulated clock instead."""
 
-    def __init__(self, speed: float | None) -> None:
+    def __init__(self, speed: float | None, next_timer: Callable[[], float | None]) -> None:
         self.now = 0.0
         self.held = 0
         self._speed = speed
+        self._next_timer = next_timer
         self._real = selectors.DefaultSelector()
+        self._files = 0
         self._paced_at: float | None = None
         self._anchor_real = 0.0
         self._anchor_now = 0.0
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        return self._real.register(fileobj, events, data)
+        key = self._real.register(fileobj, events, data)
+        self._files += 1
+        return key
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        return self._real.unregister(fileobj)
+        key = self._real.unregister(fileobj)
+        self._files -= 1
+        return key
 
     def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         return self._real.modify(fileobj, events, data)
@@ -57,23 +69,30 @@ class _VirtualSelector(selectors.BaseSelector):
         self._real.close()
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is not None and timeout <= 0:
-            return self._real.select(0)
+        """Wait as asyncio asks, which knows no timer: 0 with callbacks ready, else `None`."""
+        # One file descriptor is the loop's own, by which other threads wake it.
+        has_peers = self._files > 1
+        if timeout is not None:
+            # Nothing waits for who is woken already.
+            return self._real.select(timeout) if has_peers else []
         if self.held:
             # The end of the job that holds the clock wakes the loop.
             return self._real.select(None)
+        timer = self._next_timer()
+        wait = None if timer is None else min(timer - self.now, _LONGEST_WAIT_S)
+        if wait is not None and wait <= 0.0:
+            return self._real.select(0)
         speed = self._speed
-        # One file descriptor is the loop's own, by which other threads wake it.
-        if len(self._real.get_map()) > 1 and (speed is None or speed > IO_SPEED):
+        if has_peers and (speed is None or speed > IO_SPEED):
             speed = IO_SPEED
         if speed is not None:
-            return self._select_paced(timeout, speed)
+            return self._select_paced(wait, speed)
         self._paced_at = None
-        if timeout is None:
+        if wait is None:
             return self._real.select(None)
         events = self._real.select(0)
         if not events:
-            self.now += timeout
+            self.now += wait
         return events
 
     def _select_paced(
@@ -96,18 +115,6 @@ class _VirtualSelector(selectors.BaseSelector):
         return events
 
 
-class _When(float):
-    """The time of a timer; of equal times the one that was asked for first comes first."""
-
-    __slots__ = ("order",)
-    order: int
-
-    def __lt__(self, other: float) -> bool:
-        if self == other and isinstance(other, _When):
-            return self.order < other.order
-        return float.__lt__(self, other)
-
-
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """An event loop on an emulated clock; real sockets, signals and threads work as usual.
 
@@ -123,8 +130,12 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """
 
     def __init__(self, speed: float | None = None) -> None:
-        self._virtual = _VirtualSelector(speed)
-        self._timers = 0
+        self._virtual = _VirtualSelector(speed, self._next_timer)
+        # Not asyncio's own heap: tuples are compared without a call, and of equal times the one
+        # that was asked for first comes first.
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers_set = 0
+        self._timers_cancelled = 0
         super().__init__(self._virtual)
         if speed is not None and speed <= 0:
             self.close()
@@ -151,10 +162,49 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         """Call `callback` at `when`, emulated seconds."""
-        ordered = _When(when)
-        ordered.order = self._timers
-        self._timers += 1
-        return super().call_at(ordered, callback, *args, context=context)
+        if self.is_closed():
+            raise RuntimeError("Event loop is closed")
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        timer._scheduled = True  # type: ignore[attr-defined]
+        heappush(self._timers, (when, self._timers_set, timer))
+        self._timers_set += 1
+        return timer
+
+    def close(self) -> None:
+        """Forget the timers too."""
+        super().close()
+        self._timers.clear()
+
+    def _next_timer(self) -> float | None:
+        timers = self._timers
+        while timers and timers[0][2].cancelled():
+            self._take_timer()
+        return timers[0][0] if timers else None
+
+    def _take_timer(self) -> asyncio.TimerHandle:
+        timer = heappop(self._timers)[2]
+        timer._scheduled = False  # type: ignore[attr-defined]
+        if timer.cancelled():
+            self._timers_cancelled -= 1
+        return timer
+
+    # What asyncio calls in each iteration, and when a timer is cancelled
+
+    def _process_events(self, event_list: list[tuple[selectors.SelectorKey, int]]) -> None:
+        if event_list:
+            super()._process_events(event_list)  # type: ignore[misc]
+        timers, due = self._timers, self._virtual.now + _RESOLUTION_S
+        while timers and timers[0][0] < due:
+            self._add_callback(self._take_timer())  # type: ignore[attr-defined]
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        if not handle._scheduled:  # type: ignore[attr-defined]
+            return  # it has fired
+        self._timers_cancelled += 1
+        if self._timers_cancelled > _MANY_TIMERS and self._timers_cancelled * 2 > len(self._timers):
+            self._timers = [entry for entry in self._timers if not entry[2].cancelled()]
+            heapify(self._timers)
+            self._timers_cancelled = 0
 
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[Unpack[_Ts]], _T], *args: *_Ts

@@ -126,8 +126,8 @@ class _EmbeddedBroker(threading.Thread):
         self.join(_STOP_TIMEOUT_S)
 
     async def _serve(self) -> None:
-        # An extra, and slow to import.
-        from amqtt.broker import Broker  # type: ignore[import-untyped]
+        # amqtt is an extra, and slow to import.
+        from fastprovd.publish.embedded import ClosingBroker
 
         # It logs each connection that ends before its first packet as an error.
         for name in ("amqtt", "transitions"):
@@ -138,7 +138,7 @@ class _EmbeddedBroker(threading.Thread):
                 "amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}
             },
         }
-        broker = Broker(configuration)
+        broker = ClosingBroker(configuration)
         await broker.start()
         await self._stopping.wait()
         await broker.shutdown()

@@ -39,6 +39,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(("method", "kind"), ALL if whole else FEW)
 
 
+@pytest.mark.waits
 def test_the_next_process_goes_on(
     private_bus: PrivateBus, tmp_path: Path, method: str, kind: StepKind
 ) -> None:

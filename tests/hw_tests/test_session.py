@@ -103,6 +103,7 @@ def test_a_bench_that_is_too_small_is_named(tmp_path: Path) -> None:
     assert "bench 'rehearsal' has 1 boards, test needs 3" in result.stdout
 
 
+@pytest.mark.waits
 @needs_rehearsal
 def test_a_rehearsal(tmp_path: Path) -> None:
     """A daemon of its own, three emulated boards with consoles, and the broker killed in mid-run:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -40,13 +39,11 @@ def mosquitto(make_mosquitto: MosquittoMaker) -> Mosquitto:
 
 @pytest.fixture
 def amqtt() -> Iterator[LocalBroker]:
-    """An embedded amqtt; tests that use it ignore the sockets that it does not close."""
+    """An embedded amqtt."""
     pytest.importorskip("amqtt", reason="amqtt is not installed; it is in the extra `demo`")
     broker, stop = start_amqtt()
     yield broker
     stop()
-    del stop
-    gc.collect()  # here, so that what amqtt left open can not disturb another test
 
 
 @pytest.fixture(params=["mosquitto-5", "mosquitto-3.1.1", "amqtt"])

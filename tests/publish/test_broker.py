@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import importlib.util
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,11 @@ from fastprovd.errors import BrokerUnavailable
 from fastprovd.publish import broker
 from fastprovd.publish.broker import find_mosquitto, local_broker, start_mosquitto
 from tests.conftest import RunVirtual
-from tests.support.brokers import AMQTT_LEAVES_SOCKETS
-
-pytestmark = AMQTT_LEAVES_SOCKETS
+from tests.support.mqtt import PATIENCE_S
 
 
 @pytest.fixture(params=["mosquitto", "amqtt"])
-def only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Make one of the two brokers the only one on this machine."""
     name: str = request.param
     if name == "amqtt":
@@ -30,8 +28,7 @@ def only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
         monkeypatch.setattr(broker, "find_mosquitto", lambda: None)
     elif find_mosquitto() is None:
         pytest.skip("mosquitto is not installed; apt install mosquitto")
-    yield name
-    gc.collect()  # here, so that what amqtt left open can not disturb another test
+    return name
 
 
 def listening_addresses(port: int) -> set[str]:
@@ -57,6 +54,20 @@ async def test_a_broker_is_there_for_the_context(only: str) -> None:
             await client.publish("t", b"x", qos=1)
     with pytest.raises(OSError, match="refused"):
         socket.create_connection((found.host, found.port), 1.0).close()
+
+
+async def test_a_connection_that_says_nothing_is_closed(only: str) -> None:
+    """By the broker itself when the client ends, not by whoever collects garbage later."""
+    async with local_broker() as found:
+        reader, writer = await asyncio.open_connection(found.host, found.port)
+        gc.disable()
+        try:
+            writer.write_eof()
+            async with asyncio.timeout(PATIENCE_S):
+                assert await reader.read() == b""
+        finally:
+            gc.enable()
+            writer.close()
 
 
 def test_it_lives_in_real_time(only: str, run_virtual: RunVirtual[Any]) -> None:

@@ -34,7 +34,6 @@ from fastprovd.publish.outbox import Outbox
 from fastprovd.records import Membership, RunState
 from tests.conftest import RunVirtual
 from tests.publish.conftest import MosquittoMaker
-from tests.support.brokers import AMQTT_LEAVES_SOCKETS
 from tests.support.fake_broker import FakeBroker
 from tests.support.mqtt import (
     INFO,
@@ -91,7 +90,6 @@ async def running(publisher: MqttPublisher, *, wait: bool = True) -> AsyncIterat
             await task
 
 
-@AMQTT_LEAVES_SOCKETS
 async def test_a_birth_comes_in_order_before_what_waited(
     broker: tuple[str, int, str], outbox: Outbox
 ) -> None:
@@ -120,7 +118,6 @@ async def test_a_birth_comes_in_order_before_what_waited(
     assert len(outbox) == 0
 
 
-@AMQTT_LEAVES_SOCKETS
 async def test_a_late_subscriber_finds_the_last_values(
     broker: tuple[str, int, str], outbox: Outbox
 ) -> None:
@@ -145,7 +142,6 @@ async def test_a_late_subscriber_finds_the_last_values(
     assert all(message.retain for message in late.messages[:9])
 
 
-@AMQTT_LEAVES_SOCKETS
 async def test_a_request_is_answered(broker: tuple[str, int, str], outbox: Outbox) -> None:
     """The response has the handler's data and the transaction, on the topic of the command."""
     _, port, protocol = broker
@@ -161,7 +157,6 @@ async def test_a_request_is_answered(broker: tuple[str, int, str], outbox: Outbo
     ]
 
 
-@AMQTT_LEAVES_SOCKETS
 async def test_a_retained_command_is_refused(broker: tuple[str, int, str], outbox: Outbox) -> None:
     """A run/start that lies at the broker does not start a run when the gateway comes up."""
     _, port, protocol = broker
@@ -181,7 +176,6 @@ async def test_a_retained_command_is_refused(broker: tuple[str, int, str], outbo
     assert requests == []
 
 
-@AMQTT_LEAVES_SOCKETS
 async def test_a_broker_without_mqtt_5_is_spoken_to_in_3_1_1(
     amqtt: LocalBroker, outbox: Outbox
 ) -> None:

@@ -1,4 +1,4 @@
-"""Marks for tests that need a broker of a kind."""
+"""A mark for tests that need a broker of a kind."""
 
 from __future__ import annotations
 
@@ -8,11 +8,4 @@ from fastprovd.publish.broker import find_mosquitto
 
 NEEDS_MOSQUITTO = pytest.mark.skipif(
     find_mosquitto() is None, reason="mosquitto is not installed; apt install mosquitto"
-)
-
-# amqtt closes neither connections that end before their first packet nor those of its shutdown.
-AMQTT_LEAVES_SOCKETS = pytest.mark.filterwarnings(
-    "ignore:unclosed:ResourceWarning",
-    "ignore:loop is closed:ResourceWarning",
-    "ignore::pytest.PytestUnraisableExceptionWarning",
 )
