@@ -17,6 +17,7 @@ from bleak.uuids import normalize_uuid_16
 
 from fastprovd.bearers.devices import MAX_DEVICES
 from fastprovd.bearers.errors import BLEAK_ERRORS, Remedy, describe, diagnose
+from fastprovd.edges import guarded
 from fastprovd.errors import BluetoothUnavailable, DecodeError
 from fastprovd.mesh.beacons import (
     MESH_PROVISIONING_SERVICE,
@@ -103,7 +104,7 @@ class BleakScan:
         """Start discovery; raises BluetoothUnavailable."""
         for attempt, pause_s in enumerate((*START_BACK_OFF_S, None), 1):
             scanner = BleakScanner(
-                self._on_detection,
+                guarded(self._on_detection),
                 service_uuids=list(_SERVICES),
                 scanning_mode="active",
                 bluez=self._bluez,
