@@ -559,3 +559,42 @@ def test_sighup_ends_no_service(run_virtual: RunVirtual[Any], tmp_path: Path) ->
                 assert "daemon_stopping" not in [entry["event"] for entry in logs]
 
     run_virtual(main())
+
+
+@pytest.mark.parametrize("error", [KeyError("chaos"), BrokenPipeError("chaos")], ids=repr)
+def test_a_fault_of_ours_ends_no_service(
+    run_virtual: RunVirtual[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    """What fails is begun again after a while, and ends with the others when we stop."""
+    calls: list[float] = []
+
+    async def watch(_: Any) -> None:
+        calls.append(asyncio.get_running_loop().time())
+        if len(calls) > 1:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise error
+        raise error
+
+    async def fail(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr("fastprovd.daemon.watch_store", watch)
+    monkeypatch.setattr("fastprovd.gateway.Gateway.look_for_returned", fail)
+    monkeypatch.setattr("fastprovd.gateway.Gateway.close_left_links", fail)
+
+    async def main() -> None:
+        with capture_logs() as logs:
+            async with daemon(world(1), tmp_path):
+                await asyncio.sleep(15.0)
+        told = [entry["service"] for entry in logs if entry["event"] == "service_failed"]
+        assert set(told) == {"watch_store", "heal", "left_links"}
+        assert logs[-1]["event"] == "daemon_stopped"
+        assert len(calls) == 2
+        assert calls[1] - calls[0] == pytest.approx(10.0)
+
+    run_virtual(main())

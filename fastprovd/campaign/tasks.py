@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -28,7 +30,7 @@ async def background(work: Coroutine[Any, Any, None], name: str) -> AsyncIterato
     await _end(task, suppressed=False)
 
 
-async def _end(task: asyncio.Task[None], *, suppressed: bool) -> None:
+async def _end(task: asyncio.Task[Any], *, suppressed: bool) -> None:
     task.cancel()
     # Unlike `await task`, this raises CancelledError only when we ourselves are cancelled.
     await asyncio.wait([task])
@@ -38,6 +40,23 @@ async def _end(task: asyncio.Task[None], *, suppressed: bool) -> None:
         task.result()
     elif (error := task.exception()) is not None:
         log.error("background_failed", task=task.get_name(), exc_info=error)
+
+
+async def result_of(task: asyncio.Task[T]) -> T:
+    """Return what comes of a task that ends with whoever waits for it.
+
+    Unlike `await task`, a task that fails while it is cancelled with us does not hide from us that
+    we are.
+    """
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        if task.done():  # in this very turn
+            task.cancelled() or task.exception()
+        else:
+            await _end(task, suppressed=True)
+        raise
+    return task.result()
 
 
 async def keep_busy(

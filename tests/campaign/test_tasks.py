@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from fastprovd.campaign.tasks import background, keep_busy
+from fastprovd.campaign.tasks import background, keep_busy, result_of
 from fastprovd.errors import ConnectionLost, StoreError
 from tests.conftest import RunVirtual
 
@@ -199,5 +199,46 @@ def test_the_first_exception_of_a_job_ends_all(run_virtual: RunVirtual[Any]) -> 
         with pytest.raises(LookupError):
             await keep_busy(lambda: jobs.pop() if jobs else None, lambda: 5, asyncio.Event())
         assert ended == ["long"]
+
+    run_virtual(main())
+
+
+def test_a_task_that_fails_while_it_is_cancelled_hides_nothing(
+    run_virtual: RunVirtual[Any],
+) -> None:
+    """Whoever waits for it is cancelled all the same, and what failed is told."""
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await _fail(1.0)
+
+    async def main() -> None:
+        waiting = asyncio.create_task(result_of(asyncio.create_task(work(), name="run")))
+        await asyncio.sleep(1.0)
+        with capture_logs() as logs:
+            waiting.cancel()
+            await asyncio.wait([waiting])
+        assert waiting.cancelled()
+        assert [(entry["event"], entry["task"]) for entry in logs] == [("background_failed", "run")]
+
+    run_virtual(main())
+
+
+def test_a_result_comes_out_as_it_is(run_virtual: RunVirtual[Any]) -> None:
+    """Be it a value, an exception or a cancellation of the task's own."""
+
+    async def value() -> int:
+        return 7
+
+    async def main() -> None:
+        assert await result_of(asyncio.create_task(value())) == 7
+        with pytest.raises(StoreError):
+            await result_of(asyncio.create_task(_fail()))
+        task = asyncio.create_task(asyncio.sleep(5.0))
+        asyncio.get_running_loop().call_later(1.0, task.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await result_of(task)
 
     run_virtual(main())
