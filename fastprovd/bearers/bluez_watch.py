@@ -74,6 +74,8 @@ class BluezWatch:
         if self._working is not None:
             self._working.cancel()
             await asyncio.wait({self._working})
+            if not self._working.cancelled() and (error := self._working.exception()) is not None:
+                log.error("bluez_watch_failed", exc_info=error)
 
     async def _work(self, bus: MessageBus | None) -> None:
         while True:

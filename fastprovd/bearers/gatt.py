@@ -157,9 +157,9 @@ class GattLink:
             try:
                 await asyncio.shield(writing)
             except asyncio.CancelledError:
+                # Nobody is left to hear of it, nor to wait if we are cancelled once more.
+                writing.add_done_callback(lambda task: task.cancelled() or task.exception())
                 await asyncio.wait({writing})
-                if not writing.cancelled():
-                    writing.exception()  # nobody is left to hear of it
                 raise
 
     async def receive(self) -> tuple[ProxyPduType, bytes]:

@@ -52,11 +52,28 @@ async def result_of(task: asyncio.Task[T]) -> T:
         await asyncio.wait([task])
     except asyncio.CancelledError:
         if task.done():  # in this very turn
-            task.cancelled() or task.exception()
+            note_end(task)
         else:
             await _end(task, suppressed=True)
         raise
     return task.result()
+
+
+async def undisturbed(work: Coroutine[Any, Any, T]) -> T:
+    """Return what comes of `work`, which goes on to its end when we are cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(note_end)
+        await asyncio.wait([task])
+        raise
+
+
+def note_end(task: asyncio.Future[Any]) -> None:
+    """Take how a task ended that nobody waits for any more."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.debug("ended_with_its_owner", reason=repr(error))
 
 
 async def keep_busy(
@@ -88,6 +105,7 @@ async def keep_busy(
                 ended.result()
     finally:
         for task in running:
+            task.add_done_callback(note_end)
             task.cancel()
         if running:
             await asyncio.wait(running)

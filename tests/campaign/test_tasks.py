@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Coroutine
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from fastprovd.campaign.tasks import background, keep_busy, result_of
+from fastprovd.campaign.tasks import background, keep_busy, result_of, undisturbed
 from fastprovd.errors import ConnectionLost, StoreError
 from tests.conftest import RunVirtual
 
@@ -242,3 +243,43 @@ def test_a_result_comes_out_as_it_is(run_virtual: RunVirtual[Any]) -> None:
             await result_of(task)
 
     run_virtual(main())
+
+
+@pytest.mark.parametrize("error", [None, StoreError("the disk is full")])
+def test_what_must_not_be_half_done_is_done_when_its_owner_is_cancelled(
+    run_virtual: RunVirtual[Any], error: StoreError | None
+) -> None:
+    """Its result is used before the cancellation goes on, and what failed disturbs nobody."""
+    done: list[int] = []
+
+    async def work() -> None:
+        await asyncio.sleep(2.0)
+        if error is not None:
+            raise error
+        done.append(1)
+
+    async def main() -> None:
+        owner = asyncio.create_task(undisturbed(work()))
+        await asyncio.sleep(1.0)
+        owner.cancel()
+        await asyncio.wait([owner])
+        assert owner.cancelled()
+        assert bool(done) is (error is None)
+
+    run_virtual(main())
+
+
+def test_all_jobs_that_fail_are_heard(run_virtual: RunVirtual[Any]) -> None:
+    """The first comes out; asyncio would complain of the others when nobody takes them."""
+    complaints: list[Any] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
+        jobs = iter([_fail(1.0), _fail(1.0), _fail(1.0)])
+        with pytest.raises(StoreError):
+            await keep_busy(lambda: next(jobs, None), lambda: 3, asyncio.Event())
+        gc.collect()
+        await asyncio.sleep(1.0)
+
+    run_virtual(main())
+    assert complaints == []
