@@ -44,6 +44,9 @@ _STATE_IN_USE_S: Final = 15.0
 _HEAL_PAUSE_S: Final = 1.0
 # After a fault of ours, which may be there again; nobody needs any of it sooner.
 _SERVE_AGAIN_S: Final = 10.0
+# Of the 15 s that a stop may take: BlueZ needs 2 s for a scan and 2 s for the links. A second later
+# each is given up, and the broker gets up to 5 s more.
+BLUETOOTH_PATIENCE_S: Final = 6.0
 _ENDS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -100,10 +103,18 @@ async def run_daemon(
                     await stop.wait()
                     log.info("daemon_stopping")
                     notifier.stopping()
+                    patience = hurry_later(gateway)
                     await runs.end()
                     for task in tasks:
                         task.cancel()
+                patience.cancel()
     log.info("daemon_stopped")
+
+
+def hurry_later(gateway: Gateway) -> asyncio.TimerHandle:
+    """Give Bluetooth so long to end what is going on; call it when the program is told to end."""
+    loop = asyncio.get_running_loop()
+    return loop.call_later(BLUETOOTH_PATIENCE_S, guarded(gateway.hurry))
 
 
 class Runs:

@@ -27,7 +27,7 @@ from fastprovd.console import (
     switched_lines,
     write_line,
 )
-from fastprovd.daemon import on_signals, published
+from fastprovd.daemon import hurry_later, on_signals, published
 from fastprovd.errors import ConfigError, LocalProtocolError, NoRun, StoreError
 from fastprovd.gateway import Gateway, open_gateway
 from fastprovd.mesh.beacons import RSSI_UNKNOWN, Advertisement, NetworkIdentity, UnprovisionedDevice
@@ -78,7 +78,12 @@ async def one_run(
     """
     campaign = gateway.prepare_resumption() or gateway.prepare_run(settings)
     gateway.audiences.members.append(reporter)
-    signals.enter_context(on_signals(campaign.stop))
+
+    def stop() -> None:
+        campaign.stop()
+        hurry_later(gateway)
+
+    signals.enter_context(on_signals(stop))
     async with background(_tick(reporter), "tick"):
         run = await gateway.execute(campaign)
     newest, nodes = await gateway.last_run()

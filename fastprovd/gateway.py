@@ -30,6 +30,7 @@ from fastprovd.campaign.run import Campaign
 from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.settings import RunSettings
 from fastprovd.campaign.states import WAITS, Trigger
+from fastprovd.campaign.tasks import note_end
 from fastprovd.campaign.verdict import bounded, missing_boards, target
 from fastprovd.campaign.watch import Watch
 from fastprovd.clock import Clock, SystemClock
@@ -128,6 +129,13 @@ class Gateway:
                     await self._radio.close_left_links()
             except BearerError as error:
                 log.info("left_links_not_closed", reason=str(error))
+
+    def hurry(self) -> None:
+        """Wait no longer for a Bluetooth that does not answer; call it when the program has to end.
+
+        Whoever uses the radio ends within seconds.
+        """
+        self._radio.hurry()
 
     # Runs
 
@@ -250,6 +258,7 @@ class Gateway:
         finally:
             stopped.cancel()
             looking.cancel()
+            looking.add_done_callback(note_end)
             await asyncio.wait({stopped, looking})
         if campaign.stop_asked.is_set():
             return await self._end(run, Trigger.STOP, "stopped on request")

@@ -21,6 +21,7 @@ from fastprovd.config import TlsConfig, load
 from fastprovd.daemon import broker_settings, run_daemon
 from fastprovd.emulator.virtual_time import IO_SPEED
 from fastprovd.errors import ConfigError
+from fastprovd.gateway import open_gateway
 from fastprovd.publish.broker import LOOPBACK, local_broker
 from fastprovd.records import Run, RunState
 from fastprovd.sd_notify import Notifier
@@ -596,5 +597,45 @@ def test_a_fault_of_ours_ends_no_service(
         assert logs[-1]["event"] == "daemon_stopped"
         assert len(calls) == 2
         assert calls[1] - calls[0] == pytest.approx(10.0)
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("hangs", ["disconnect", "stop", "start"])
+@pytest.mark.parametrize("after_s", [0.5, 3.0, 6.0, 20.0])
+def test_a_bluetoothd_that_hangs_delays_no_stop(
+    run_virtual: RunVirtual[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    hangs: str,
+    after_s: float,
+) -> None:
+    """Also then all is stored in the time that is promised."""
+
+    async def hang(*_: Any, **__: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        scene = world(3)
+        settings = config(tmp_path, method="direct", heal="on_start")
+        async with open_gateway(settings, radio=scene.radio) as gateway:
+            await gateway.execute(gateway.prepare_run(gateway.settings(expected=3)))
+        for board in scene.air.boards:
+            board.power_off()
+            board.power_on()
+        loop = asyncio.get_running_loop()
+        serving = asyncio.create_task(run_daemon(settings, radio=scene.radio))
+        await asyncio.sleep(after_s)
+        radio: Any = scene.radio
+        backend = radio._client_backend if hangs == "disconnect" else radio._scanner_backend
+        monkeypatch.setattr(backend, hangs, hang)
+        await asyncio.sleep(1.0)
+        told_s = loop.time()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait([serving], timeout=60.0)
+        serving.result()
+        assert loop.time() - told_s <= 10.0  # the broker may take 5 s more
+        with StateStore(tmp_path / "state") as store:
+            assert all(run.state.is_end for run in store.runs())
 
     run_virtual(main())

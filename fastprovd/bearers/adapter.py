@@ -133,6 +133,14 @@ class BleakBearer:
         finally:
             await self._watch.aclose()
 
+    def hurry(self) -> None:
+        """Wait a second more at most for a BlueZ that does not answer: the program has to end.
+
+        A link that it may not have hung up stays on record, for the next process to close.
+        """
+        if self._connections or self._scan is not None:
+            self._bluetooth_lost("BlueZ does not answer, and the gateway ends")
+
     async def close_left_links(self) -> None:
         """Hang up the links that a process before us left at BlueZ; call it first.
 
