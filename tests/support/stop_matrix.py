@@ -146,6 +146,7 @@ class Chain:
         self._directory = directory
         self.state = directory / "state"
         self._environ = {**os.environ, "DBUS_SYSTEM_BUS_ADDRESS": bus.address}
+        self._offers: set[tuple[int | None, str | None]] = set()
         self._sent: list[tuple[ProxyPduType, bytes]] = []
         for board in boards.air.boards:
             self._listen_to(board)
@@ -168,6 +169,7 @@ class Chain:
         """Do a run that nobody disturbs."""
         child = self._start(FOREGROUND, "provision")
         assert child.wait(_PATIENCE_S) == 0, self._log("provision").read_text()
+        self._keep_offers()
 
     def stop(self, number: int, moment: Moment) -> Stop:
         """Let a program get to a moment, tell it to end, and look at what it left."""
@@ -317,6 +319,8 @@ class Chain:
         found += _bad_lines(log)
         had_begun = (self.state / DATABASE_NAME).exists()
         runs, next_clean = stored(self.state) if had_begun else ((), 0)
+        if had_begun:
+            self._keep_offers()
         found += [f"{run.run_id} is {run.state}" for run in runs if not run.state.is_end]
         if next_clean is None:
             found.append("the SEQ that were reserved and not used were not given back")
@@ -338,6 +342,16 @@ class Chain:
             self.broker.start()
         elif stop.moment is not BROKER and b"mqtt_connected" in log:
             self._look_at_broker(stop, runs)
+
+    def _keep_offers(self) -> None:
+        """Read what the journal says of the newest runs; older ones are not kept."""
+        with StateStore(self.state) as store:
+            steps = [step for run in store.runs()[:2] for step in store.steps(run.run_id)]
+        self._offers |= {
+            (step.address, step.device_address)
+            for step in steps
+            if step.kind is StepKind.ADDRESS_OFFERED
+        }
 
     def _look_at_broker(self, stop: Stop, runs: Sequence[Run]) -> None:
         wanted = {"state": "offline", "run": runs[0].state.value if runs else "idle"}
@@ -370,21 +384,18 @@ class Chain:
         finally:
             child.kill()
             child.wait()
+        self._keep_offers()
         with StateStore(self.state) as store:
             run = store.runs()[0]
             net_key = store.network().net_key
-            steps = [step for one in store.runs() for step in store.steps(one.run_id)]
         if run.state is not RunState.DONE:
             found.append(f"the last run is {run.state}: {run.reason}")
-        offers = {
-            (s.address, s.device_address) for s in steps if s.kind is StepKind.ADDRESS_OFFERED
-        }
         by_us = {
             (entry.address, entry.device_address)
             for entry in self.boards.air.timeline
             if entry.what is Happening.PROVISIONED and not entry.detail
         }
-        found += [f"{entry} is not in the journal" for entry in by_us - offers]
+        found += [f"{entry} is not in the journal" for entry in by_us - self._offers]
         nonces: dict[tuple[int, int, int], bytes] = {}
         for pdu_type, payload in self._sent:
             is_configuration = pdu_type is ProxyPduType.PROXY_CONFIGURATION
