@@ -6,9 +6,11 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -292,9 +294,9 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("is_closed", [False, True], ids=["full", "closed"])
-def test_nobody_reads_what_a_run_says(config_file: Path, is_closed: bool) -> None:
-    """Neither output is read: the run comes to its end, and a failed one is no success."""
+@contextlib.contextmanager
+def unread_pipe(*, is_closed: bool = False) -> Iterator[int]:
+    """Return the end to write to of a pipe that is full, or that nobody will ever read."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     with contextlib.suppress(BlockingIOError):
@@ -303,19 +305,46 @@ def test_nobody_reads_what_a_run_says(config_file: Path, is_closed: bool) -> Non
     os.set_blocking(writer, True)
     if is_closed:
         os.close(reader)
+    yield writer
+    os.close(writer)
+    if not is_closed:
+        os.close(reader)
+
+
+@pytest.mark.parametrize("is_closed", [False, True], ids=["full", "closed"])
+def test_nobody_reads_what_a_run_says(config_file: Path, is_closed: bool) -> None:
+    """Neither output is read: the run comes to its end, and a failed one is no success."""
     config_file.write_text(
         config_file.read_text() + '[bluetooth]\nadapter = "hci99"\n[log]\nlevel = "debug"\n'
     )
     command = [sys.executable, "-c", FULL, "provision", "--debug", "--expected", "3"]
     command += ["--config", str(config_file)]
     environ = {**os.environ, "DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/nowhere"}
-    ended = subprocess.run(
-        command, stdout=writer, stderr=writer, check=False, timeout=60, env=environ
-    )
-    os.close(writer)
+    with unread_pipe(is_closed=is_closed) as pipe:
+        ended = subprocess.run(
+            command, stdout=pipe, stderr=pipe, check=False, timeout=60, env=environ
+        )
     assert ended.returncode == Exit.UNAVAILABLE
     with StateStore(config_file.parent / "state") as store:
         assert store.runs()[0].state is RunState.FAILED
+
+
+@pytest.mark.parametrize("is_closed", [False, True], ids=["full", "closed"])
+def test_nobody_reads_the_log_of_the_service(
+    config_file: Path, tmp_path: Path, is_closed: bool
+) -> None:
+    """A journal that hangs neither keeps it from being ready nor from its end."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(30.0)
+        environ = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")}
+        environ["DBUS_SYSTEM_BUS_ADDRESS"] = "unix:path=/nowhere"
+        command = [sys.executable, "-c", FULL, "run", "--debug", "--config", str(config_file)]
+        with unread_pipe(is_closed=is_closed) as pipe:
+            child = subprocess.Popen(command, stderr=pipe, env=environ)
+            assert systemd.recv(4096) == b"READY=1"
+            child.terminate()
+            assert child.wait(30) == Exit.OK
 
 
 def test_a_broken_pipe_inside_is_no_success(
