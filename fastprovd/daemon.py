@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Any, Final
@@ -44,6 +44,8 @@ _STATE_IN_USE_S: Final = 15.0
 _HEAL_PAUSE_S: Final = 1.0
 # After a fault of ours, which may be there again; nobody needs any of it sooner.
 _SERVE_AGAIN_S: Final = 10.0
+# What ends in order has ended by then, also with a bluetoothd or a broker that does not answer.
+_CANCEL_AGAIN_S: Final = 8.0
 # Of the 15 s that a stop may take: BlueZ needs 2 s for a scan and 2 s for the links. A second later
 # each is given up, and the broker gets up to 5 s more.
 BLUETOOTH_PATIENCE_S: Final = 6.0
@@ -78,17 +80,21 @@ async def run_daemon(
             async with publisher_for(gateway, runs, clock) as publisher:
                 gateway.audiences.members.append(_StatusLine(notifier))
                 async with asyncio.TaskGroup() as group:
-                    services: dict[str, Callable[[], Awaitable[None]]] = {
-                        "watchdog": lambda: _feed_watchdog(gateway, notifier, clock),
-                        "watch_store": lambda: watch_store(gateway),
-                        "left_links": gateway.close_left_links,
-                    }
-                    if publisher is not None:
-                        services["mqtt_publisher"] = publisher.run
-                    tasks = [
-                        group.create_task(_kept_up(name, serve, stop), name=name)
-                        for name, serve in services.items()
+
+                    def keep_up(
+                        name: str, serve: Callable[[], Awaitable[None]]
+                    ) -> asyncio.Task[None]:
+                        return group.create_task(_kept_up(name, serve, stop), name=name)
+
+                    workers = [
+                        keep_up("watch_store", lambda: watch_store(gateway)),
+                        keep_up("left_links", gateway.close_left_links),
                     ]
+                    tellers = [
+                        keep_up("watchdog", lambda: _feed_watchdog(gateway, notifier, clock))
+                    ]
+                    if publisher is not None:
+                        tellers.append(keep_up("mqtt_publisher", publisher.run))
                     runs.begin(group)
                     try:
                         runs.resume()
@@ -96,17 +102,15 @@ async def run_daemon(
                         log.error("run_not_resumed", reason=str(error))
                     except Exception:  # at the edge: whoever asks for a run may have more luck
                         log.exception("run_not_resumed")
-                    heal = _kept_up("heal", lambda: _heal(gateway, runs), stop)
-                    tasks.append(group.create_task(heal, name="heal"))
+                    workers.append(keep_up("heal", lambda: _heal(gateway, runs)))
                     notifier.ready()
                     log.info("daemon_ready", version=__version__, gateway_id=config.gateway.id)
                     await stop.wait()
                     log.info("daemon_stopping")
                     notifier.stopping()
                     patience = hurry_later(gateway)
-                    await runs.end()
-                    for task in tasks:
-                        task.cancel()
+                    await asyncio.gather(runs.end(), _ended(workers))
+                    await _ended(tellers)  # how the run ended is to be told
                 patience.cancel()
     log.info("daemon_stopped")
 
@@ -163,8 +167,7 @@ class Runs:
         """Interrupt the run that is going on, if any."""
         self._group = None
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await _ended([self._task])
 
     async def _execute(self, campaign: Campaign) -> None:
         try:
@@ -192,6 +195,18 @@ async def _kept_up(name: str, serve: Callable[[], Awaitable[None]], stop: asynci
         else:
             return
         await asyncio.sleep(_SERVE_AGAIN_S)
+
+
+async def _ended(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait for their ends.
+
+    A clean-up that fails may take the place of a cancellation, and whoever tries again does so.
+    """
+    waiting = set(tasks)
+    while waiting:
+        for task in waiting:
+            task.cancel()
+        _, waiting = await asyncio.wait(waiting, timeout=_CANCEL_AGAIN_S)
 
 
 class _StatusLine(SilentAudience):

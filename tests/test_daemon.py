@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -637,5 +638,27 @@ def test_a_bluetoothd_that_hangs_delays_no_stop(
         assert loop.time() - told_s <= 10.0  # the broker may take 5 s more
         with StateStore(tmp_path / "state") as store:
             assert all(run.state.is_end for run in store.runs())
+
+    run_virtual(main())
+
+
+def test_a_cancellation_that_got_lost_delays_no_stop(
+    run_virtual: RunVirtual[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clean-up that fails may take its place, and whoever tries again goes on; not for long."""
+
+    async def stubborn(_: Any) -> None:
+        for _ in range(2):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+    monkeypatch.setattr("fastprovd.daemon.watch_store", stubborn)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with daemon(world(1), tmp_path):
+            await asyncio.sleep(5.0)
+            begun_s = loop.time()
+        assert loop.time() - begun_s <= 10.0
 
     run_virtual(main())

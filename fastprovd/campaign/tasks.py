@@ -32,14 +32,23 @@ async def background(work: Coroutine[Any, Any, None], name: str) -> AsyncIterato
 
 async def _end(task: asyncio.Task[Any], *, suppressed: bool) -> None:
     task.cancel()
-    # Unlike `await task`, this raises CancelledError only when we ourselves are cancelled.
-    await asyncio.wait([task])
-    if task.cancelled():
-        return
-    if not suppressed:
+    again: asyncio.CancelledError | None = None
+    is_ended = False
+    while not is_ended:
+        try:
+            # Unlike `await task`, this raises CancelledError only when we ourselves are cancelled.
+            await asyncio.wait([task])
+            is_ended = True
+        except asyncio.CancelledError as error:
+            again = error
+            task.cancel()  # the first time may have been lost in a clean-up that failed
+    suppressed = suppressed or again is not None
+    if not task.cancelled() and not suppressed:
         task.result()
-    elif (error := task.exception()) is not None:
-        log.error("background_failed", task=task.get_name(), exc_info=error)
+    elif not task.cancelled() and (failure := task.exception()) is not None:
+        log.error("background_failed", task=task.get_name(), exc_info=failure)
+    if again is not None:
+        raise again
 
 
 async def result_of(task: asyncio.Task[T]) -> T:

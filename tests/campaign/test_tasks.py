@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 from collections.abc import Coroutine
 from typing import Any
@@ -283,3 +284,24 @@ def test_all_jobs_that_fail_are_heard(run_virtual: RunVirtual[Any]) -> None:
 
     run_virtual(main())
     assert complaints == []
+
+
+def test_a_work_that_lost_its_cancellation_is_cancelled_again(run_virtual: RunVirtual[Any]) -> None:
+    """With its owner, who never leaves it behind."""
+
+    async def work() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        for owner in (result_of(asyncio.create_task(work())), _beside(work(), 100.0)):
+            task = asyncio.create_task(owner)
+            for _ in range(2):
+                await asyncio.sleep(1.0)
+                task.cancel()
+            await asyncio.wait([task], timeout=5.0)
+            assert task.cancelled()
+            assert len(asyncio.all_tasks()) == 1
+
+    run_virtual(main())
