@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import atexit
+import json
 import os
 import secrets
 import signal
@@ -11,9 +13,10 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from enum import IntEnum
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TextIO
 
 import structlog
 
@@ -93,6 +96,7 @@ _ERROR_EXITS: Final[tuple[tuple[type[Exception], Exit], ...]] = (
     (PermissionError, Exit.CANT_CREATE),
     (OSError, Exit.IO),
 )
+_ENDS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _MAX_BOARDS: Final = 300
 _MAX_PLANNED: Final = 10_000
 _MAX_SPEED: Final = 1000.0
@@ -102,18 +106,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
     options = _parser().parse_args(arguments)
     core_files.forbid()
-    if options.command is not _run:
-        _end_in_order()
+    is_program = arguments is None
+    if is_program:
+        # Python gives the signals back before it ends, and all that is said last is done by then.
+        atexit.register(_ignore_signals)
+    before = {each: signal.getsignal(each) for each in _ENDS}
+    _end_at_once(Exit.OK if options.command is _run else Exit.TRY_AGAIN, options.command)
     try:
-        return int(options.command(options))
+        with redirect_stderr(lasting(sys.stderr)):
+            code = _done(options)
+        _end_at_once(code, options.command)
+        return code
+    finally:
+        if not is_program and _is_main_thread():
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+
+def _done(options: argparse.Namespace) -> Exit:
+    try:
+        return Exit(options.command(options))
     except KeyboardInterrupt:
         return Exit.TRY_AGAIN
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; Python would complain once more at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.OK
     except Exception as error:  # noqa: BLE001 - the edge of the program
         return _report(error, options.debug)
+
+
+def _end_at_once(code: Exit, command: Callable[[argparse.Namespace], int]) -> None:
+    """Have a signal end the program, where nothing has begun yet or all is over.
+
+    What the handler raised could get lost in a callback of Python's own, while it imports. SIGHUP
+    never ends the service.
+    """
+    if _is_main_thread():
+        for each in _ENDS:
+            signal.signal(each, lambda *_: os._exit(code))
+        if command is _run:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def _ignore_signals() -> None:
+    for each in _ENDS:
+        signal.signal(each, signal.SIG_IGN)
 
 
 def _end_in_order() -> None:
@@ -121,23 +155,54 @@ def _end_in_order() -> None:
 
     asyncio then cancels what is going on, and what belongs to it ends too: links, a broker.
     """
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+    if _is_main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for each in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(each, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
-def _report(error: Exception, debug: bool) -> int:
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _report(error: Exception, debug: bool) -> Exit:
     if debug:
         traceback.print_exception(error)
     for cls, code in _ERROR_EXITS:
         if isinstance(error, cls):
             for line in str(error).splitlines():
-                print(f"fastprovd: {line}", file=sys.stderr)
+                _complain(line)
             return code
     what = f"internal error: {type(error).__name__}"
     advice = "" if debug else "; run the same command with --debug to see where"
-    print(f"fastprovd: {what}{advice}", file=sys.stderr)
+    _complain(f"{what}{advice}")
     return Exit.INTERNAL
+
+
+def _complain(sentence: str) -> None:
+    sys.stderr.write(f"fastprovd: {sentence}\n")
+
+
+def _for_a_reader(write: Callable[[TextIO], object]) -> Exit:
+    """Write what nothing depends on; whoever reads it may take his time, or only the begin."""
+    if sys.stdout is None:
+        return Exit.OK
+    try:
+        write(sys.stdout)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python would flush what is left, and complain, at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return Exit.OK
+
+
+def _lasting_output(*, as_json: bool = False) -> TextIO:
+    """Return standard output for a command that does something while or before it writes."""
+    return lasting(sys.stdout, _lines_missing) if as_json else lasting(sys.stdout)
+
+
+def _lines_missing(lines: int) -> str:
+    return json.dumps({"event": "lines_missing", "lines": lines})
 
 
 # Commands; what they need is imported by each, so that --help is quick
@@ -157,7 +222,7 @@ def _scan(options: argparse.Namespace) -> int:
     from fastprovd.foreground import scan
 
     config = _foreground(options)
-    asyncio.run(scan(config, options.seconds, sys.stdout))
+    asyncio.run(scan(config, options.seconds, _lasting_output()))
     return Exit.OK
 
 
@@ -166,7 +231,8 @@ def _provision(options: argparse.Namespace) -> int:
     from fastprovd.progress import reporting
 
     config = _foreground(options)
-    with reporting(lasting(sys.stdout), as_json=options.json) as reporter:
+    output = _lasting_output(as_json=options.json)
+    with reporting(output, as_json=options.json) as reporter:
         run = asyncio.run(provision(config, options.expected, reporter, method=options.method))
     return RUN_EXITS[run.state]
 
@@ -174,33 +240,35 @@ def _provision(options: argparse.Namespace) -> int:
 def _plan(options: argparse.Namespace) -> int:
     from fastprovd.foreground import show_plan
 
-    show_plan(
-        _foreground(options),
-        options.boards,
-        sys.stdout,
-        as_json=options.json,
-        expected=options.expected,
-        method=options.method,
-        primaries=options.primaries,
-        links=options.links,
-        unicast_min=options.unicast_min,
-        unicast_max=options.unicast_max,
+    config = _foreground(options)
+    return _for_a_reader(
+        lambda out: show_plan(
+            config,
+            options.boards,
+            out,
+            as_json=options.json,
+            expected=options.expected,
+            method=options.method,
+            primaries=options.primaries,
+            links=options.links,
+            unicast_min=options.unicast_min,
+            unicast_max=options.unicast_max,
+        )
     )
-    return Exit.OK
 
 
 def _nodes(options: argparse.Namespace) -> int:
     from fastprovd.foreground import list_nodes
 
-    list_nodes(_foreground(options), sys.stdout, as_json=options.json)
-    return Exit.OK
+    config = _foreground(options)
+    return _for_a_reader(lambda out: list_nodes(config, out, as_json=options.json))
 
 
 def _onoff(options: argparse.Namespace) -> int:
     from fastprovd.foreground import set_onoff
 
     config = _foreground(options)
-    done = set_onoff(config, options.address, options.state == "on", sys.stdout)
+    done = set_onoff(config, options.address, options.state == "on", _lasting_output())
     return Exit.OK if asyncio.run(done) else Exit.UNAVAILABLE
 
 
@@ -209,28 +277,30 @@ def _group(options: argparse.Namespace) -> int:
 
     config = _foreground(options)
     add = options.change == "add"
-    done = change_group(config, options.group, options.addresses, add, sys.stdout)
+    done = change_group(config, options.group, options.addresses, add, _lasting_output())
     return Exit.OK if asyncio.run(done) else Exit.UNAVAILABLE
 
 
 def _groups(options: argparse.Namespace) -> int:
     from fastprovd.foreground import list_groups
 
-    list_groups(_foreground(options), sys.stdout, as_json=options.json)
-    return Exit.OK
+    config = _foreground(options)
+    return _for_a_reader(lambda out: list_groups(config, out, as_json=options.json))
 
 
 def _journal(options: argparse.Namespace) -> int:
     from fastprovd.foreground import show_journal
 
-    show_journal(_foreground(options), options.run_id, sys.stdout, as_json=options.json)
-    return Exit.OK
+    config = _foreground(options)
+    return _for_a_reader(
+        lambda out: show_journal(config, options.run_id, out, as_json=options.json)
+    )
 
 
 def _state(options: argparse.Namespace) -> int:
     from fastprovd.foreground import adopt_state
 
-    adopt_state(_foreground(options), sys.stdout)
+    adopt_state(_foreground(options), _lasting_output())
     return Exit.OK
 
 
@@ -241,14 +311,14 @@ def _check_config(options: argparse.Namespace) -> int:
     if config.mqtt.enabled:  # else nobody reads the files that it names
         broker_settings(config)
     for doubt in config.doubts:
-        print(f"fastprovd: warning: {doubt}", file=sys.stderr)
-    print(config_text.format_effective(config), end="")
-    return Exit.OK
+        _complain(f"warning: {doubt}")
+    return _for_a_reader(lambda out: out.write(config_text.format_effective(config)))
 
 
 def _demo(options: argparse.Namespace) -> int:
     from fastprovd.demo import HOSTS, DemoOptions, run_demo
 
+    _end_in_order()
     logs.configure("debug" if options.debug else "error", "console")
     seed = secrets.randbelow(10_000) if options.seed is None else options.seed
     demo = DemoOptions(
@@ -261,10 +331,12 @@ def _demo(options: argparse.Namespace) -> int:
         method=options.method,
         air=options.air,
     )
-    return RUN_EXITS[run_demo(demo, lasting(sys.stdout), as_json=options.json).state]
+    output = _lasting_output(as_json=options.json)
+    return RUN_EXITS[run_demo(demo, output, as_json=options.json).state]
 
 
 def _foreground(options: argparse.Namespace) -> Config:
+    _end_in_order()
     logs.configure("debug" if options.debug else "warning", "console")
     config = load(options.config)
     _log_doubts(config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Any, Final
@@ -19,6 +19,7 @@ from fastprovd.campaign.run import Campaign
 from fastprovd.campaign.tasks import background
 from fastprovd.clock import Clock, SystemClock
 from fastprovd.config import Config, MqttConfig, read_password
+from fastprovd.edges import guarded
 from fastprovd.errors import ConfigError, FastprovdError, RunInProgress, RunsRefused, StoreError
 from fastprovd.gateway import Gateway, open_gateway
 from fastprovd.publish.client import BrokerSettings
@@ -41,6 +42,13 @@ _RESPONSIVE_S: Final = 5.0
 _STATE_IN_USE_S: Final = 15.0
 # After a run, before boards that lost their power are looked for again.
 _HEAL_PAUSE_S: Final = 1.0
+# After a fault of ours, which may be there again; nobody needs any of it sooner.
+_SERVE_AGAIN_S: Final = 10.0
+# What ends in order has ended by then, also with a bluetoothd or a broker that does not answer.
+_CANCEL_AGAIN_S: Final = 8.0
+# Of the 15 s that a stop may take: BlueZ needs 2 s for a scan and 2 s for the links. A second later
+# each is given up, and the broker gets up to 5 s more.
+BLUETOOTH_PATIENCE_S: Final = 6.0
 _ENDS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -72,26 +80,45 @@ async def run_daemon(
             async with publisher_for(gateway, runs, clock) as publisher:
                 gateway.audiences.members.append(_StatusLine(notifier))
                 async with asyncio.TaskGroup() as group:
-                    tasks = [group.create_task(_feed_watchdog(gateway, notifier, clock))]
-                    tasks.append(group.create_task(watch_store(gateway), name="watch_store"))
-                    tasks.append(group.create_task(gateway.close_left_links(), name="left_links"))
+
+                    def keep_up(
+                        name: str, serve: Callable[[], Awaitable[None]]
+                    ) -> asyncio.Task[None]:
+                        return group.create_task(_kept_up(name, serve, stop), name=name)
+
+                    workers = [
+                        keep_up("watch_store", lambda: watch_store(gateway)),
+                        keep_up("left_links", gateway.close_left_links),
+                    ]
+                    tellers = [
+                        keep_up("watchdog", lambda: _feed_watchdog(gateway, notifier, clock))
+                    ]
                     if publisher is not None:
-                        tasks.append(group.create_task(publisher.run(), name="mqtt_publisher"))
+                        tellers.append(keep_up("mqtt_publisher", publisher.run))
                     runs.begin(group)
                     try:
                         runs.resume()
                     except StoreError as error:  # the state was whole a moment ago
                         log.error("run_not_resumed", reason=str(error))
-                    tasks.append(group.create_task(_heal(gateway, runs), name="heal"))
+                    except Exception:  # at the edge: whoever asks for a run may have more luck
+                        log.exception("run_not_resumed")
+                    workers.append(keep_up("heal", lambda: _heal(gateway, runs)))
                     notifier.ready()
                     log.info("daemon_ready", version=__version__, gateway_id=config.gateway.id)
                     await stop.wait()
                     log.info("daemon_stopping")
                     notifier.stopping()
-                    await runs.end()
-                    for task in tasks:
-                        task.cancel()
+                    patience = hurry_later(gateway)
+                    await asyncio.gather(runs.end(), _ended(workers))
+                    await _ended(tellers)  # how the run ended is to be told
+                patience.cancel()
     log.info("daemon_stopped")
+
+
+def hurry_later(gateway: Gateway) -> asyncio.TimerHandle:
+    """Give Bluetooth so long to end what is going on; call it when the program is told to end."""
+    loop = asyncio.get_running_loop()
+    return loop.call_later(BLUETOOTH_PATIENCE_S, guarded(gateway.hurry))
 
 
 class Runs:
@@ -140,15 +167,46 @@ class Runs:
         """Interrupt the run that is going on, if any."""
         self._group = None
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await _ended([self._task])
 
     async def _execute(self, campaign: Campaign) -> None:
         try:
             await self._gateway.execute(campaign)
-            await self._gateway.restore_groups()
+            if self._group is not None:
+                await self._gateway.restore_groups()
         except FastprovdError as error:  # a full disk, for one: the next run may do better
             log.error("run_not_kept", run_id=campaign.run.run_id, reason=str(error))
+        except Exception:  # at the edge: the daemon goes on
+            log.exception("run_failed_afterwards", run_id=campaign.run.run_id)
+
+
+async def _kept_up(name: str, serve: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:
+    """Serve until that ends by itself; what fails with a fault of ours is begun again.
+
+    Unless we stop: what fails while it is cancelled must not outlive that.
+    """
+    while True:
+        try:
+            await serve()
+        except Exception:  # at the edge: it must end neither the others nor the daemon
+            log.exception("service_failed", service=name, again_in_s=_SERVE_AGAIN_S)
+            if stop.is_set():
+                return
+        else:
+            return
+        await asyncio.sleep(_SERVE_AGAIN_S)
+
+
+async def _ended(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait for their ends.
+
+    A clean-up that fails may take the place of a cancellation, and whoever tries again does so.
+    """
+    waiting = set(tasks)
+    while waiting:
+        for task in waiting:
+            task.cancel()
+        _, waiting = await asyncio.wait(waiting, timeout=_CANCEL_AGAIN_S)
 
 
 class _StatusLine(SilentAudience):
@@ -229,7 +287,7 @@ def on_signals(call: Callable[[], object]) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     before = {number: signal.getsignal(number) for number in _ENDS}
     for number in _ENDS:
-        loop.add_signal_handler(number, call)
+        loop.add_signal_handler(number, guarded(call))
     try:
         yield
     finally:

@@ -8,7 +8,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -86,6 +86,10 @@ class _Demo:
         self._started = time.monotonic()
 
     async def run(self) -> Run:
+        with ExitStack() as signals:
+            return await self._run(signals)
+
+    async def _run(self, signals: ExitStack) -> Run:
         options = self._options
         async with AsyncExitStack() as stack:
             if options.broker is None:
@@ -110,7 +114,7 @@ class _Demo:
                     config, radio=radio, entropy=Random(f"{options.seed}/gateway").randbytes
                 )
             )
-            run, nodes = await one_run(gateway, gateway.settings(), reporter)
+            run, nodes = await one_run(gateway, gateway.settings(), reporter, signals)
             try:
                 found = await self._read_back(broker, run, nodes)
             except aiomqtt.MqttError as error:

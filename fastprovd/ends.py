@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Final, Protocol
 
 import structlog
 
-from fastprovd.records import Run
+from fastprovd.clock import Clock
+from fastprovd.errors import StoreError
+from fastprovd.records import Run, RunState, Step, StepKind
+from fastprovd.store.state import StateStore
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +39,33 @@ class Ended(Protocol):
         ...
 
 
+class Broken:
+    """The end of a run that could not be ended as runs are: it failed, and what is sure is kept."""
+
+    def __init__(self, run: Run, error: Exception, store: StateStore, clock: Clock) -> None:
+        now = clock.utc_now()
+        self.not_kept: str | None = None
+        self._store = store
+        self._step = Step(run.run_id, StepKind.ENDED, now, detail=RunState.FAILED.value)
+        self.run = replace(
+            run,
+            state=RunState.FAILED,
+            finished=now,
+            reason=f"internal error: {type(error).__name__}; see log",
+        )
+
+    async def keep_end(self) -> bool:
+        """Store it; return whether that worked."""
+        try:
+            await asyncio.to_thread(self._store.save_step, self._step)
+            await asyncio.to_thread(self._store.save_run, self.run)
+        except StoreError as error:
+            self.not_kept = str(error)
+        else:
+            self.not_kept = None
+        return self.not_kept is None
+
+
 class Ends:
     """Stores them in the order of the runs, and tries until it has done so or is closed."""
 
@@ -45,14 +76,15 @@ class Ends:
 
     async def keep(self, ended: Ended) -> bool:
         """Return whether the end of a run is stored; if it is not, that is done later."""
-        if not self._waiting and await ended.keep_end():
+        not_kept = None if self._waiting else await _attempt(ended)
+        if not self._waiting and not_kept is None:
             return True
         if len(self._waiting) < _MOST:
             self._waiting.append(ended)
         log.error(
             "run_end_not_stored",
             run_id=ended.run.run_id,
-            reason=ended.not_kept,
+            reason=not_kept or self._waiting[0].not_kept,
             advice="make room on the disk of the state directory, or repair it; it is tried again",
         )
         if self._task is None or self._task.done():
@@ -64,8 +96,8 @@ class Ends:
         async with self._settling:
             while self._waiting:
                 ended = self._waiting[0]
-                if not await ended.keep_end():
-                    return ended.not_kept
+                if (not_kept := await _attempt(ended)) is not None:
+                    return not_kept
                 del self._waiting[0]
                 log.info("run_end_stored", run_id=ended.run.run_id)
         return None
@@ -83,3 +115,13 @@ class Ends:
         while self._waiting:
             await asyncio.sleep(PAUSE_S)
             await self.settle()
+
+
+async def _attempt(ended: Ended) -> str | None:
+    """Store an end; return what hinders that, be it a fault of ours, or `None` once it is done."""
+    try:
+        is_kept = await ended.keep_end()
+    except Exception as error:
+        log.debug("run_end_broken", run_id=ended.run.run_id, exc_info=error)
+        return f"internal error: {error!r}"
+    return None if is_kept else ended.not_kept or "unknown"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final, TextIO
 
@@ -27,7 +27,7 @@ from fastprovd.console import (
     switched_lines,
     write_line,
 )
-from fastprovd.daemon import on_signals, published
+from fastprovd.daemon import hurry_later, on_signals, published
 from fastprovd.errors import ConfigError, LocalProtocolError, NoRun, StoreError
 from fastprovd.gateway import Gateway, open_gateway
 from fastprovd.mesh.beacons import RSSI_UNKNOWN, Advertisement, NetworkIdentity, UnprovisionedDevice
@@ -65,20 +65,27 @@ async def open_published(
 
 
 async def one_run(
-    gateway: Gateway, settings: RunSettings, reporter: Reporter
+    gateway: Gateway, settings: RunSettings, reporter: Reporter, signals: ExitStack
 ) -> tuple[Run, list[Node]]:
     """Drive one run to its end and return it with its nodes; SIGINT and SIGTERM stop it.
 
-    One that an earlier process left unfinished is done in its place.
+    Once it has ended they change nothing any more until `signals` is closed: the program is about
+    to end, and says how the run did. One that an earlier process left unfinished is done in its
+    place.
 
     Raises:
         StoreError: the state can not be kept.
     """
     campaign = gateway.prepare_resumption() or gateway.prepare_run(settings)
     gateway.audiences.members.append(reporter)
-    with on_signals(campaign.stop):
-        async with background(_tick(reporter), "tick"):
-            run = await gateway.execute(campaign)
+
+    def stop() -> None:
+        campaign.stop()
+        hurry_later(gateway)
+
+    signals.enter_context(on_signals(stop))
+    async with background(_tick(reporter), "tick"):
+        run = await gateway.execute(campaign)
     newest, nodes = await gateway.last_run()
     is_kept = newest is not None and newest.run_id == run.run_id
     return run, nodes if is_kept else []
@@ -93,10 +100,11 @@ async def provision(
 ) -> Run:
     """Do one run with the configured adapter; raises ConfigError, StoreError."""
     config = _tried(config, expected=expected, method=method)
-    async with open_published(config, radio=radio) as gateway:
-        run, nodes = await one_run(gateway, gateway.settings(), reporter)
-        reporter.finished(run, nodes)
-        return run
+    with ExitStack() as signals:
+        async with open_published(config, radio=radio) as gateway:
+            run, nodes = await one_run(gateway, gateway.settings(), reporter, signals)
+            reporter.finished(run, nodes)
+    return run
 
 
 async def set_onoff(

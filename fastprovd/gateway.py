@@ -30,12 +30,13 @@ from fastprovd.campaign.run import Campaign
 from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.settings import RunSettings
 from fastprovd.campaign.states import WAITS, Trigger
+from fastprovd.campaign.tasks import note_end
 from fastprovd.campaign.verdict import bounded, missing_boards, target
 from fastprovd.campaign.watch import Watch
 from fastprovd.clock import Clock, SystemClock
 from fastprovd.config import Config
 from fastprovd.controls import Controls, OpenSession
-from fastprovd.ends import Ends
+from fastprovd.ends import Broken, Ends
 from fastprovd.errors import (
     BearerError,
     FastprovdError,
@@ -129,6 +130,13 @@ class Gateway:
             except BearerError as error:
                 log.info("left_links_not_closed", reason=str(error))
 
+    def hurry(self) -> None:
+        """Wait no longer for a Bluetooth that does not answer; call it when the program has to end.
+
+        Whoever uses the radio ends within seconds.
+        """
+        self._radio.hurry()
+
     # Runs
 
     @property
@@ -205,6 +213,8 @@ class Gateway:
                 if await self._ends.keep(campaign):
                     await self._after(run)
                 return run
+        except Exception as error:  # noqa: BLE001 - at the edge: every run ends, the daemon goes on
+            return await self._end_broken(campaign, error)
         finally:
             if self._campaign is campaign:
                 self._campaign = None
@@ -217,6 +227,18 @@ class Gateway:
             self.audiences.groups_changed(await self.controls.groups())
         except StoreError as error:
             log.error("not_stored_after_run", run_id=run.run_id, reason=str(error))
+
+    async def _end_broken(self, campaign: Campaign, error: Exception) -> Run:
+        """End a run whose end, or what comes before or after it, has failed in its turn."""
+        run = campaign.run
+        log.error("run_end_broken", run_id=run.run_id, exc_info=error)
+        ended = campaign if run.state.is_end else Broken(run, error, self._store, self._clock)
+        self.audiences.run_changed(ended.run)
+        if not run.state.is_end:
+            facts = {"state": ended.run.state.value, "reason": ended.run.reason}
+            self.audiences.event("run_finished", facts, run.run_id)
+        await self._ends.keep(ended)
+        return ended.run
 
     async def _end_before(self, campaign: Campaign) -> Run | None:
         """See that Bluetooth can be used; return the run if it ends before it began, or goes on.
@@ -236,6 +258,7 @@ class Gateway:
         finally:
             stopped.cancel()
             looking.cancel()
+            looking.add_done_callback(note_end)
             await asyncio.wait({stopped, looking})
         if campaign.stop_asked.is_set():
             return await self._end(run, Trigger.STOP, "stopped on request")
@@ -456,15 +479,23 @@ class Gateway:
 
         Ends of runs that the disk did not take are tried once more.
         """
-        await self._ends.close()
-        try:
-            await self._top.keep_conflict()
-            await self._save_replay_list()
-            next_seq = self._top.stack.sequence.next
-            if next_seq is not None:
-                await asyncio.to_thread(self._store.release_seq, next_seq)
-        except StoreError as error:  # the next start goes on behind all that was reserved
-            log.error("end_not_stored", reason=str(error))
+        for keep in (
+            self._ends.close,
+            self._top.keep_conflict,
+            self._save_replay_list,
+            self._release_seq,
+        ):
+            try:
+                await keep()
+            except StoreError as error:  # the next start goes on behind all that was reserved
+                log.error("end_not_stored", reason=str(error))
+            except Exception as error:
+                log.error("end_not_stored", exc_info=error)
+
+    async def _release_seq(self) -> None:
+        next_seq = self._top.stack.sequence.next
+        if next_seq is not None:
+            await asyncio.to_thread(self._store.release_seq, next_seq)
 
 
 def _iv_updates(store: StateStore, clock: Clock) -> IvUpdates:

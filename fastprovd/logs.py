@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
 from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime
 from typing import Any, Final, Literal, TextIO
 
 import structlog
 from structlog.typing import Processor
 
+from fastprovd.lasting import lasting
 from fastprovd.mesh.keys import AppKey, DevKey, NetKey
 
 HIDDEN: Final = "<hidden>"
@@ -33,11 +36,15 @@ def configure(
 ) -> None:
     """Log our events from `level` on to `stream` (standard error), other libraries' from INFO on.
 
+    Whoever logs never waits for it: see `lasting`.
+
     `auto` is console on a terminal, else JSON. bleak's debug level prints whole D-Bus messages,
     so no library gets below INFO.
     """
-    stream = sys.stderr if stream is None else stream
+    stream = lasting(sys.stderr if stream is None else stream)
     console = stream.isatty() if format == "auto" else format == "console"
+    if not console:
+        stream = lasting(stream, _lines_missing)
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -80,6 +87,12 @@ def configure(
     root.handlers[:] = [handler]
     root.setLevel(max(ours, logging.INFO))
     logging.getLogger("fastprovd").setLevel(ours)
+
+
+def _lines_missing(lines: int) -> str:
+    at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    line = {"lines": lines, "event": "log_lines_missing", "level": "warning", "timestamp": at}
+    return json.dumps(line)
 
 
 def redact(

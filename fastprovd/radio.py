@@ -45,6 +45,10 @@ class Radio(Bearer, Protocol):
         """Close it, all links hung up."""
         ...
 
+    def hurry(self) -> None:
+        """Wait for Bluetooth no longer; the program has to end."""
+        ...
+
     async def close_left_links(self) -> None:
         """Hang up what a process before us left behind; raises BluetoothUnavailable."""
         ...

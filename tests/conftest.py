@@ -20,6 +20,7 @@ from fastprovd.emulator.private_bus import PrivateBus
 from tests.support import fault_table, paced, stall_table
 from tests.support.crash_matrix import CrashTable
 from tests.support.outcome_table import OutcomeTable
+from tests.support.stop_matrix import StopTable
 
 T = TypeVar("T")
 RunVirtual = Callable[[Coroutine[Any, Any, T]], T]
@@ -42,6 +43,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fault-table", metavar="FILE", help="write the outcome of each cell")
     parser.addoption("--stall-matrix", action="store_true", help="run every stall with every loss")
     parser.addoption("--stall-table", metavar="FILE", help="write the outcomes of the stalls")
+    parser.addoption("--stop-matrix", action="store_true", help="tell 500 programs to end")
+    parser.addoption("--stop-seed", type=int, default=1, metavar="N", help="of the first chain")
+    parser.addoption("--stop-table", metavar="FILE", help="write how the programs ended")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -50,9 +54,10 @@ def pytest_configure(config: pytest.Config) -> None:
         path = config.getoption(f"--{matrix}-table")
         if path is not None and not hasattr(config, "workerinput"):
             config.pluginmanager.register(OutcomeTable(Path(path), f"{matrix}s", lines))
-    path = config.getoption("--crash-table")
-    if path is not None and not hasattr(config, "workerinput"):
-        config.pluginmanager.register(CrashTable(Path(path)))
+    for option, table in (("--crash-table", CrashTable), ("--stop-table", StopTable)):
+        path = config.getoption(option)
+        if path is not None and not hasattr(config, "workerinput"):
+            config.pluginmanager.register(table(Path(path)))
 
 
 @pytest.hookimpl(trylast=True)  # after pytest-randomly

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -277,3 +283,122 @@ def test_demo() -> None:
     end = json.loads(done.stdout.splitlines()[-1])
     assert (end["state"], end["seed"], end["speed"]) == ("done", 7, 100.0)
     assert end["addresses_on_broker"] == 2
+
+
+FULL = """
+import os, sys
+from fastprovd import lasting, radio
+from fastprovd.cli import main
+lasting.PATIENCE_S = 0.2
+radio._ADAPTER_PAUSES_S = ()
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@contextlib.contextmanager
+def unread_pipe(*, is_closed: bool = False) -> Iterator[int]:
+    """Return the end to write to of a pipe that is full, or that nobody will ever read."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while not is_closed:
+            os.write(writer, bytes(4096))
+    os.set_blocking(writer, True)
+    if is_closed:
+        os.close(reader)
+    yield writer
+    os.close(writer)
+    if not is_closed:
+        os.close(reader)
+
+
+@pytest.mark.parametrize("is_closed", [False, True], ids=["full", "closed"])
+def test_nobody_reads_what_a_run_says(config_file: Path, is_closed: bool) -> None:
+    """Neither output is read: the run comes to its end, and a failed one is no success."""
+    config_file.write_text(
+        config_file.read_text() + '[bluetooth]\nadapter = "hci99"\n[log]\nlevel = "debug"\n'
+    )
+    command = [sys.executable, "-c", FULL, "provision", "--debug", "--expected", "3"]
+    command += ["--config", str(config_file)]
+    environ = {**os.environ, "DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/nowhere"}
+    with unread_pipe(is_closed=is_closed) as pipe:
+        ended = subprocess.run(
+            command, stdout=pipe, stderr=pipe, check=False, timeout=60, env=environ
+        )
+    assert ended.returncode == Exit.UNAVAILABLE
+    with StateStore(config_file.parent / "state") as store:
+        assert store.runs()[0].state is RunState.FAILED
+
+
+@pytest.mark.parametrize("is_closed", [False, True], ids=["full", "closed"])
+def test_nobody_reads_the_log_of_the_service(
+    config_file: Path, tmp_path: Path, is_closed: bool
+) -> None:
+    """A journal that hangs neither keeps it from being ready nor from its end."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(30.0)
+        environ = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")}
+        environ["DBUS_SYSTEM_BUS_ADDRESS"] = "unix:path=/nowhere"
+        command = [sys.executable, "-c", FULL, "run", "--debug", "--config", str(config_file)]
+        with unread_pipe(is_closed=is_closed) as pipe:
+            child = subprocess.Popen(command, stderr=pipe, env=environ)
+            assert systemd.recv(4096) == b"READY=1"
+            child.terminate()
+            assert child.wait(30) == Exit.OK
+
+
+def test_a_broken_pipe_inside_is_no_success(
+    config_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """D-Bus may break too; only whoever reads a list may have seen enough of it."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("fastprovd.foreground.set_onoff", fail)
+    assert main(["onoff", "0x0006", "on", "--config", str(config_file)]) == Exit.IO
+    assert "Broken pipe" in capsys.readouterr().err
+
+
+def test_whoever_reads_a_list_may_have_seen_enough(config_file: Path) -> None:
+    """`| head` is a success, and leaves no complaint."""
+    command = f"{sys.executable} -m fastprovd plan --boards 9999 --config {config_file}"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} | true"],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    closed = subprocess.run(["bash", "-c", f"{command} >&-"], capture_output=True, check=False)
+    assert (closed.returncode, closed.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("command", "told", "status"),
+    [
+        ("run", [signal.SIGHUP, signal.SIGTERM], 0),
+        ("run", [signal.SIGINT], 0),
+        ("nodes", [signal.SIGTERM], 75),
+        ("nodes", [signal.SIGHUP], 75),
+    ],
+)
+def test_told_to_end_before_anything_has_begun(
+    tmp_path: Path, command: str, told: list[signal.Signals], status: int
+) -> None:
+    """A service just ends, and SIGHUP means something else to it."""
+    config = tmp_path / "fastprovd.toml"
+    os.mkfifo(config)  # it is read for as long as nobody writes it
+    child = subprocess.Popen(
+        [sys.executable, "-m", "fastprovd", command, "--config", str(config)],
+        stderr=subprocess.PIPE,
+    )
+    descriptor = os.open(config, os.O_WRONLY)  # once it has been opened for reading
+    for number in told:
+        child.send_signal(number)
+        time.sleep(0.05)
+    _, complaint = child.communicate(timeout=30)
+    os.close(descriptor)
+    assert (child.returncode, complaint) == (status, b"")
+    assert [path.name for path in tmp_path.iterdir()] == ["fastprovd.toml"]

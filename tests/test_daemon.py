@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -26,6 +27,7 @@ from fastprovd.config import TlsConfig, load
 from fastprovd.daemon import broker_settings, run_daemon
 from fastprovd.emulator.virtual_time import IO_SPEED
 from fastprovd.errors import ConfigError
+from fastprovd.gateway import open_gateway
 from fastprovd.publish.broker import LOOPBACK, local_broker
 from fastprovd.records import Run, RunState
 from fastprovd.sd_notify import Notifier
@@ -597,5 +599,106 @@ def test_sighup_ends_no_service(run_virtual: RunVirtual[Any], tmp_path: Path) ->
                     "sighup_ignored"
                 ]
                 assert "daemon_stopping" not in [entry["event"] for entry in logs]
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("error", [KeyError("chaos"), BrokenPipeError("chaos")], ids=repr)
+def test_a_fault_of_ours_ends_no_service(
+    run_virtual: RunVirtual[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    """What fails is begun again after a while, and ends with the others when we stop."""
+    calls: list[float] = []
+
+    async def watch(_: Any) -> None:
+        calls.append(asyncio.get_running_loop().time())
+        if len(calls) > 1:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise error
+        raise error
+
+    async def fail(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr("fastprovd.daemon.watch_store", watch)
+    monkeypatch.setattr("fastprovd.gateway.Gateway.look_for_returned", fail)
+    monkeypatch.setattr("fastprovd.gateway.Gateway.close_left_links", fail)
+
+    async def main() -> None:
+        with capture_logs() as logs:
+            async with daemon(world(1), tmp_path):
+                await asyncio.sleep(15.0)
+        told = [entry["service"] for entry in logs if entry["event"] == "service_failed"]
+        assert set(told) == {"watch_store", "heal", "left_links"}
+        assert logs[-1]["event"] == "daemon_stopped"
+        assert len(calls) == 2
+        assert calls[1] - calls[0] == pytest.approx(10.0)
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("hangs", ["disconnect", "stop", "start"])
+@pytest.mark.parametrize("after_s", [0.5, 3.0, 6.0, 20.0])
+def test_a_bluetoothd_that_hangs_delays_no_stop(
+    run_virtual: RunVirtual[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    hangs: str,
+    after_s: float,
+) -> None:
+    """Also then all is stored in the time that is promised."""
+
+    async def hang(*_: Any, **__: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        scene = world(3)
+        settings = config(tmp_path, method="direct", heal="on_start")
+        async with open_gateway(settings, radio=scene.radio) as gateway:
+            await gateway.execute(gateway.prepare_run(gateway.settings(expected=3)))
+        for board in scene.air.boards:
+            board.power_off()
+            board.power_on()
+        loop = asyncio.get_running_loop()
+        serving = asyncio.create_task(run_daemon(settings, radio=scene.radio))
+        await asyncio.sleep(after_s)
+        radio: Any = scene.radio
+        backend = radio._client_backend if hangs == "disconnect" else radio._scanner_backend
+        monkeypatch.setattr(backend, hangs, hang)
+        await asyncio.sleep(1.0)
+        told_s = loop.time()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait([serving], timeout=60.0)
+        serving.result()
+        assert loop.time() - told_s <= 10.0  # the broker may take 5 s more
+        with StateStore(tmp_path / "state") as store:
+            assert all(run.state.is_end for run in store.runs())
+
+    run_virtual(main())
+
+
+def test_a_cancellation_that_got_lost_delays_no_stop(
+    run_virtual: RunVirtual[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clean-up that fails may take its place, and whoever tries again goes on; not for long."""
+
+    async def stubborn(_: Any) -> None:
+        for _ in range(2):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+    monkeypatch.setattr("fastprovd.daemon.watch_store", stubborn)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with daemon(world(1), tmp_path):
+            await asyncio.sleep(5.0)
+            begun_s = loop.time()
+        assert loop.time() - begun_s <= 10.0
 
     run_virtual(main())

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import pytest
 from structlog.testing import capture_logs
 
-from fastprovd.ends import PAUSE_S, Ends
-from fastprovd.records import Run, RunState
+from fastprovd.clock import SystemClock
+from fastprovd.ends import PAUSE_S, Broken, Ends
+from fastprovd.errors import StoreError
+from fastprovd.records import Run, RunState, StepKind
+from fastprovd.store.state import StateStore
 from tests.conftest import RunVirtual
 
 
@@ -80,5 +85,60 @@ def test_ever_more_runs_do_not_fill_the_memory(run_virtual: RunVirtual[Any]) -> 
         disk.is_full = False
         await ends.close()
         assert disk.stored == [f"r-{number}" for number in range(16)]
+
+    run_virtual(main())
+
+
+def test_a_fault_of_ours_is_no_reason_to_give_up(run_virtual: RunVirtual[Any]) -> None:
+    """An end whose storing fails with any exception is tried again, in its turn."""
+
+    class Faulty(Over):
+        faults = 2
+
+        async def keep_end(self) -> bool:
+            if self.faults:
+                self.faults -= 1
+                raise KeyError("chaos")
+            return await super().keep_end()
+
+    async def main() -> None:
+        disk, ends = Disk(), Ends()
+        disk.is_full = False
+        with capture_logs():
+            assert not await ends.keep(Faulty(disk, "r-1"))
+            assert await ends.settle() == "internal error: KeyError('chaos')"
+        await asyncio.sleep(2 * PAUSE_S)
+        assert disk.stored == ["r-1"]
+        await ends.close()
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+def test_a_run_whose_end_is_broken_has_failed(
+    run_virtual: RunVirtual[Any], tmp_path: Path, is_full: bool
+) -> None:
+    """What is sure is stored: that it ended, when, and why."""
+
+    async def main() -> None:
+        now = datetime(2026, 1, 1, tzinfo=UTC)
+        with StateStore(tmp_path / "state") as store:
+            store.network()
+            store.save_run(Run("r-1", RunState.PROVISIONING, now, expected=3, known=2))
+            broken = Broken(store.runs()[0], KeyError("chaos"), store, SystemClock())
+            with pytest.MonkeyPatch.context() as disk:
+                if is_full:
+                    disk.setattr(store, "save_run", refuse)
+                assert await broken.keep_end() is not is_full
+                assert broken.not_kept == ("disk is full" if is_full else None)
+            assert await broken.keep_end()
+            stored = store.runs()[0]
+            assert stored == broken.run
+            assert (stored.state, stored.known) == (RunState.FAILED, 2)
+            assert stored.reason == "internal error: KeyError; see log"
+            assert store.steps("r-1")[-1].kind is StepKind.ENDED
+
+    def refuse(_: Run) -> None:
+        raise StoreError("disk is full")
 
     run_virtual(main())

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from fastprovd.foreground import (
     show_plan,
 )
 from fastprovd.mesh.addresses import ALL_NODES
-from fastprovd.records import AddressRange, RunState
+from fastprovd.records import AddressRange, Node, Run, RunState
 from fastprovd.store.state import StateStore
 from tests.conftest import RunVirtual
 from tests.support.emulated import config, world
@@ -264,3 +265,25 @@ def test_provision_goes_on_with_a_run(run_virtual: RunVirtual[Any], tmp_path: Pa
         assert (again.run_id, again.state, again.proven) == (first.run_id, RunState.DONE, 2)
 
     run_virtual(main())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_once_a_run_has_ended_a_signal_changes_nothing(
+    run_virtual: RunVirtual[Any], tmp_path: Path, number: signal.Signals
+) -> None:
+    """The program is about to end, and its exit code is that of the run."""
+
+    class Late(JsonLines):
+        def finished(self, run: Run, nodes: Sequence[Node], **more: Any) -> None:
+            super().finished(run, nodes, **more)
+            os.kill(os.getpid(), number)
+
+    async def main() -> None:
+        reporter = Late(io.StringIO())
+        run = await provision(config(tmp_path), 1, reporter, world(1).radio, "direct")
+        assert run.state is RunState.DONE
+        await asyncio.sleep(1.0)
+
+    before = signal.getsignal(number)
+    run_virtual(main())
+    assert signal.getsignal(number) == before

@@ -17,13 +17,20 @@ from structlog.testing import capture_logs
 
 from fastprovd.audiences import SilentAudience
 from fastprovd.bearers.adapter import BleakBearer
+from fastprovd.bearers.connection import Connections
+from fastprovd.bearers.load import AdapterLoad
+from fastprovd.bearers.scanner import BleakScan
+from fastprovd.campaign.run import Campaign
+from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.settings import Method
+from fastprovd.campaign.strangers import Strangers
 from fastprovd.clock import Clock, SystemClock
 from fastprovd.emulator.bleak_backend import client_backend, scanner_backend
 from fastprovd.errors import BluetoothUnavailable, NoRun, RunInProgress, StoreInUse
 from fastprovd.gateway import Gateway, open_gateway
 from fastprovd.mesh.addresses import ALL_NODES
 from fastprovd.records import Run, RunState, Step, StepKind, Window
+from fastprovd.returns import Returns
 from fastprovd.run_settings import run_settings
 from fastprovd.store.state import StateStore
 from tests.conftest import RunVirtual
@@ -665,5 +672,90 @@ def test_a_superseded_run_is_not_resumed(run_virtual: RunVirtual[Any], tmp_path:
             assert gateway.prepare_resumption() is None
             states = {run.run_id: run.state for run in gateway._store.runs()}
             assert states == {"r-old": RunState.INTERRUPTED, "r-new": RunState.DONE}
+
+    run_virtual(main())
+
+
+# What a run goes through before, at and after its end.
+AROUND = (
+    (BleakScan, "start"),
+    (AdapterLoad, "meet"),
+    (Connections, "hung_up"),
+    (Strangers, "named"),
+    (RunLog, "_set"),
+    (RunLog, "move"),
+    (RunLog, "keep_end"),
+    (RunLog, "publish_nodes"),
+    (Campaign, "_finish"),
+    (Returns, "run_ended"),
+    (StateStore, "memberships"),
+)
+
+
+@pytest.mark.parametrize(("owner", "name"), AROUND, ids=[name for _, name in AROUND])
+@pytest.mark.parametrize("error", [KeyError("chaos"), BrokenPipeError("chaos")], ids=repr)
+def test_whatever_fails_the_run_ends_and_the_next_one_works(
+    run_virtual: RunVirtual[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: type[Any],
+    name: str,
+    error: Exception,
+) -> None:
+    """An exception of any kind ends neither the gateway nor what is told of the run."""
+
+    async def main() -> None:
+        scene = world(2)
+        ends: list[Run] = []
+
+        class Listener(SilentAudience):
+            def run_changed(self, run: Run) -> None:
+                if run.state.is_end:
+                    ends.append(run)
+
+        async with open_world(scene, tmp_path) as gateway:
+            gateway.audiences.members.append(Listener())
+            with monkeypatch.context() as broken, capture_logs():
+
+                def fail(*_: Any, **__: Any) -> Any:
+                    raise error
+
+                broken.setattr(owner, name, fail)
+                run = await run_once(gateway, 2, method="direct")
+            assert run.state.is_end
+            assert ends[-1] == run
+            assert gateway.current_run is None
+            assert not scene.radio._connections
+            assert await gateway._ends.settle() is None
+            assert gateway._store.run(run.run_id) == run
+            for board in scene.air.boards:
+                board.power_off()
+                board.power_on()
+            assert (await run_once(gateway, 2, method="direct")).state is RunState.DONE
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("name", ["move", "publish_nodes", "keep_end"])
+def test_an_end_that_fails_hides_no_cancellation(
+    run_virtual: RunVirtual[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Whoever ends the daemon waits for no run that goes on for a fault of ours."""
+
+    async def main() -> None:
+        async with open_world(world(2), tmp_path) as gateway:
+            running = asyncio.create_task(run_once(gateway, 5))
+            await asyncio.sleep(10.0)
+
+            def fail(*_: Any, **__: Any) -> Any:
+                raise RuntimeError("chaos")
+
+            monkeypatch.setattr(RunLog, name, fail)
+            running.cancel()
+            with capture_logs():
+                await asyncio.wait([running], timeout=10.0)
+            assert running.cancelled()
+            assert gateway.current_run is None
+            monkeypatch.undo()
 
     run_virtual(main())

@@ -1,7 +1,8 @@
-"""Standard output that goes away disturbs nothing."""
+"""Output that goes away, or that nobody reads, disturbs nothing."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fastprovd.lasting import lasting
+from fastprovd.lasting import MOST_OCTETS, lasting
 
 PROGRAM = """
 import sys
@@ -62,3 +63,81 @@ def test_the_exit_code_is_that_of_the_work(gone: str) -> None:
     os.close(reader)
     _, complaint = child.communicate(timeout=30)
     assert (child.returncode, complaint) == (7, "")
+
+
+# Writes more than there is memory for, tells how long that took, and ends with a code of its own.
+FLOOD = """
+import sys, time
+from fastprovd import lasting
+lasting.PATIENCE_S = 0.2
+out = lasting.lasting(sys.stdout, lambda lines: f"{lines} missing")
+begun = time.monotonic()
+for number in range(300_000):
+    out.write(f"line {number}\\n")
+out.flush()
+sys.stderr.write(f"{time.monotonic() - begun:.1f} s, {out._octets} octets\\n")
+sys.exit(7)
+"""
+
+
+def full_pipe() -> tuple[int, int]:
+    """Return a pipe that takes nothing more."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(4096))
+    os.set_blocking(writer, True)
+    return reader, writer
+
+
+@pytest.mark.parametrize("is_blocking", [True, False], ids=["blocking", "made non-blocking"])
+def test_nobody_reads(is_blocking: bool) -> None:
+    """A full pipe holds nobody up, fills no memory, and changes no exit code."""
+    reader, writer = full_pipe()
+    os.set_blocking(writer, is_blocking)
+    ended = subprocess.run(
+        [sys.executable, "-c", FLOOD],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    os.close(reader)
+    os.close(writer)
+    took, unread = ended.stderr.splitlines()
+    assert ended.returncode == 7
+    assert int(took.split()[2]) <= MOST_OCTETS
+    assert unread.startswith("fastprovd: nobody read the last ")
+
+
+def test_what_is_missing_is_told_where_it_is_missing() -> None:
+    """Whoever begins to read late gets what was kept, in order, and how many lines were not."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", FLOOD.replace("0.2", "30.0")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    assert child.stderr is not None
+    child.stderr.readline()  # all is written, or dropped
+    lines = child.stdout.read().splitlines()
+    child.communicate()
+    assert child.returncode == 7
+    expected = 0
+    for line in lines:
+        if line.endswith("missing"):
+            expected += int(line.split()[0])
+        else:
+            assert line == f"line {expected}"
+            expected += 1
+    assert expected == 300_000
+    assert len(lines) < 300_000
+
+
+def test_asked_again_it_is_the_same_with_another_notice() -> None:
+    """Two writers of one file would mix their lines."""
+    once = lasting(io.StringIO())
+    assert lasting(once, str) is once

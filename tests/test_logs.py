@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -249,3 +250,16 @@ def test_traceback_shows_no_local_variables(chosen: Any) -> None:
     assert "test_logs.py" in shown
     assert SECRET.hex() not in shown
     assert SECRET.decode() not in shown
+
+
+def test_missing_lines_of_the_log_are_told_in_its_format() -> None:
+    """Whoever reads JSON reads on."""
+    reader, writer = os.pipe()
+    with open(writer, "w") as stream:
+        logs.configure(format="json", stream=stream)
+        handler = logging.getLogger().handlers[0]
+        assert isinstance(handler, logging.StreamHandler)
+        line = json.loads(handler.stream.notice(3))
+        assert datetime.fromisoformat(line.pop("timestamp")).utcoffset() is not None
+        assert line == {"event": "log_lines_missing", "level": "warning", "lines": 3}
+    os.close(reader)

@@ -28,6 +28,7 @@ from fastprovd.bearers.radio import RadioUse
 from fastprovd.bearers.scanner import BleakScan
 from fastprovd.bearers.slots import Attempt
 from fastprovd.bearers.swaps import Swaps
+from fastprovd.edges import guarded
 from fastprovd.errors import (
     BearerError,
     BluetoothUnavailable,
@@ -99,6 +100,7 @@ class BleakBearer:
         self._watch = AsyncExitStack()
         self._radio = RadioUse()
         self._load = AdapterLoad(max_links, memory, self._in_use)
+        self._slots = self._load.slots
         self._swaps = Swaps()
         self._guard = BleakGuard()
         self._devices = KnownDevices(client_backend, connect_timeout_s)
@@ -122,6 +124,7 @@ class BleakBearer:
     ) -> None:
         self._is_open = False
         try:
+            self._connections.hang_up_all()
             await self._connections.hung_up()
         except asyncio.CancelledError:
             # Whoever is cancelled inside waits for the same; a link must not be left for it.
@@ -129,6 +132,14 @@ class BleakBearer:
             raise
         finally:
             await self._watch.aclose()
+
+    def hurry(self) -> None:
+        """Wait a second more at most for a BlueZ that does not answer: the program has to end.
+
+        A link that it may not have hung up stays on record, for the next process to close.
+        """
+        if self._connections or self._scan is not None:
+            self._bluetooth_lost("BlueZ does not answer, and the gateway ends")
 
     async def close_left_links(self) -> None:
         """Hang up the links that a process before us left at BlueZ; call it first.
@@ -277,9 +288,9 @@ class BleakBearer:
             # The slot of a link that did not come about, once nothing is left of it.
             hang_ups = self._connections.hang_ups(device_address)
             if hang_ups:
-                hang_ups[-1].add_done_callback(lambda _: self._load.release())
+                hang_ups[-1].add_done_callback(guarded(lambda _: self._slots.release()))
             else:
-                self._load.release()
+                self._slots.release()
             raise
 
     async def _search(self, device_address: str, *, anew: bool) -> None:
@@ -464,7 +475,8 @@ class BleakBearer:
         await self._find_adapter()
         self._swaps.forget(device_address)
         link = GattLink(device_address, service)
-        client = self._devices.client(device_address, self._adapter_name, link.on_disconnected)
+        lost = guarded(link.on_disconnected)
+        client = self._devices.client(device_address, self._adapter_name, lost)
         connection = Connection(device_address, link, client)
         self._connections.add(connection)
         try:
@@ -519,10 +531,12 @@ class BleakBearer:
         return self._connections.hang_ups()
 
     def _ended(self, connection: Connection) -> None:
-        if connection.attempt is not None:
-            self._load.end(connection.attempt)
-        if connection.has_slot:
-            self._load.release()
+        try:
+            if connection.attempt is not None:
+                self._load.end(connection.attempt)
+        finally:
+            if connection.has_slot:
+                self._slots.release()
 
 
 async def _end_when(wanted: asyncio.Event, scan: BleakScan) -> None:

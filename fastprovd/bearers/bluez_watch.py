@@ -13,6 +13,7 @@ from dbus_fast.aio import MessageBus
 
 from fastprovd.bearers.bluez_owner import NAME, BluezOwner, add_match
 from fastprovd.bearers.errors import BUS_ERRORS, describe
+from fastprovd.edges import guarded
 
 _ADAPTER: Final = "org.bluez.Adapter1"
 _BLUEZ: Final = "/org/bluez"
@@ -50,7 +51,7 @@ class BluezWatch:
         characteristic: Callable[[str, str], None],
     ) -> None:
         self._adapter = adapter
-        self._lost = lost
+        self._lost = guarded(lost)
         self._characteristic = characteristic
         self._working: asyncio.Task[None] | None = None
         self._owner = BluezOwner()
@@ -73,6 +74,8 @@ class BluezWatch:
         if self._working is not None:
             self._working.cancel()
             await asyncio.wait({self._working})
+            if not self._working.cancelled() and (error := self._working.exception()) is not None:
+                log.error("bluez_watch_failed", exc_info=error)
 
     async def _work(self, bus: MessageBus | None) -> None:
         while True:
@@ -90,7 +93,7 @@ class BluezWatch:
             async with asyncio.timeout(_TIMEOUT_S):
                 await bus.connect()
                 self._owner = BluezOwner()
-                bus.add_message_handler(self._receive)
+                bus.add_message_handler(guarded(self._receive))
                 for rule in _RULES:
                     await add_match(bus, rule)
                 await self._owner.follow(bus)

@@ -13,6 +13,7 @@ from bleak import BleakClient
 from fastprovd.bearers.errors import BLEAK_ERRORS, describe
 from fastprovd.bearers.gatt import GattLink
 from fastprovd.bearers.slots import Attempt
+from fastprovd.edges import guarded
 
 # bleak gives up after 10 s.
 DISCONNECT_TIMEOUT_S: Final = 12.0
@@ -98,7 +99,24 @@ class Connections:
             self._end(connection), name=f"hang_up[{connection.device_address}]"
         )
         self._hang_ups[task] = connection
-        task.add_done_callback(self._hung_up)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            # Whatever went wrong, it is over: who waits for it must not wait for ever.
+            del self._hang_ups[task]
+            self._all.discard(connection)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error(
+                    "hang_up_failed", device_address=connection.device_address, exc_info=error
+                )
+            self._ended(connection)
+
+        task.add_done_callback(guarded(ended))
+
+    def hang_up_all(self) -> None:
+        """Begin to end what nobody has ended."""
+        ending = set(self._hang_ups.values())
+        for connection in self._all - ending:
+            self.hang_up(connection)
 
     async def _end(self, connection: Connection) -> None:
         is_closed = await connection.hang_up()
@@ -119,8 +137,3 @@ class Connections:
         """Wait for the end of what is going on, with one board or with all."""
         while tasks := self.hang_ups(device_address):
             await asyncio.wait(tasks)
-
-    def _hung_up(self, task: asyncio.Task[None]) -> None:
-        connection = self._hang_ups.pop(task)
-        self._all.discard(connection)
-        self._ended(connection)

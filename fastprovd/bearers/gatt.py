@@ -15,6 +15,7 @@ from bleak.backends.service import BleakGATTService
 from bleak.uuids import normalize_uuid_16
 
 from fastprovd.bearers.errors import BLEAK_ERRORS, describe, is_stale
+from fastprovd.edges import guarded
 from fastprovd.errors import ConnectionLost, DecodeError, OtherService, WrongService
 from fastprovd.mesh.beacons import MESH_PROVISIONING_SERVICE, MESH_PROXY_SERVICE
 from fastprovd.mesh.proxy import MIN_VALUE_OCTETS, ProxyPduType, Reassembler, segment
@@ -88,7 +89,7 @@ class GattLink:
         self._gatt = client, data_in
         try:
             async with asyncio.timeout(NOTIFY_TIMEOUT_S):
-                await client.start_notify(data_out, self._on_value)
+                await client.start_notify(data_out, guarded(self._on_value))
         except TimeoutError as error:
             raise ConnectionLost(
                 f"{self._device_address} did not confirm notifications in {NOTIFY_TIMEOUT_S:g} s"
@@ -156,9 +157,9 @@ class GattLink:
             try:
                 await asyncio.shield(writing)
             except asyncio.CancelledError:
+                # Nobody is left to hear of it, nor to wait if we are cancelled once more.
+                writing.add_done_callback(lambda task: task.cancelled() or task.exception())
                 await asyncio.wait({writing})
-                if not writing.cancelled():
-                    writing.exception()  # nobody is left to hear of it
                 raise
 
     async def receive(self) -> tuple[ProxyPduType, bytes]:

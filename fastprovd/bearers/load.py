@@ -54,7 +54,7 @@ class AdapterLoad:
         self._in_use = in_use
         self._configured = configured
         self._memory = AdapterMemory(memory)
-        self._slots = LinkSlots(LinkLimit(configured))
+        self.slots = LinkSlots(LinkLimit(configured))
         self._meeting = asyncio.Lock()
         self._met_s = -math.inf
         self._discovers = False
@@ -63,7 +63,7 @@ class AdapterLoad:
     @property
     def links(self) -> AdapterLinks:
         """How many links may be open at once."""
-        return self._slots.limit.links()
+        return self.slots.limit.links()
 
     async def meet_first(self) -> None:
         """See which adapter it is, if that was not done yet, to know what was learnt of it."""
@@ -89,64 +89,60 @@ class AdapterLoad:
         self._met_s = _now()
         if address != self._memory.address:
             kept = await self._memory.load(address)
-            self._slots.limit = LinkLimit(self._configured, kept, _now())
+            self.slots.limit = LinkLimit(self._configured, kept, _now())
             log.info("adapter_links", adapter_address=address, **_shown(self.links))
         # A link of ours may have ended while BlueZ was asked.
         _, ours = self._in_use()
         self.elsewhere = connected - {*before, *ours}
-        self._slots.limit.others = len(self.elsewhere)
-        self._slots.share_out()
+        self.slots.limit.others = len(self.elsewhere)
+        self.slots.share_out()
 
     async def acquire(self, refused: Refused | None = None) -> None:
         """Wait for a slot; who was `refused` comes first. Raises NoFreeLink."""
         if refused is not None and not refused.is_certain:
             try:
-                await self._slots.acquire(first=True, patience_s=_DOUBT_S)
+                await self.slots.acquire(first=True, patience_s=_DOUBT_S)
             except NoFreeLink:  # the links that are open stay; then it must go with them
                 self.denied()
             else:
                 return
-        await self._slots.acquire(first=refused is not None)
-
-    def release(self) -> None:
-        """Give a slot back."""
-        self._slots.release()
+        await self.slots.acquire(first=refused is not None)
 
     def begin(self) -> Attempt:
         """Begin an attempt to open a link."""
-        return self._slots.begin()
+        return self.slots.begin()
 
     def opened(self, attempt: Attempt) -> None:
         """The link is open."""
-        if self._slots.opened(attempt):
+        if self.slots.opened(attempt):
             self._tell()
 
     def end(self, attempt: Attempt) -> None:
         """BlueZ has hung it up, or it did not come about."""
-        self._slots.end(attempt)
+        self.slots.end(attempt)
 
     def doubt(self, attempt: Attempt) -> Refused | None:
         """Return whether an attempt that was not answered may have been refused.
 
         Until it is clear no more links are tried.
         """
-        links = self._slots.most_open(attempt)
+        links = self.slots.most_open(attempt)
         if not links:
             return None
-        self._slots.limit.hold(links)
+        self.slots.limit.hold(links)
         return Refused(links, "no answer", is_certain=False)
 
     def denied(self) -> None:
         """The board does not answer with fewer links either."""
-        self._slots.limit.denied()
-        self._slots.share_out()
+        self.slots.limit.denied()
+        self.slots.share_out()
 
     async def refused(self, attempt: Attempt, answer: str) -> Refused:
         """BlueZ says that the adapter refuses; learns from it."""
-        self._slots.limit.hold(self._slots.taken - 1)
+        self.slots.limit.hold(self.slots.taken - 1)
         try:
             await asyncio.sleep(_SETTLE_S)
-            refused = Refused(self._slots.most_open(attempt), answer, is_certain=True)
+            refused = Refused(self.slots.most_open(attempt), answer, is_certain=True)
             await self.learn(refused)
         except BaseException:
             self.denied()
@@ -161,17 +157,17 @@ class AdapterLoad:
             # for 10.24 s, which looks like a refusal.
             self.denied()
             return
-        if not refused.links and not self._slots.limit.others:
+        if not refused.links and not self.slots.limit.others:
             self.denied()  # whose links they are is unknown, and how many
             return
         certain = refused.is_certain
-        if self._slots.limit.refused(refused.links, refused.answer, _now(), certain=certain):
+        if self.slots.limit.refused(refused.links, refused.answer, _now(), certain=certain):
             self._tell()
-        self._slots.share_out()
+        self.slots.share_out()
 
     def _tell(self) -> None:
         log.info("adapter_links", **_shown(self.links))
-        self._memory.save(self._slots.limit.learnt)
+        self._memory.save(self.slots.limit.learnt)
 
 
 def _shown(links: AdapterLinks) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from bleak.uuids import normalize_uuid_16
 
 from fastprovd.bearers.devices import MAX_DEVICES
 from fastprovd.bearers.errors import BLEAK_ERRORS, Remedy, describe, diagnose
+from fastprovd.edges import guarded
 from fastprovd.errors import BluetoothUnavailable, DecodeError
 from fastprovd.mesh.beacons import (
     MESH_PROVISIONING_SERVICE,
@@ -98,12 +100,13 @@ class BleakScan:
         self._scanner: BleakScanner | None = None
         self._ended = False
         self._lost: str | None = None
+        self._patience: asyncio.Timeout | None = None  # with a BlueZ that was cancelled or stopped
 
     async def start(self) -> None:
         """Start discovery; raises BluetoothUnavailable."""
         for attempt, pause_s in enumerate((*START_BACK_OFF_S, None), 1):
             scanner = BleakScanner(
-                self._on_detection,
+                guarded(self._on_detection),
                 service_uuids=list(_SERVICES),
                 scanning_mode="active",
                 bluez=self._bluez,
@@ -135,12 +138,15 @@ class BleakScan:
             async with asyncio.timeout(START_TIMEOUT_S):
                 await asyncio.shield(starting)
         except asyncio.CancelledError:
-            await asyncio.wait({starting}, timeout=START_TIMEOUT_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(START_TIMEOUT_S) as self._patience:
+                    await asyncio.wait({starting})
             if starting.done() and not starting.cancelled() and starting.exception() is None:
                 self._scanner = scanner
             raise
         finally:
             if not starting.done():
+                starting.add_done_callback(lambda task: task.cancelled() or task.exception())
                 starting.cancel()
                 await asyncio.wait({starting})
         self._scanner = scanner
@@ -158,7 +164,8 @@ class BleakScan:
             return
         is_lost = self._lost is not None
         try:
-            async with asyncio.timeout(_LOST_TIMEOUT_S if is_lost else STOP_TIMEOUT_S):
+            limit_s = _LOST_TIMEOUT_S if is_lost else STOP_TIMEOUT_S
+            async with asyncio.timeout(limit_s) as self._patience:
                 await scanner.stop()
         except BLEAK_ERRORS as error:
             (log.debug if is_lost else log.warning)("scan_stop_failed", error=describe(error))
@@ -179,6 +186,9 @@ class BleakScan:
         if self._lost is None:
             self._lost = reason
             self._arrived.set()
+            if self._patience is not None and not self._patience.expired():
+                limit_s = asyncio.get_running_loop().time() + _LOST_TIMEOUT_S
+                self._patience.reschedule(limit_s)
 
     def __aiter__(self) -> Self:
         return self

@@ -12,7 +12,7 @@ import structlog
 
 from fastprovd.campaign.ports import Link, Store
 from fastprovd.campaign.states import WAITS
-from fastprovd.campaign.tasks import background
+from fastprovd.campaign.tasks import background, undisturbed
 from fastprovd.clock import Clock, SystemClock
 from fastprovd.errors import (
     ConnectionLost,
@@ -105,11 +105,14 @@ class TopProvisioner:
             # A beacon may move the IV Index at any await, so both are looked at after each.
             while stack.iv_index != self._iv_index or stack.sequence.remaining < SEQ_LOW:
                 if stack.iv_index != self._iv_index:
-                    await self._take_iv_index(stack.iv_index)
+                    await undisturbed(self._take_iv_index(stack.iv_index))
                 else:
-                    block = await asyncio.to_thread(self._store.reserve_seq_block, SEQ_BLOCK)
-                    if stack.iv_index == self._iv_index:
-                        stack.sequence.extend(block)
+                    await undisturbed(self._reserve_seq())
+
+    async def _reserve_seq(self) -> None:
+        block = await asyncio.to_thread(self._store.reserve_seq_block, SEQ_BLOCK)
+        if self.stack.iv_index == self._iv_index:
+            self.stack.sequence.extend(block)
 
     def check(self) -> None:
         """Raise CopiedStore once somebody else was heard to send with our address."""

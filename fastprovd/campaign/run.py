@@ -30,6 +30,7 @@ from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.settings import Method, RunSettings
 from fastprovd.campaign.states import WAITS, RunEnd, Trigger, next_state
 from fastprovd.campaign.strangers import Strangers
+from fastprovd.campaign.tasks import result_of
 from fastprovd.campaign.verdict import (
     FORMER,
     bounded,
@@ -40,6 +41,7 @@ from fastprovd.campaign.verdict import (
 )
 from fastprovd.campaign.watch import Watch
 from fastprovd.clock import Clock
+from fastprovd.edges import guarded
 from fastprovd.errors import BearerError, CopiedStore, StoreError
 from fastprovd.mesh.addresses import format_address
 from fastprovd.mesh.beacons import RSSI_UNKNOWN
@@ -62,7 +64,7 @@ CROWD: Final = (
 class Campaign:
     """One fast-provisioning run; `execute` returns its end, which always has a name.
 
-    `stop_asked` is set once it is to end as stopped.
+    Call `stop` to have it end as stopped, what was won stays; `stop_asked` is set from then on.
     """
 
     def __init__(
@@ -127,6 +129,8 @@ class Campaign:
         self._is_crowd_told = False
         self._task: asyncio.Task[None] | None = None
         self.stop_asked = asyncio.Event()
+        # Called by signals as well as by requests.
+        self.stop = guarded(self._stop)
 
     @property
     def run(self) -> Run:
@@ -138,8 +142,7 @@ class Campaign:
         """Whether an earlier process began it."""
         return self._resumption is not None
 
-    def stop(self) -> None:
-        """End the run as stopped; what was won stays."""
+    def _stop(self) -> None:
         self.stop_asked.set()
         if self._task is not None:
             self._task.cancel()
@@ -160,7 +163,7 @@ class Campaign:
             self._task.cancel()
         try:
             async with asyncio.timeout(self._settings.run_s):
-                await self._task
+                await result_of(self._task)
         except TimeoutError:
             await self._finish(
                 Trigger.DEADLINE, f"the run took over {self._settings.run_s:g} s in all"
@@ -176,7 +179,10 @@ class Campaign:
             await self._finish(Trigger.BROKEN, f"internal error: {type(error).__name__}; see log")
         except asyncio.CancelledError:
             if not self.stop_asked.is_set():
-                await self._finish(Trigger.INTERRUPT, "the daemon ended during the run")
+                try:
+                    await self._finish(Trigger.INTERRUPT, "the daemon ended during the run")
+                except Exception as error:  # noqa: BLE001 - the next process goes on with it
+                    self._log.broken(error)
                 raise
             await self._finish(Trigger.STOP, "stopped on request")
         return self.run

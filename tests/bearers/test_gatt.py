@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -480,6 +481,28 @@ def test_a_cancelled_send_finishes_its_pdu(run_virtual: Any) -> None:
         ]
 
     run_virtual(main())
+
+
+def test_a_send_that_is_cancelled_twice_leaves_nobody_to_complain(run_virtual: Any) -> None:
+    """The link goes under the rest of its PDU, and nobody waits for that any more."""
+    complaints: list[Any] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
+        bench = BearerBench()
+        async with linked(bench) as link:
+            sending = asyncio.create_task(link.send(PROVISIONING, bytes(60)))
+            await asyncio.sleep(0.0015)
+            sending.cancel()
+            await asyncio.sleep(0)
+            sending.cancel()
+            await asyncio.wait([sending])
+            link.lose("the link was closed")
+            await asyncio.sleep(1.0)
+        gc.collect()
+
+    run_virtual(main())
+    assert complaints == []
 
 
 def test_a_cancelled_connect_leaves_nothing_behind(run_virtual: Any) -> None:

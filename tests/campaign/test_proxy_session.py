@@ -459,6 +459,29 @@ def test_a_beacon_during_a_reservation_misuses_no_seq(run_virtual: RunVirtual[An
     run_virtual(main())
 
 
+def test_seq_that_are_being_reserved_at_a_stop_are_not_lost(run_virtual: RunVirtual[Any]) -> None:
+    """Who asked is cancelled; the block is known all the same, and given back at the end."""
+
+    async def main() -> None:
+        async with talk(_node(PRIMARY, True)) as t:
+            await t.session.server_address
+            while t.top.stack.sequence.remaining >= SEQ_LOW:
+                await t.session.send(OnOffGet(), dst=OTHER, key=APP_KEY)
+            left = t.top.stack.sequence.remaining
+            t.store.gate.clear()
+            t.store.reserving.clear()
+            asking = asyncio.create_task(_ask(t, PRIMARY))
+            await t.store.reserving.wait()
+            asking.cancel()
+            await asyncio.sleep(0)
+            t.store.gate.set()
+            await asyncio.wait([asking])
+            assert asking.cancelled()
+            assert t.top.stack.sequence.remaining == left + 256
+
+    run_virtual(main())
+
+
 def test_an_iv_index_that_was_not_stored_is_stored_next_time(run_virtual: RunVirtual[Any]) -> None:
     """A session that breaks while it stores a new IV Index leaves no SEQ of the old one behind."""
 

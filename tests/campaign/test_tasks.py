@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 from collections.abc import Coroutine
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from fastprovd.campaign.tasks import background, keep_busy
+from fastprovd.campaign.tasks import background, keep_busy, result_of, undisturbed
 from fastprovd.errors import ConnectionLost, StoreError
 from tests.conftest import RunVirtual
 
@@ -199,5 +201,107 @@ def test_the_first_exception_of_a_job_ends_all(run_virtual: RunVirtual[Any]) -> 
         with pytest.raises(LookupError):
             await keep_busy(lambda: jobs.pop() if jobs else None, lambda: 5, asyncio.Event())
         assert ended == ["long"]
+
+    run_virtual(main())
+
+
+def test_a_task_that_fails_while_it_is_cancelled_hides_nothing(
+    run_virtual: RunVirtual[Any],
+) -> None:
+    """Whoever waits for it is cancelled all the same, and what failed is told."""
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await _fail(1.0)
+
+    async def main() -> None:
+        waiting = asyncio.create_task(result_of(asyncio.create_task(work(), name="run")))
+        await asyncio.sleep(1.0)
+        with capture_logs() as logs:
+            waiting.cancel()
+            await asyncio.wait([waiting])
+        assert waiting.cancelled()
+        assert [(entry["event"], entry["task"]) for entry in logs] == [("background_failed", "run")]
+
+    run_virtual(main())
+
+
+def test_a_result_comes_out_as_it_is(run_virtual: RunVirtual[Any]) -> None:
+    """Be it a value, an exception or a cancellation of the task's own."""
+
+    async def value() -> int:
+        return 7
+
+    async def main() -> None:
+        assert await result_of(asyncio.create_task(value())) == 7
+        with pytest.raises(StoreError):
+            await result_of(asyncio.create_task(_fail()))
+        task = asyncio.create_task(asyncio.sleep(5.0))
+        asyncio.get_running_loop().call_later(1.0, task.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await result_of(task)
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("error", [None, StoreError("the disk is full")])
+def test_what_must_not_be_half_done_is_done_when_its_owner_is_cancelled(
+    run_virtual: RunVirtual[Any], error: StoreError | None
+) -> None:
+    """Its result is used before the cancellation goes on, and what failed disturbs nobody."""
+    done: list[int] = []
+
+    async def work() -> None:
+        await asyncio.sleep(2.0)
+        if error is not None:
+            raise error
+        done.append(1)
+
+    async def main() -> None:
+        owner = asyncio.create_task(undisturbed(work()))
+        await asyncio.sleep(1.0)
+        owner.cancel()
+        await asyncio.wait([owner])
+        assert owner.cancelled()
+        assert bool(done) is (error is None)
+
+    run_virtual(main())
+
+
+def test_all_jobs_that_fail_are_heard(run_virtual: RunVirtual[Any]) -> None:
+    """The first comes out; asyncio would complain of the others when nobody takes them."""
+    complaints: list[Any] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
+        jobs = iter([_fail(1.0), _fail(1.0), _fail(1.0)])
+        with pytest.raises(StoreError):
+            await keep_busy(lambda: next(jobs, None), lambda: 3, asyncio.Event())
+        gc.collect()
+        await asyncio.sleep(1.0)
+
+    run_virtual(main())
+    assert complaints == []
+
+
+def test_a_work_that_lost_its_cancellation_is_cancelled_again(run_virtual: RunVirtual[Any]) -> None:
+    """With its owner, who never leaves it behind."""
+
+    async def work() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        for owner in (result_of(asyncio.create_task(work())), _beside(work(), 100.0)):
+            task = asyncio.create_task(owner)
+            for _ in range(2):
+                await asyncio.sleep(1.0)
+                task.cancel()
+            await asyncio.wait([task], timeout=5.0)
+            assert task.cancelled()
+            assert len(asyncio.all_tasks()) == 1
 
     run_virtual(main())

@@ -73,6 +73,12 @@ class Mosquitto:
         if self._child is not None:
             self._child.kill()
             self._child.wait()
+            self._child = None
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it was started and not killed."""
+        return self._child is not None
 
 
 class Gate:

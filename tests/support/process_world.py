@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -25,6 +25,7 @@ from tests.support.scene import device_address
 
 _START_S: Final = 10.0
 _LOOK_S: Final = 0.005
+_FROZEN_S: Final = 30.0
 
 
 class Boards:
@@ -48,6 +49,23 @@ class Boards:
         self._loop.call_soon_threadsafe(self._ending.set)
         self._thread.join(_START_S)
         assert not self._thread.is_alive()
+
+    def call(self, change: Callable[[], None]) -> None:
+        """Change something in their thread, at once."""
+        done = threading.Event()
+
+        def do() -> None:
+            change()
+            done.set()
+
+        self._loop.call_soon_threadsafe(do)
+        assert done.wait(_START_S)
+
+    def freeze(self) -> threading.Event:
+        """Let them and bluetoothd hang until what is returned is set, or for half a minute."""
+        thaw = threading.Event()
+        self._loop.call_soon_threadsafe(thaw.wait, _FROZEN_S)
+        return thaw
 
     async def _live(self) -> None:
         self._loop, self._ending = asyncio.get_running_loop(), asyncio.Event()
