@@ -28,13 +28,14 @@ from fastprovd.daemon import broker_settings, run_daemon
 from fastprovd.emulator.virtual_time import IO_SPEED
 from fastprovd.errors import ConfigError
 from fastprovd.gateway import open_gateway
-from fastprovd.publish.broker import LOOPBACK, local_broker
+from fastprovd.publish.broker import LOOPBACK
 from fastprovd.records import Run, RunState
 from fastprovd.sd_notify import Notifier
 from fastprovd.store.state import StateStore
 from tests.conftest import RunVirtual
 from tests.support.brokers import NEEDS_MOSQUITTO
 from tests.support.emulated import World, config, world
+from tests.support.paced import local_broker
 
 # The loop's clock runs this much faster than the broker's.
 PATIENCE_S = 10.0 * IO_SPEED

@@ -1,10 +1,10 @@
-"""Emulated time with a real message bus in it."""
+"""Emulated time with a real message bus or a real broker in it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, Final, TypeVar
 
 from bleak.backends.bluezdbus import manager as bluez_manager
@@ -13,6 +13,8 @@ from dbus_fast.aio import MessageBus
 
 from fastprovd.emulator import virtual_time
 from fastprovd.emulator.virtual_time import VirtualTimeLoop
+from fastprovd.publish import broker
+from fastprovd.publish.broker import LOOPBACK, LocalBroker
 
 T = TypeVar("T")
 
@@ -20,6 +22,13 @@ T = TypeVar("T")
 PACE: Final = 20.0
 # The clock is never further ahead of the bus than this, however slow the machine is.
 _BEAT_S: Final = 0.05
+# A tenth of the shortest time in which a broker has to answer, half a second at a stop.
+_BROKER_BEAT_S: Final = 0.05
+# MQTT 3.1.1 §3.1, §3.2, §3.12: a client "beat", without keep alive, in a clean session.
+_CONNECT: Final = b"\x10\x10\x00\x04MQTT\x04\x02\x00\x00\x00\x04beat"
+_CONNACK_OCTETS: Final = 4
+_PINGREQ: Final = b"\xc0\x00"
+_PINGRESP: Final = b"\xd0\x00"
 # Emulated seconds, longer than any test means to take.
 LIMIT_S: Final = 600.0
 
@@ -86,3 +95,31 @@ async def close_bleak() -> None:
         return
     manager._bus.disconnect()
     await asyncio.wait({manager._bus_watcher_task})
+
+
+@contextlib.asynccontextmanager
+async def local_broker() -> AsyncIterator[LocalBroker]:
+    """Run a broker for the clock to wait for: what is on its way there costs no emulated time."""
+    async with broker.local_broker() as found:
+        reader, writer = await asyncio.open_connection(LOOPBACK, found.port)
+        beat = asyncio.create_task(_beat_of_broker(reader, writer), name="beat")
+        try:
+            yield found
+        finally:
+            beat.cancel()
+            await asyncio.wait({beat})
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
+async def _beat_of_broker(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    writer.write(_CONNECT)
+    await reader.readexactly(_CONNACK_OCTETS)
+    while True:
+        await asyncio.sleep(_BROKER_BEAT_S)
+        with loop.hold():
+            writer.write(_PINGREQ)
+            await reader.readexactly(len(_PINGRESP))
