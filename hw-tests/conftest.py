@@ -38,7 +38,8 @@ class BenchSession:
         if self.bench_config is not None:
             self.name = self.bench_config.name
         stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-        self.directory = Path(config.option.root_logdir) / f"{self.name}-{stamp}"
+        # Absolute, since the state directory of a daemon lies in it.
+        self.directory = Path(config.option.root_logdir).absolute() / f"{self.name}-{stamp}"
         self.bench: Bench | None = None
         self._begun = datetime.now().astimezone()
         self._outcomes: list[TestOutcome] = []

@@ -31,7 +31,7 @@ def run_suite(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[st
     return subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "hw-tests", "-qrs"),
-            f"--root-logdir={tmp_path}",
+            f"--root-logdir={os.path.relpath(tmp_path, ROOT)}",  # as the default is
             *arguments,
         ],
         cwd=ROOT,
