@@ -3,8 +3,9 @@
 A broker may refuse a message with a reason code. It may also just hang up: with MQTT 3.1.1 that
 is all it can do. Then what was on its way is suspect, and is sent alone on the next link. What
 was alone when a link ended for the second time, on a link on which the broker took others, is set
-aside. Two of a topic set that topic aside, and two that were longer than all that was taken set
-everything aside that is as long. All of it is tried again some time later.
+aside. Where it was longer than all that was taken, its length may be the reason: shorter ones are
+made then, half as long each time, and two such set everything aside that is as long. Else it is
+its topic, which two of them set aside. All of it is tried again some time later.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from fastprovd.publish.messages import Message
 
 MAX_SUSPECTS: Final = 1_000  # far more than one link has in flight; older ones are forgotten
 ENOUGH: Final = 2  # one may be chance: a link that broke while it was sent
-SAFE_PACKET_OCTETS: Final = 8_192  # no broker in use is known to take less
+SAFE_PACKET_OCTETS: Final = 8_192  # what is tried first; brokers on small machines take less
 FORGIVEN_AFTER_S: Final = 3600.0  # each trial costs two links, and the broker may be mended
 
 
@@ -37,7 +38,8 @@ class Delivery:
 
     def is_suspect(self, message: Message) -> bool:
         """Tell whether a message has to be alone on its way."""
-        return message in self._suspects or message.topic in self._topics
+        is_long = bool(self._long) and _octets(message) > self._longest_taken
+        return is_long or message in self._suspects or message.topic in self._topics
 
     def is_aside(self, message: Message, now: float) -> bool:
         """Tell whether the broker hangs up on a message, by all that is known of it."""
@@ -51,8 +53,10 @@ class Delivery:
 
     @property
     def safe_packet_octets(self) -> int | None:
-        """How long a packet is that the broker surely takes, once it hung up on a longer one."""
-        return max(SAFE_PACKET_OCTETS, self._longest_taken) if self._long else None
+        """How long a packet is that the broker may well take, once it hung up on a longer one."""
+        if not self._long:
+            return None
+        return max(min(SAFE_PACKET_OCTETS, min(self._long) // 2), self._longest_taken)
 
     def taken(self, message: Message) -> None:
         """The broker acknowledged a message."""
@@ -83,9 +87,10 @@ class Delivery:
             self._since = now
         self._suspects.pop(message, None)
         self._aside.add(message)
-        self._topics[message.topic] = self._topics.get(message.topic, 0) + 1
         if _octets(message) > self._longest_taken:
             self._long.append(_octets(message))
+        else:
+            self._topics[message.topic] = self._topics.get(message.topic, 0) + 1
 
 
 def _octets(message: Message) -> int:

@@ -90,6 +90,26 @@ def test_what_is_too_long_is_learnt() -> None:
     assert not delivery.is_aside(Message("bridge/response/nodes/get", bytes(20_000)), 0.0)
 
 
+def test_shorter_packets_are_tried_until_the_broker_takes_them() -> None:
+    """Each that is too long halves what is tried, alone; the topic is not to blame for it."""
+    delivery = Delivery()
+    delivery.taken(Message("bridge/info", bytes(500)))
+    tried = []
+    octets: int | None = 100_000
+    while octets is not None and octets > 1_000:  # what this broker takes
+        message = Message("bridge/nodes", bytes(octets), retain=True)
+        assert not delivery.is_aside(message, 0.0)
+        lose_twice(delivery, message)
+        octets = delivery.safe_packet_octets
+        tried.append(octets)
+    assert tried == [8_192, 4_102, 2_057, 1_034, 523]
+    short = Message("bridge/nodes", bytes(511), retain=True)
+    assert delivery.is_suspect(short)
+    assert not delivery.is_aside(short, 0.0)
+    delivery.taken(short)
+    assert delivery.safe_packet_octets == 523
+
+
 def test_a_length_that_was_taken_is_not_too_long() -> None:
     """What is taken later corrects what was learnt."""
     delivery = Delivery()
