@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-dev
 DEMO_STAMP := $(VENV)/.installed-demo
 
-.PHONY: demo test fault-matrix crash-matrix stall-matrix stop-matrix system-test hw-rehearsal lint bench bench-runs bench-air bench-strangers coverage clean
+.PHONY: demo test fault-matrix crash-matrix stall-matrix stop-matrix system-test hw-rehearsal lint bench bench-runs bench-air bench-strangers bench-commits coverage clean
 
 demo: $(DEMO_STAMP)
 	$(BIN)/fastprovd demo
@@ -63,6 +63,9 @@ bench-runs: $(STAMP)
 # The emulator held against the firmware, 12 to 100 boards with and without collisions.
 bench-air: $(STAMP)
 	$(BIN)/python -m tests.bench.air $(BENCH_OPTIONS)
+
+bench-commits: $(STAMP)
+	$(BIN)/python -m tests.bench.commits $(BENCH_OPTIONS)
 
 bench-strangers: $(STAMP)
 	$(BIN)/python -m tests.bench.strangers

@@ -40,7 +40,7 @@ from fastprovd.mesh.models.configuration_states import GattProxySet
 from fastprovd.mesh.models.fast_provisioning import InfoSet
 from fastprovd.mesh.models.generic_onoff import OnOffGet
 from fastprovd.mesh.provisioning.pdus import ProvisioningData
-from fastprovd.records import ParentSource, StepKind
+from fastprovd.records import StepKind
 
 log = structlog.get_logger()
 
@@ -270,7 +270,7 @@ class Direct:
                 return
             task.address = address
             if outcome is Outcome.COMPLETED:
-                await self._note_node(task)
+                await self._note_node(task, address)
                 async with self._bearer.kept_proxy_link(board.device_address) as proxy:
                     await self._equip(proxy, task, address)
                 return
@@ -284,7 +284,7 @@ class Direct:
             return
         async with self._bearer.proxy_link(task.board.device_address) as link:
             self._linked(task)
-            await self._note_node(task)
+            await self._note_node(task, address)
             task.reason = ""
             await self._equip(link, task, address)
 
@@ -292,27 +292,21 @@ class Direct:
         task.linked_s = self._clock.monotonic()
         self._changed.set()  # the adapter may bear more than was known
 
-    async def _note_node(self, task: _Task) -> None:
-        if task.is_node or task.address is None:
+    async def _note_node(self, task: _Task, address: int) -> None:
+        """Journal that the board is a node, if that is new, and that it is about to get its key."""
+        if task.is_node:
+            await self._log.step(StepKind.APP_KEY_ADD, address=address)
             return
         task.is_node = True
         board = task.board
         for node in list(self._log.nodes.values()):
             is_it = (node.device_uuid, node.device_address) == (board.uuid, board.device_address)
-            if is_it and node.address != task.address:
+            if is_it and node.address != address:
                 # What it answered before its restart was under an address that it forgot.
                 await self._log.node(node.address, proven=False)
-        self.failed.pop(task.board.uuid, None)
-        await self._log.node(
-            task.address,
-            StepKind.PROVISIONED,
-            device_uuid=task.board.uuid,
-            device_address=task.board.device_address,
-            provisioned_by=self._top.stack.address,
-            parent_source=ParentSource.OBSERVED,
-        )
-        now = self._log.since_info_set
-        await self._log.change(t_provisioned_s=now, t_known_s=now)
+        self.failed.pop(board.uuid, None)
+        ours = self._top.stack.address
+        await self._log.made(address, board, ours, StepKind.PROVISIONED, StepKind.APP_KEY_ADD)
 
     async def _equip(self, link: Link, task: _Task, address: int) -> None:
         async with proxy_session(link, self._top, self._clock, overhears=False) as session:
@@ -323,7 +317,6 @@ class Direct:
     async def _configure(self, session: ProxySession, address: int, *, stays: bool) -> None:
         """Give AppKey and group, have it answer, and settle what it advertises from now on."""
         dev_key, limit_s = self._top.stack.dev_keys[address], WAITS["onoff"].seconds
-        await self._log.step(StepKind.APP_KEY_ADD, address=address)
         await add_app_key(session, address, dev_key, self._app_key)
         # Its answer says that an action is missing; the group is subscribed all the same.
         await session.request(
@@ -337,10 +330,7 @@ class Direct:
         status = await session.request(
             OnOffGet(), dst=address, key=self._app_key, ttl=0, timeout_s=limit_s, attempts=3
         )
-        await self._log.node(
-            address, StepKind.CONFIGURED, proven=True, onoff=status.present, gatt_proxy=stays
-        )
-        await self._log.change(t_proven_s=self._log.since_info_set)
+        await self._log.proven(address, status.present, StepKind.CONFIGURED, gatt_proxy=stays)
         # A board with the Bluedroid host dies when Node Identity ends by itself, so it must not
         # come to that whatever becomes of its proxy.
         await end_node_identity(session, address, dev_key, self._net_key.index)

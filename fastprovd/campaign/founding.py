@@ -226,14 +226,7 @@ class Founding:
     async def _note_node(self, plan: Plan, board: HeardBoard) -> None:
         await self._move(Trigger.NODE_MADE)
         self._primaries.add(plan, board)
-        await self._log.node(
-            plan.primary,
-            StepKind.PROVISIONED,
-            role=NodeRole.PRIMARY_PROVISIONER,
-            device_uuid=board.uuid,
-            device_address=board.device_address,
-            provisioned_by=self._top.stack.address,
-        )
+        await self._log.made_primary(plan.primary, board, self._top.stack.address)
 
     async def _find(self, address: int, board: HeardBoard) -> str | None:
         """Return the device address that advertises node `address`, freshly."""

@@ -97,21 +97,14 @@ class Store(Protocol):
         """Keep the DevKey of a board that we provision, and journal that it is about to leave."""
         ...
 
-    def save_step(self, step: Step) -> None:
-        """Append to the journal of a run."""
-        ...
-
-    def save_run(self, run: Run) -> None:
-        """Insert or replace a run."""
-        ...
-
     def save_nodes(
         self,
         nodes: Sequence[Node],
         steps: Sequence[Step] = (),
         heard: Iterable[tuple[int, int, int]] = (),
+        run: Run | None = None,
     ) -> None:
-        """Insert or replace nodes by address, and journal steps with them."""
+        """Insert or replace nodes by address and the run, and journal steps, in one commit."""
         ...
 
 

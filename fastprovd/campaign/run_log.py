@@ -1,11 +1,17 @@
-"""The run as it stands: stored before it is told, one place for both."""
+"""The run as it stands: stored before it is told, one place for both.
+
+What becomes known of a node, its step in the journal and the run's own counts are one commit and
+then one message each. What becomes known while a commit is under way goes into the next one, all of
+it together: a slow disk makes fewer commits, and holds nobody up for longer than two.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final
 
 import structlog
@@ -38,6 +44,15 @@ log = structlog.get_logger()
 _LONGEST_OUTAGE_S: Final = 86400.0
 
 
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """What goes into one commit, beside the run; `writing` once that is under way."""
+
+    nodes: dict[int, Node] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list)
+    writing: asyncio.Task[None] | None = None
+
+
 class RunLog:
     """Keeps the Run and its Nodes; every change is committed, then published."""
 
@@ -63,6 +78,8 @@ class RunLog:
         self._store = store
         self._audience = audience
         self._clock = clock
+        self._batch = _Batch()
+        self._writing: asyncio.Task[None] | None = None
         self._begun = clock.monotonic()
         self._t0: float | None = None
         self._log = log.bind(run_id=run.run_id)
@@ -119,20 +136,17 @@ class RunLog:
         if self._is_end_kept:
             return True
         ended = self._step(StepKind.ENDED, detail=self.run.state.value)
-        nodes, heard = list(self.nodes.values()), self._replay.unsaved()
         try:
-            await asyncio.to_thread(self._store.save_nodes, nodes, [ended], heard)
-            await asyncio.to_thread(self._store.save_run, self.run)
+            await self._commit(self.nodes.values(), [ended])
         except StoreError as error:
             self.not_kept = str(error)
             return False
-        self._replay.saved(heard)
         self._is_end_kept, self.not_kept = True, None
         return True
 
     async def step(self, kind: StepKind, **facts: Any) -> None:
         """Journal what is about to be done, durably; see `Step` for the facts."""
-        await asyncio.to_thread(self._store.save_step, self._step(kind, **facts))
+        await self._commit(steps=[self._step(kind, **facts)])
 
     async def plan(self, plan: Plan) -> None:
         """Journal what is going to be asked of a Primary."""
@@ -159,8 +173,29 @@ class RunLog:
     async def change(self, **changes: Any) -> None:
         """Update the Run, commit it, tell it."""
         self._set(**changes)
-        await asyncio.to_thread(self._store.save_run, self.run)
+        await self._commit()
         self._audience.run_changed(self.run)
+
+    async def _commit(self, nodes: Iterable[Node] = (), steps: Sequence[Step] = ()) -> None:
+        """Store these and the run as it stands; raises StoreError."""
+        batch = self._batch
+        batch.nodes |= {node.address: node for node in nodes}
+        batch.steps += steps
+        while batch.writing is None:
+            if self._writing is not None and not self._writing.done():
+                await asyncio.wait([self._writing])
+                continue
+            self._batch = _Batch()
+            batch.writing = self._writing = asyncio.create_task(self._write(batch))
+        # Whoever is cancelled meanwhile ends no commit: others may wait for it.
+        await asyncio.shield(batch.writing)
+
+    async def _write(self, batch: _Batch) -> None:
+        nodes = list(batch.nodes.values())
+        is_proof = any(node.proven for node in nodes) or self.run.state.is_end
+        heard = self._replay.unsaved() if is_proof else []
+        await asyncio.to_thread(self._store.save_nodes, nodes, batch.steps, heard, self.run)
+        self._replay.saved(heard)
 
     def _set(self, **changes: Any) -> None:
         nodes = self.nodes.values()
@@ -172,26 +207,71 @@ class RunLog:
             **changes,
         )
 
-    async def node(self, address: int, step: StepKind | None = None, **changes: Any) -> Node:
-        """Add or update a node; a call that changes nothing tells nothing.
+    async def made(self, address: int, board: HeardBoard, parent: int, *steps: StepKind) -> None:
+        """Note that we, who are `parent`, made a board a node, which is the last one so far.
 
-        A `step` is journalled with it.
+        `steps` are journalled with it.
         """
+        now_s = self.since_info_set
+        await self._node(
+            address,
+            steps,
+            {"t_provisioned_s": now_s, "t_known_s": now_s},
+            device_uuid=board.uuid,
+            device_address=board.device_address,
+            provisioned_by=parent,
+            parent_source=ParentSource.OBSERVED,
+        )
+
+    async def made_primary(self, address: int, board: HeardBoard, parent: int) -> None:
+        """Note that we made a board the node that is to be a Primary Provisioner."""
+        await self._node(
+            address,
+            [StepKind.PROVISIONED],
+            role=NodeRole.PRIMARY_PROVISIONER,
+            device_uuid=board.uuid,
+            device_address=board.device_address,
+            provisioned_by=parent,
+        )
+
+    async def proven(
+        self, address: int, onoff: bool, step: StepKind | None = None, **changes: Any
+    ) -> None:
+        """Note that a node answered, which is the last one so far; a `step` is journalled."""
+        await self._node(
+            address,
+            [] if step is None else [step],
+            {"t_proven_s": self.since_info_set},
+            proven=True,
+            onoff=onoff,
+            **changes,
+        )
+
+    async def node(self, address: int, **changes: Any) -> None:
+        """Add or update a node; a call that changes nothing tells nothing."""
+        await self._node(address, **changes)
+
+    async def _node(
+        self,
+        address: int,
+        steps: Iterable[StepKind] = (),
+        clocks: Mapping[str, float | None] = MappingProxyType({}),
+        **changes: Any,
+    ) -> None:
         now = self._clock.utc_now()
         before = self.nodes.get(address)
         if before is None:
             before = Node(address, self.run.run_id, first_seen=now)
             self.event("node_added", addr=format_address(address))
         elif all(getattr(before, name) == value for name, value in changes.items()):
-            return before
+            if clocks:
+                await self.change(**clocks)
+            return
         node = self.nodes[address] = replace(before, last_seen=now, **changes)
-        steps = [] if step is None else [self._step(step, address=address)]
-        heard = self._replay.unsaved() if node.proven else []
-        await asyncio.to_thread(self._store.save_nodes, [node], steps, heard)
-        self._replay.saved(heard)
+        self._set(**clocks)
+        await self._commit([node], [self._step(step, address=address) for step in steps])
         self._audience.node_changed(node)
-        await self.change()
-        return node
+        self._audience.run_changed(self.run)
 
     @property
     def fell_silent(self) -> frozenset[int]:
@@ -211,9 +291,10 @@ class RunLog:
     async def forget(self, address: int) -> None:
         """Drop a node whose board is an unprovisioned device again."""
         node = replace(self.nodes.pop(address), forgotten=True)
-        await asyncio.to_thread(self._store.save_nodes, [node])
+        self._set()
+        await self._commit([node])
         self._audience.node_changed(node)
-        await self.change()
+        self._audience.run_changed(self.run)
 
     async def observed_parent(self, child: int, parent: int) -> None:
         """Note that `parent` was seen to configure `child`."""

@@ -308,10 +308,8 @@ def info_message(topics: Topics, info: GatewayInfo, mqtt: Mapping[str, Any]) -> 
     return Message(topics.info, encode(payload), retain=True)
 
 
-def nodes_message(
-    topics: Topics, nodes: Sequence[Node], run: Run | None, revision: int, now: datetime
-) -> Message:
-    """Return `bridge/nodes`, in order of address.
+def list_to_json(nodes: Sequence[Node], run: Run | None) -> dict[str, Any]:
+    """Return what an address list says, in order of address.
 
     Complete when the run ended as done and none of its nodes was forgotten since.
     """
@@ -321,15 +319,20 @@ def nodes_message(
         and distinct_boards(node for node in nodes if node.proven) >= run.proven
     )
     ordered = sorted(nodes, key=lambda node: node.address)
-    payload = {
-        "revision": revision,
+    return {
         "run_id": None if run is None else run.run_id,
         "complete": is_complete,
         "count": len(ordered),
         "addresses": [format_address(node.address) for node in ordered],
         "nodes": [node_to_json(node) for node in ordered],
-        "ts": timestamp(now),
     }
+
+
+def nodes_message(
+    topics: Topics, nodes: Sequence[Node], run: Run | None, revision: int, now: datetime
+) -> Message:
+    """Return `bridge/nodes`."""
+    payload = {"revision": revision, **list_to_json(nodes, run), "ts": timestamp(now)}
     return Message(topics.nodes, encode(payload), retain=True)
 
 

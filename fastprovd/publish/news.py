@@ -20,6 +20,7 @@ from fastprovd.publish.messages import (
     Topics,
     event_message,
     groups_message,
+    list_to_json,
     node_message,
     nodes_message,
     run_message,
@@ -47,7 +48,8 @@ class News:
         self._topics = topics
         self._outbox = outbox
         self._clock = clock
-        self._listed: set[int] = set()  # addresses in the newest list
+        self._list: dict[str, Any] = {}  # what the newest one says
+        self._listed: set[int] = set()  # the addresses in it
         self._seq = outbox.counter("event_seq")
         self._revision = outbox.counter("nodes_revision")
         self._waiting: dict[str | int, Message] = {}  # a retained topic once, at its newest
@@ -77,12 +79,20 @@ class News:
             self.tell(lambda: [node_message(self._topics, node)])
 
     def nodes_changed(self, nodes: Sequence[Node], run: Run | None) -> None:
-        """The address list is new; topics of nodes that are not in it any more are cleared."""
+        """The address list may be new; topics of nodes that are not in it any more are cleared.
+
+        A list that says what the last one said is not told again.
+        """
 
         def render() -> list[Message]:
-            self._revision += 1
-            self._listed = {node.address for node in nodes}
-            now = self._clock.utc_now()
+            listed = list_to_json(nodes, run)
+            lists = []
+            if listed != self._list:
+                self._revision += 1
+                self._list = listed
+                self._listed = {node.address for node in nodes}
+                now = self._clock.utc_now()
+                lists.append(nodes_message(self._topics, nodes, run, self._revision, now))
             singles = [node_message(self._topics, node) for node in nodes]
             present = {message.topic for message in singles}
             prefix = self._topics.nodes_prefix
@@ -92,7 +102,7 @@ class News:
                 if topic.startswith(prefix) and topic not in present
             ]
             return [
-                nodes_message(self._topics, nodes, run, self._revision, now),
+                *lists,
                 *(single for single in singles if self.retained.get(single.topic) != single),
                 *gone,
             ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -200,16 +201,20 @@ class StateStore:
         nodes: Sequence[Node],
         steps: Sequence[Step] = (),
         heard: Iterable[tuple[int, int, int]] = (),
+        run: Run | None = None,
     ) -> None:
-        """Insert or replace nodes by address, and journal steps with them.
+        """Insert or replace nodes by address, and with them a run as `save_run` does, and steps.
 
         `heard` are entries of the replay list, without which a recorded answer proved a node again.
         """
-        with self._database.transaction() as connection:
+        releases = run is not None and run.state.is_end
+        with self._database.transaction(releases=releases) as connection:
             counters.save_replay(connection, heard)
             node_table.save(connection, nodes)
             for step in steps:
                 journal.append(connection, step)
+            if run is not None:
+                _save_run(connection, run)
 
     def nodes(self) -> list[Node]:
         """Return every node that is not forgotten, lowest address first."""
@@ -248,9 +253,7 @@ class StateStore:
     def save_run(self, run: Run) -> None:
         """Insert or replace a run; what it offered to nobody comes back when it has ended."""
         with self._database.transaction(releases=run.state.is_end) as connection:
-            run_table.save(connection, run)
-            if run.state.is_end:
-                ranges.release(connection, run.run_id)
+            _save_run(connection, run)
 
     def runs(self) -> list[Run]:
         """Return every run, newest first."""
@@ -307,6 +310,12 @@ class StateStore:
             for run in ended:
                 ranges.release(connection, run.run_id)
             return ended
+
+
+def _save_run(connection: sqlite3.Connection, run: Run) -> None:
+    run_table.save(connection, run)
+    if run.state.is_end:
+        ranges.release(connection, run.run_id)
 
 
 def _copied(directory: Path, problem: str) -> str:

@@ -10,17 +10,19 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from fastprovd.campaign.air_picture import HeardBoard
 from fastprovd.campaign.run_log import RunLog
 from fastprovd.campaign.states import Trigger
 from fastprovd.clock import SystemClock
 from fastprovd.errors import LocalProtocolError, StoreError
 from fastprovd.mesh.replay import ReplayProtectionList
-from fastprovd.records import Membership, Node, NodeRole, ParentSource, Run, RunState
+from fastprovd.records import Membership, Node, NodeRole, ParentSource, Run, RunState, StepKind
 from tests.conftest import RunVirtual
-from tests.support.fake_mesh import FakeStore
+from tests.support.fake_mesh import TOP, FakeStore
 
 BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
 PRIMARY, CHILD, GRANDCHILD = 0x0002, 0x0003, 0x0009
+BOARD = HeardBoard(bytes(range(16)), "24:0A:C4:5E:00:03", -50, 0.0)
 
 
 class Audience:
@@ -89,7 +91,86 @@ def test_a_change_is_stored_before_it_is_told(run_virtual: RunVirtual[Any]) -> N
         assert scene.log.run.heard == 3
         scene.journal.clear()
         await scene.log.node(PRIMARY, listed=True)
-        assert scene.kinds() == ["event", "node", "node told", "run", "run told"]
+        assert scene.kinds() == ["event", "node", "run", "node told", "run told"]
+
+    run_virtual(main())
+
+
+def test_a_fact_is_one_commit_and_one_message_each(run_virtual: RunVirtual[Any]) -> None:
+    """Node, steps, the run's counts and clocks go together; then each is told once."""
+
+    async def main() -> None:
+        scene = Scene()
+        scene.log.mark_info_set(0.0)
+        await asyncio.sleep(2.0)
+        steps = (StepKind.PROVISIONED, StepKind.APP_KEY_ADD)
+        await scene.log.made(CHILD, BOARD, TOP, *steps)
+        assert scene.store.commits == 1
+        assert [step.kind for step in scene.store.steps] == list(steps)
+        assert scene.kinds() == ["event", "node", "run", "node told", "run told"]
+        assert (scene.log.run.known, scene.log.run.t_provisioned_s) == (1, 2.0)
+        node = scene.log.nodes[CHILD]
+        assert (node.device_uuid, node.provisioned_by) == (BOARD.uuid, TOP)
+        await asyncio.sleep(1.0)
+        await scene.log.proven(CHILD, False, StepKind.CONFIGURED, gatt_proxy=True)
+        assert scene.store.commits == 2
+        assert (scene.log.run.proven, scene.log.run.t_proven_s) == (1, 3.0)
+
+    run_virtual(main())
+
+
+def test_what_comes_during_a_commit_is_one_commit(run_virtual: RunVirtual[Any]) -> None:
+    """However many wait for the disk; each is told when its own is stored, and none before."""
+
+    async def main() -> None:
+        scene = Scene()
+        await asyncio.gather(*(scene.log.node(address, listed=True) for address in range(2, 10)))
+        assert scene.store.commits == 2
+        stored = [entry[1].address for entry in scene.journal if entry[0] == "node"]
+        told = [entry[1].address for entry in scene.journal if entry[0] == "node told"]
+        assert stored == told == list(range(2, 10))
+        assert scene.kinds().index("node told") < scene.kinds().index("node", 10)
+        assert scene.log.run.known == 8
+
+    run_virtual(main())
+
+
+def test_who_is_cancelled_ends_no_commit(run_virtual: RunVirtual[Any]) -> None:
+    """The others that wait for it get it, and the order of commits stays."""
+
+    async def main() -> None:
+        scene = Scene()
+        first, second, third = (
+            asyncio.create_task(scene.log.node(address, listed=True)) for address in (2, 3, 4)
+        )
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.sleep(0)
+        second.cancel()
+        await third
+        assert first.cancelled()
+        assert second.cancelled()
+        stored = [entry[1].address for entry in scene.journal if entry[0] == "node"]
+        assert stored == [2, 3, 4]
+
+    run_virtual(main())
+
+
+def test_a_failed_commit_fails_all_that_went_with_it(run_virtual: RunVirtual[Any]) -> None:
+    """None of them is told, and the next one is tried anew."""
+
+    async def main() -> None:
+        scene = Scene()
+        scene.store.fails.add("save_nodes")
+        results = await asyncio.gather(
+            *(scene.log.node(address, listed=True) for address in (2, 3, 4)),
+            return_exceptions=True,
+        )
+        assert [type(result) for result in results] == [StoreError] * 3
+        assert "node told" not in scene.kinds()
+        scene.store.fails.clear()
+        await scene.log.node(5, listed=True)
+        assert [entry[1].address for entry in scene.journal if entry[0] == "node told"] == [5]
 
     run_virtual(main())
 
@@ -99,7 +180,7 @@ def test_what_can_not_be_stored_is_not_told(run_virtual: RunVirtual[Any]) -> Non
 
     async def main() -> None:
         scene = Scene()
-        scene.store.fails.add("save_run")
+        scene.store.fails.add("save_nodes")
         with pytest.raises(StoreError):
             await scene.log.move(Trigger.BOARDS_HEARD)
         assert scene.kinds() == []
@@ -181,13 +262,16 @@ def test_a_node_is_added_once_and_told_when_it_changes(run_virtual: RunVirtual[A
 
     async def main() -> None:
         scene = Scene()
-        first = await scene.log.node(CHILD, listed=True)
+        await scene.log.node(CHILD, listed=True)
+        first = scene.log.nodes[CHILD]
         assert ("event", "node_added", {"addr": "0x0003"}, "r-1") in scene.journal
         assert first.first_seen == first.last_seen
         scene.journal.clear()
-        assert await scene.log.node(CHILD, listed=True) is first
+        await scene.log.node(CHILD, listed=True)
+        assert scene.log.nodes[CHILD] is first
         assert scene.journal == []
-        changed = await scene.log.node(CHILD, onoff=True)
+        await scene.log.node(CHILD, onoff=True)
+        changed = scene.log.nodes[CHILD]
         assert (changed.listed, changed.onoff, changed.run_id) == (True, True, "r-1")
         assert changed.first_seen == first.first_seen
         assert "event" not in scene.kinds()

@@ -151,3 +151,16 @@ async def test_memory_is_bounded(outbox: FullOutbox) -> None:
     assert seqs(outbox) == list(range(lost + 1, MAX_IN_MEMORY + 501))
     assert TOPICS.run in [message.topic for message in waiting(outbox)]
     assert told.take_lost() == 0
+
+
+def test_a_list_that_says_the_same_is_not_told_again(outbox: FullOutbox) -> None:
+    """Its revision grows with what it says; whose nodes alone have changed are told one by one."""
+    news = News(TOPICS, outbox, SystemClock())
+    news.nodes_changed([a_node(2), a_node(3)], a_run())
+    first = news.retained[TOPICS.nodes]
+    news.nodes_changed([a_node(3), a_node(2)], a_run())
+    assert news.retained[TOPICS.nodes] is first
+    news.nodes_changed([a_node(2)], a_run())
+    second = news.retained[TOPICS.nodes]
+    assert [json.loads(told.payload)["revision"] for told in (first, second)] == [1, 2]
+    assert TOPICS.node(3) not in news.retained

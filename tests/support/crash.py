@@ -163,9 +163,10 @@ class _Store(StateStore):
         nodes: Sequence[Node],
         steps: Sequence[Step] = (),
         heard: Iterable[tuple[int, int, int]] = (),
+        run: Run | None = None,
     ) -> None:
-        super().save_nodes(nodes, steps, heard)
-        if steps:
+        super().save_nodes(nodes, steps, heard, run)
+        for _ in steps:
             self._journalled()
 
     def _journalled(self) -> None:

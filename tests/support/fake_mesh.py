@@ -40,7 +40,8 @@ Handler = Callable[[Any], Message | bytes | None]
 class FakeStore:
     """Meets the port `Store`; `journal` is everything but `steps` in the order of its commits.
 
-    While `gate` is not set, reserving SEQ waits for it; `reserving` says that it does.
+    `commits` counts those of a run. While `gate` is not set, reserving SEQ waits for it;
+    `reserving` says that it does.
     """
 
     def __init__(self, journal: list[Any] | None = None) -> None:
@@ -51,6 +52,7 @@ class FakeStore:
         self.gate.set()
         self.reserving = asyncio.Event()
         self.fails: set[str] = set()
+        self.commits = 0
         self._next_seq: defaultdict[int, int] = defaultdict(int)
         self._loop = asyncio.get_running_loop()
 
@@ -85,26 +87,24 @@ class FakeStore:
         if step is not None:
             self.steps.append(step)
 
-    def save_step(self, step: Step) -> None:
-        self.steps.append(step)
-
     def note_conflict(self, reason: str) -> None:
         self._check("note_conflict")
         self.journal.append(("conflict", reason))
-
-    def save_run(self, run: Run) -> None:
-        self._check("save_run")
-        self.journal.append(("run", run))
 
     def save_nodes(
         self,
         nodes: Sequence[Node],
         steps: Sequence[Step] = (),
         heard: Iterable[tuple[int, int, int]] = (),
+        run: Run | None = None,
     ) -> None:
+        self._check("save_nodes")
+        self.commits += 1
         self.steps += steps
         self.journal += [("heard", entry) for entry in heard]
         self.journal += [("node", node) for node in nodes]
+        if run is not None:
+            self.journal.append(("run", run))
 
     def _check(self, method: str) -> None:
         if method in self.fails:
