@@ -456,4 +456,4 @@ class Collecting:
 
     async def _answered(self, address: int, onoff: bool) -> None:
         await self._learn_heard(address)
-        await self._log.proven(address, onoff)
+        await self._log.node(address, proven=True, onoff=onoff)

@@ -330,7 +330,9 @@ class Direct:
         status = await session.request(
             OnOffGet(), dst=address, key=self._app_key, ttl=0, timeout_s=limit_s, attempts=3
         )
-        await self._log.proven(address, status.present, StepKind.CONFIGURED, gatt_proxy=stays)
+        await self._log.node(
+            address, StepKind.CONFIGURED, proven=True, onoff=status.present, gatt_proxy=stays
+        )
         # A board with the Bluedroid host dies when Node Identity ends by itself, so it must not
         # come to that whatever becomes of its proxy.
         await end_node_identity(session, address, dev_key, self._net_key.index)

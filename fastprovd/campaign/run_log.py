@@ -234,27 +234,17 @@ class RunLog:
             provisioned_by=parent,
         )
 
-    async def proven(
-        self, address: int, onoff: bool, step: StepKind | None = None, **changes: Any
-    ) -> None:
-        """Note that a node answered, which is the last one so far; a `step` is journalled."""
-        await self._node(
-            address,
-            [] if step is None else [step],
-            {"t_proven_s": self.since_info_set},
-            proven=True,
-            onoff=onoff,
-            **changes,
-        )
+    async def node(self, address: int, step: StepKind | None = None, **changes: Any) -> None:
+        """Add or update a node; a call that changes nothing tells nothing.
 
-    async def node(self, address: int, **changes: Any) -> None:
-        """Add or update a node; a call that changes nothing tells nothing."""
-        await self._node(address, **changes)
+        A `step` is journalled with it. The run's clock of proofs follows from `proven`.
+        """
+        await self._node(address, [] if step is None else [step], **changes)
 
     async def _node(
         self,
         address: int,
-        steps: Iterable[StepKind] = (),
+        steps: Iterable[StepKind],
         clocks: Mapping[str, float | None] = MappingProxyType({}),
         **changes: Any,
     ) -> None:
@@ -264,10 +254,10 @@ class RunLog:
             before = Node(address, self.run.run_id, first_seen=now)
             self.event("node_added", addr=format_address(address))
         elif all(getattr(before, name) == value for name, value in changes.items()):
-            if clocks:
-                await self.change(**clocks)
             return
         node = self.nodes[address] = replace(before, last_seen=now, **changes)
+        if node.proven and not before.proven:
+            clocks = {**clocks, "t_proven_s": self.since_info_set}
         self._set(**clocks)
         await self._commit([node], [self._step(step, address=address) for step in steps])
         self._audience.node_changed(node)

@@ -112,9 +112,12 @@ def test_a_fact_is_one_commit_and_one_message_each(run_virtual: RunVirtual[Any])
         node = scene.log.nodes[CHILD]
         assert (node.device_uuid, node.provisioned_by) == (BOARD.uuid, TOP)
         await asyncio.sleep(1.0)
-        await scene.log.proven(CHILD, False, StepKind.CONFIGURED, gatt_proxy=True)
+        await scene.log.node(CHILD, StepKind.CONFIGURED, proven=True, onoff=False)
         assert scene.store.commits == 2
         assert (scene.log.run.proven, scene.log.run.t_proven_s) == (1, 3.0)
+        await asyncio.sleep(1.0)
+        await scene.log.node(CHILD, proven=True, onoff=True)
+        assert scene.log.run.t_proven_s == 3.0
 
     run_virtual(main())
 
