@@ -70,7 +70,16 @@ class Recovery:
             way = await climb()
             if way is not None:
                 return way
+        if self._watch.last_error is None:
+            await self._doubt_unheard(silent_since)
         raise RunEnd(Trigger.PRIMARY_SILENT, self._reason(seconds))
+
+    async def _doubt_unheard(self, since: float) -> None:
+        """Take back that nodes are proven whose proxy stays on the air, and is not there."""
+        heard = set(self._picture.proxies_since(since)) - self._dead
+        for node in list(self._log.nodes.values()):
+            if node.proven and node.gatt_proxy and node.device_address not in heard:
+                await self._log.doubt(node.address)
 
     def lost(self, way: Way, error: BearerError) -> None:
         """Take note that a way in failed; a proxy that kept its link and fell silent is dead."""

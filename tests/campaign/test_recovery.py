@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fastprovd.campaign.settings import RunSettings
+from fastprovd.campaign.settings import Method, RunSettings
 from fastprovd.emulator.hosts import Flaws
 from fastprovd.mesh.beacons import Advertisement, NetworkIdentity, UnprovisionedDevice
 from fastprovd.records import Run, RunState, Window
@@ -56,6 +56,25 @@ def test_every_rung_in_vain_ends_in_time(run_virtual: RunVirtual) -> None:
             assert s.rungs() == ["another_proxy", "spare_proxy", "ask_operator"]
             assert "power-cycle all boards" in (end.reason or "")
             assert end.elapsed_s < 120.0
+
+    run_virtual(main())
+
+
+def test_a_spare_that_is_gone_is_not_proven(run_virtual: RunVirtual) -> None:
+    """It answered before its power was cut, too; in the end its proxy is not on the air."""
+
+    async def main() -> None:
+        settings = RunSettings(expected=3, method=Method.FAST, primary_return_s=30.0)
+        async with scene(3, 2, flaws=PERFECT, settings=settings) as s:
+            run = asyncio.create_task(s.campaign.execute())
+            await s.listener.reached(RunState.PROVISIONING)
+            assert s.campaign.run.proven == 1
+            for board in s.air.boards:
+                board.power_off()
+            end = await run
+            assert end.state is RunState.PARTIAL
+            assert end.proven == 0
+            assert "node_fell_silent" in [kind for kind, _ in s.listener.events]
 
     run_virtual(main())
 
