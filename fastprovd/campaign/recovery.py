@@ -62,7 +62,7 @@ class Recovery:
         way = await self._primary(max(0.0, left_s))
         if way is not None:
             return way
-        for rung in LADDERS[Symptom.PRIMARY_SILENT].rungs:
+        for rung in LADDERS[Symptom.PRIMARY_SILENT]:
             climb = self._rungs.get(rung)
             if climb is None:
                 continue  # done over the way that an earlier one finds

@@ -415,7 +415,7 @@ class Campaign:
         is_any_unheard = (self._settings.expected or 0) > len(self._picture.boards)
         left = {_symptom(board, is_any_unheard) for board in missing}
         for symptom in Symptom:
-            if symptom in left and Rung.ASK_OPERATOR in LADDERS[symptom].rungs:
+            if symptom in left and Rung.ASK_OPERATOR in LADDERS[symptom]:
                 self._log.recovery(symptom, Rung.ASK_OPERATOR)
 
     def _missing(self) -> tuple[MissingBoard, ...]:

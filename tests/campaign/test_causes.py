@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fastprovd.campaign.causes import CAUSES
 from fastprovd.campaign.states import WAITS
 from fastprovd.config import RunConfig
 from fastprovd.records import RunState
+from tests.support.causes import CAUSES
 
 ROOT = Path(__file__).parents[2]
 STALLS, QUIRKS = 9, 17

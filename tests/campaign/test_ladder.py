@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fastprovd.campaign.ladder import COSTS, LADDERS, Rung, Symptom
+from fastprovd.campaign.ladder import LADDERS, Rung, Symptom
 from fastprovd.campaign.states import WAITS
 from fastprovd.config import RunConfig
+from tests.support.ladders import COSTS, TOLD
 from tests.support.recovery_table import document
 
 RECOVERY = Path(__file__).parents[2] / "RECOVERY.md"
@@ -24,17 +25,18 @@ def exists(wait: str) -> bool:
 def test_every_symptom_has_a_ladder() -> None:
     """Every symptom, every rung at least once, and a cost for each."""
     assert set(LADDERS) == set(Symptom)
-    assert {rung for ladder in LADDERS.values() for rung in ladder.rungs} == set(Rung)
+    assert {rung for rungs in LADDERS.values() for rung in rungs} == set(Rung)
+    assert set(TOLD) == set(Symptom)
     assert set(COSTS) == set(Rung)
 
 
 @pytest.mark.parametrize("symptom", Symptom)
 def test_a_ladder_has_a_deadline_and_no_rung_twice(symptom: Symptom) -> None:
     """What the row names exists; asking the operator comes last."""
-    ladder = LADDERS[symptom]
-    assert exists(ladder.wait)
-    assert len(set(ladder.rungs)) == len(ladder.rungs)
-    assert Rung.ASK_OPERATOR not in ladder.rungs[:-1]
+    rungs = LADDERS[symptom]
+    assert exists(TOLD[symptom].wait)
+    assert len(set(rungs)) == len(rungs)
+    assert Rung.ASK_OPERATOR not in rungs[:-1]
 
 
 def test_recovery_md_is_what_the_tables_say() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from fastprovd.campaign.causes import CAUSES
 from fastprovd.campaign.primary import Start
 from fastprovd.emulator import firmware
 from fastprovd.emulator.board import Board
@@ -13,6 +12,7 @@ from fastprovd.emulator.timeline import Entry, Happening
 from fastprovd.records import RunState
 from tests.conftest import RunVirtual
 from tests.support import stalls
+from tests.support.causes import CAUSES
 from tests.support.ended import (
     GROUP,
     HOSTS,

@@ -6,7 +6,6 @@ from typing import Any, Final
 
 import pytest
 
-from fastprovd.campaign.causes import CAUSES
 from fastprovd.campaign.ladder import LADDERS
 from fastprovd.campaign.primary import Start
 from fastprovd.campaign.settings import Method
@@ -18,6 +17,7 @@ from fastprovd.emulator.timeline import Entry, Happening
 from fastprovd.records import Run, RunState
 from tests.conftest import RunVirtual
 from tests.support import stalls
+from tests.support.causes import CAUSES
 from tests.support.ended import (
     BLUEDROID,
     HOSTS,
@@ -113,8 +113,8 @@ def test_every_rung_is_met() -> None:
     """What follows climbs each ladder to its end, and no rung that it has not."""
     pairs = {
         (symptom.name.lower(), rung.name.lower())
-        for symptom, ladder in LADDERS.items()
-        for rung in ladder.rungs
+        for symptom, rungs in LADDERS.items()
+        for rung in rungs
     }
     assert set().union(*(told for *_, told in CLIMBS)) == pairs
 

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fastprovd.campaign.causes import CAUSES, Cause
-from fastprovd.campaign.ladder import COSTS, LADDERS
+from fastprovd.campaign.ladder import LADDERS
 from fastprovd.campaign.states import WAITS
+from tests.support.causes import CAUSES, Cause
+from tests.support.ladders import COSTS, TOLD
 
 HEAD = """\
 # What can go wrong in a run, and what is done then
 
-Written by `python -m tests.support.recovery_table` out of `fastprovd/campaign/ladder.py` and
-`causes.py`; do not edit it. How to act on the end of a run is in the
-[README](README.md#when-a-run-does-not-get-on).
+Written by `python -m tests.support.recovery_table` out of the ladders that the code climbs
+(`fastprovd/campaign/ladder.py`) and the tables of `tests/support`; do not edit it. How to act on
+the end of a run is in the [README](README.md#when-a-run-does-not-get-on).
 
 A run never knows the cause of what it sees. It sees a symptom, and climbs its ladder rung by rung
 until the symptom is gone or no rung is left. Every wait has a deadline, and `run_timeout_s` bounds
@@ -41,12 +42,13 @@ def document() -> Iterator[str]:
     """Yield the lines of RECOVERY.md."""
     yield HEAD
     yield "## Ladders"
-    for symptom, ladder in LADDERS.items():
+    for symptom, rungs in LADDERS.items():
+        ladder = TOLD[symptom]
         yield ""
         seen_as = f"{ladder.seen_as}, after {_wait(ladder.wait)}"
         yield f"**{_capital(symptom.value)}.** Seen as: {seen_as}."
         yield ""
-        for number, rung in enumerate(ladder.rungs, 1):
+        for number, rung in enumerate(rungs, 1):
             yield f"{number}. {_capital(rung.value)} ({COSTS[rung]})."
         yield ""
         yield f"End: {ladder.end}."
