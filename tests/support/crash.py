@@ -351,6 +351,7 @@ async def live(
     watcher = asyncio.create_task(life.death.wait())
     await asyncio.wait({task, watcher}, timeout=dies_after_s, return_when=asyncio.FIRST_COMPLETED)
     watcher.cancel()
+    await asyncio.wait({watcher})
     if task.done() and not life.is_dead:
         return task.result()
     if stores:
