@@ -11,8 +11,8 @@ from fastprovd.campaign.direct import Direct
 from fastprovd.campaign.free_boards import hear_free_boards
 from fastprovd.campaign.inviting import who_is_unprovisioned
 from fastprovd.campaign.resumption import Resumption
+from fastprovd.campaign.states import Trigger
 from fastprovd.mesh.beacons import Advertisement
-from fastprovd.records import RunState
 
 
 async def hear_again(context: RunContext, direct: Direct, left: Resumption) -> list[HeardBoard]:
@@ -23,7 +23,7 @@ async def hear_again(context: RunContext, direct: Direct, left: Resumption) -> l
     advertises Node Identity is not to do so to its end, since that silences boards.
     """
     log, picture = context.log, context.picture
-    await log.enter(RunState.CONNECTING)
+    await log.move(Trigger.NODES_TO_FIND)
     fading: set[int] = set()
 
     def note(heard: Advertisement) -> None:

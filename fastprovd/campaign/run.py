@@ -220,7 +220,7 @@ class Campaign:
                 if offer.is_taken:
                     self._primaries.add(plan, offer.board)
             self._primaries.were_told = True
-            await self._log.enter(RunState.PROVISIONING)
+            await self._log.move(Trigger.STARTED_BEFORE)
             await self._collect()
             if left.ours:
                 await hear_again(self._context, self._direct, left)
@@ -228,20 +228,20 @@ class Campaign:
         elif left.is_direct:
             await self._provision_ourselves(await hear_again(self._context, self._direct, left))
         elif left.offers:
-            await self._log.enter(RunState.PROVISIONING_PRIMARY)
+            await self._log.move(Trigger.PRIMARY_OFFERED)
             await founding.go_on(left.primaries)
             await hear_again(self._context, self._direct, left)
             if self._primaries.nodes:
                 if left.ours:
                     await self._provision_ourselves([])
-                await self._log.enter(RunState.CONFIGURING_PRIMARY)
+                await self._log.move(Trigger.PRIMARY_MADE)
                 await founding.start_made()
             else:
                 self._strangers.check()
                 await founding.found()
             await self._collect()
         else:
-            await self._log.enter(RunState.SCANNING)
+            await self._log.move(Trigger.NOTHING_OFFERED)
             await self._begin()
         await self._take_what_is_left()
         raise self._verdict()

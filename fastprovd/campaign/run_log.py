@@ -30,7 +30,6 @@ from fastprovd.records import (
     NodeRole,
     ParentSource,
     Run,
-    RunState,
     Step,
     StepKind,
     distinct_boards,
@@ -109,10 +108,6 @@ class RunLog:
             self.mark_info_set(min(self._begun + max(0.0, after_s), now_s))
         await self.step(StepKind.RESUMED, detail=run.state.value)
         self.event("run_resumed", state=run.state.value)
-
-    async def enter(self, state: RunState) -> None:
-        """Go on in `state`, whatever the run was at when it was left."""
-        await self.change(state=state)
 
     async def move(self, trigger: Trigger, **changes: Any) -> None:
         """Follow the table of states on `trigger`."""

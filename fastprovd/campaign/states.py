@@ -41,6 +41,11 @@ class Trigger(Enum):
     NO_ADDRESS_LEFT = "the range of unicast addresses has none left"
     NOT_KEPT = "the state directory does not take what must be kept"
     BROKEN = "something went wrong in the daemon itself"
+    NOTHING_OFFERED = "resumed: no address was offered to anybody"
+    PRIMARY_OFFERED = "resumed: boards were offered the addresses of Primary Provisioners"
+    PRIMARY_MADE = "resumed: a Primary Provisioner was made and not started"
+    STARTED_BEFORE = "resumed: a Primary Provisioner may have been started"
+    NODES_TO_FIND = "resumed: it is to be seen which boards are nodes"
 
 
 class RunEnd(Exception):
@@ -101,9 +106,22 @@ _ANYWHERE: Final = {
         (_T.NOT_KEPT, _S.FAILED if state in _FRUITLESS else _S.PARTIAL),
     )
 }
+# Whatever state a run was left in, its journal says where it goes on.
+_RESUMED: Final = {
+    (state, trigger): resumed
+    for state in RunState
+    if not state.is_end
+    for trigger, resumed in (
+        (_T.NOTHING_OFFERED, _S.SCANNING),
+        (_T.PRIMARY_OFFERED, _S.PROVISIONING_PRIMARY),
+        (_T.PRIMARY_MADE, _S.CONFIGURING_PRIMARY),
+        (_T.STARTED_BEFORE, _S.PROVISIONING),
+        (_T.NODES_TO_FIND, _S.CONNECTING),
+    )
+}
 
 TRANSITIONS: Final[Mapping[tuple[RunState, Trigger], RunState]] = MappingProxyType(
-    _STEPS | _ANYWHERE
+    _STEPS | _ANYWHERE | _RESUMED
 )
 
 

@@ -69,3 +69,18 @@ def test_what_runs_out_ends_a_run_wherever_it_is(trigger: Trigger) -> None:
         if not state.is_end:
             end = RunState.FAILED if state in fruitless else RunState.PARTIAL
             assert next_state(state, trigger) is end
+
+
+def test_a_resumed_run_goes_on_where_its_journal_says() -> None:
+    """From each state that it can be left in, to each that work begins in, and from no end."""
+    resumed = {
+        Trigger.NOTHING_OFFERED: RunState.SCANNING,
+        Trigger.NODES_TO_FIND: RunState.CONNECTING,
+        Trigger.PRIMARY_OFFERED: RunState.PROVISIONING_PRIMARY,
+        Trigger.PRIMARY_MADE: RunState.CONFIGURING_PRIMARY,
+        Trigger.STARTED_BEFORE: RunState.PROVISIONING,
+    }
+    for trigger, state in resumed.items():
+        left = {before for before, on in TRANSITIONS if on is trigger}
+        assert left == {before for before in RunState if not before.is_end}
+        assert {next_state(before, trigger) for before in left} == {state}
