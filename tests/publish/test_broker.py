@@ -43,6 +43,7 @@ def listening_addresses(port: int) -> set[str]:
     return found
 
 
+@pytest.mark.asyncio  # real sockets
 async def test_a_broker_is_there_for_the_context(only: str) -> None:
     """It takes a client, on 127.0.0.1 and nowhere else, and its port is free again afterwards."""
     async with local_broker() as found:
@@ -56,6 +57,7 @@ async def test_a_broker_is_there_for_the_context(only: str) -> None:
         socket.create_connection((found.host, found.port), 1.0).close()
 
 
+@pytest.mark.asyncio  # real sockets
 async def test_a_connection_that_says_nothing_is_closed(only: str) -> None:
     """By the broker itself when the client ends, not by whoever collects garbage later."""
     async with local_broker() as found:
@@ -83,6 +85,7 @@ def test_it_lives_in_real_time(only: str, run_virtual: RunVirtual[Any]) -> None:
     run_virtual(main())
 
 
+@pytest.mark.asyncio  # real sockets
 async def test_without_any_broker_the_way_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sentence names both packages."""
     monkeypatch.setattr(broker, "find_mosquitto", lambda: None)
