@@ -7,7 +7,6 @@ import gc
 import importlib.util
 import socket
 from pathlib import Path
-from typing import Any
 
 import aiomqtt
 import pytest
@@ -15,7 +14,6 @@ import pytest
 from fastprovd.errors import BrokerUnavailable
 from fastprovd.publish import broker
 from fastprovd.publish.broker import find_mosquitto, local_broker, start_mosquitto
-from tests.conftest import RunVirtual
 from tests.support.mqtt import PATIENCE_S
 
 
@@ -72,17 +70,13 @@ async def test_a_connection_that_says_nothing_is_closed(only: str) -> None:
             writer.close()
 
 
-def test_it_lives_in_real_time(only: str, run_virtual: RunVirtual[Any]) -> None:
+async def test_it_lives_in_real_time(only: str) -> None:
     """Under a virtual clock it starts and takes a client all the same."""
-
-    async def main() -> None:
-        async with (
-            local_broker() as found,
-            aiomqtt.Client(found.host, found.port, timeout=1000.0) as client,
-        ):
-            await client.publish("t", b"x", qos=1)
-
-    run_virtual(main())
+    async with (
+        local_broker() as found,
+        aiomqtt.Client(found.host, found.port, timeout=1000.0) as client,
+    ):
+        await client.publish("t", b"x", qos=1)
 
 
 @pytest.mark.asyncio  # real sockets
