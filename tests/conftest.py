@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -30,9 +31,6 @@ settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
 # For long runs: `pytest --hypothesis-profile=fuzz`.
 settings.register_profile("fuzz", max_examples=20_000, deadline=None)
-# How long an example takes says more about the machine's load than about the code.
-settings.register_profile("tests", deadline=None)
-settings.load_profile("tests")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -82,21 +80,38 @@ def restored_logging() -> Iterator[None]:
     structlog.reset_defaults()
 
 
+async def _guarded(coroutine: Coroutine[Any, Any, T]) -> T:
+    async with asyncio.timeout(LIMIT_S):
+        result = await coroutine
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not left, f"tasks left behind: {left}"
+    return result
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest itself refuses coroutines without a plugin's mark
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a coroutine test in virtual time; with a private bus, on a clock that waits for it.
+
+    Fails when the test is stuck for good, and when it leaves a task behind. A test that waits for
+    a real socket, thread or process is marked `asyncio`, and has the real clock.
+    """
+    test = pyfuncitem.obj
+    if not inspect.iscoroutinefunction(test) or pyfuncitem.get_closest_marker("asyncio"):
+        return None
+    fixtures = pyfuncitem.funcargs
+    coroutine = test(**{name: fixtures[name] for name in inspect.signature(test).parameters})
+    bus = fixtures.get("private_bus")
+    if bus is None:
+        virtual_time.run(_guarded(coroutine))
+    else:
+        paced.run(coroutine, bus.address)
+    return True
+
+
 @pytest.fixture
 def run_virtual() -> RunVirtual[Any]:
-    """Run a coroutine in virtual time: `run_virtual(main())`, from a plain (not async) test.
-
-    Fails when the coroutine is stuck for good, and when it leaves a task behind.
-    """
-
-    async def guarded(coroutine: Coroutine[Any, Any, T]) -> T:
-        async with asyncio.timeout(LIMIT_S):
-            result = await coroutine
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        assert not left, f"tasks left behind: {left}"
-        return result
-
-    return lambda coroutine: virtual_time.run(guarded(coroutine))
+    """Run coroutines in virtual time: for a plain test that runs several, or with examples."""
+    return lambda coroutine: virtual_time.run(_guarded(coroutine))
 
 
 @pytest.fixture
@@ -112,5 +127,5 @@ def private_bus(monkeypatch: pytest.MonkeyPatch) -> Iterator[PrivateBus]:
 
 @pytest.fixture
 def run_paced(private_bus: PrivateBus) -> RunVirtual[Any]:
-    """Run a coroutine as `run_virtual` does, on a clock that waits for the private bus."""
+    """Run coroutines as `run_virtual` does, on a clock that waits for the private bus."""
     return lambda coroutine: paced.run(coroutine, private_bus.address)

@@ -36,34 +36,32 @@ from tests.conftest import RunVirtual
 from tests.support.emulated import config, world
 
 
-def test_one_run_then_nodes_and_onoff(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+async def test_one_run_then_nodes_and_onoff(tmp_path: Path) -> None:
     """`provision` makes a network that `nodes` lists, `onoff` switches and `group` divides."""
     stream = io.StringIO()
 
-    async def main() -> None:
-        scene = world(2)
-        run = await provision(config(tmp_path), 2, JsonLines(stream), scene.radio)
-        assert run.state is RunState.DONE
-        last = json.loads(stream.getvalue().splitlines()[-1])
-        assert (last["event"], last["proven"]) == ("run_finished", 2)
-        told = io.StringIO()
-        assert await set_onoff(config(tmp_path), 0x0003, True, told, scene.radio)
-        assert await set_onoff(config(tmp_path), 0xC000, True, told, scene.radio)
-        assert all(board.onoff for board in scene.air.boards)
-        assert await change_group(config(tmp_path), 0xC010, [3], True, told, scene.radio)
-        assert scene.board(3).groups == {0xC000, 0xC010}
-        scene.board(3).power_off()
-        assert not await set_onoff(config(tmp_path), ALL_NODES, False, told, scene.radio)
-        assert told.getvalue().splitlines() == [
-            "0x0003 on: 1 of 1 confirmed it",
-            "0xc000 on: 2 of 2 confirmed it",
-            "group    node     member   proof",
-            "0xc010   0x0003   yes      answer",
-            "0xffff off: 1 of 2 confirmed it",
-            "not confirmed: 0x0003; they are off, out of reach, or forgot the network",
-        ]
+    scene = world(2)
+    run = await provision(config(tmp_path), 2, JsonLines(stream), scene.radio)
+    assert run.state is RunState.DONE
+    last = json.loads(stream.getvalue().splitlines()[-1])
+    assert (last["event"], last["proven"]) == ("run_finished", 2)
+    told = io.StringIO()
+    assert await set_onoff(config(tmp_path), 0x0003, True, told, scene.radio)
+    assert await set_onoff(config(tmp_path), 0xC000, True, told, scene.radio)
+    assert all(board.onoff for board in scene.air.boards)
+    assert await change_group(config(tmp_path), 0xC010, [3], True, told, scene.radio)
+    assert scene.board(3).groups == {0xC000, 0xC010}
+    scene.board(3).power_off()
+    assert not await set_onoff(config(tmp_path), ALL_NODES, False, told, scene.radio)
+    assert told.getvalue().splitlines() == [
+        "0x0003 on: 1 of 1 confirmed it",
+        "0xc000 on: 2 of 2 confirmed it",
+        "group    node     member   proof",
+        "0xc010   0x0003   yes      answer",
+        "0xffff off: 1 of 2 confirmed it",
+        "not confirmed: 0x0003; they are off, out of reach, or forgot the network",
+    ]
 
-    run_virtual(main())
     listed = io.StringIO()
     list_nodes(config(tmp_path), listed, as_json=True)
     nodes = [json.loads(line) for line in listed.getvalue().splitlines()]
@@ -85,20 +83,16 @@ def test_one_run_then_nodes_and_onoff(run_virtual: RunVirtual[Any], tmp_path: Pa
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupt_stops_the_run(
-    run_virtual: RunVirtual[Any], tmp_path: Path, number: signal.Signals
-) -> None:
+async def test_an_interrupt_stops_the_run(tmp_path: Path, number: signal.Signals) -> None:
     """Also the end of the terminal ends the run as stopped, and what was won is told."""
     before = signal.getsignal(number)
     stream = io.StringIO()
 
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        loop.call_later(12.0, os.kill, os.getpid(), number)
-        run = await provision(config(tmp_path), 2, JsonLines(stream), world(2).radio)
-        assert run.state is RunState.STOPPED
+    loop = asyncio.get_running_loop()
+    loop.call_later(12.0, os.kill, os.getpid(), number)
+    run = await provision(config(tmp_path), 2, JsonLines(stream), world(2).radio)
+    assert run.state is RunState.STOPPED
 
-    run_virtual(main())
     assert json.loads(stream.getvalue().splitlines()[-1])["state"] == "stopped"
     assert signal.getsignal(number) == before
 
@@ -131,19 +125,17 @@ def test_boards_and_strangers(run_virtual: RunVirtual[Any], tmp_path: Path) -> N
     assert proxies == "0 proxies of mesh networks"
 
 
-def test_proxies(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+async def test_proxies(tmp_path: Path) -> None:
     """A proxy is told with its Node Identity while it runs, else with its Network ID."""
     stream = io.StringIO()
 
-    async def main() -> None:
-        scene = world(1)
-        await provision(config(tmp_path), 1, JsonLines(io.StringIO()), scene.radio)
-        scene.air.boards[0].set_identity(True)
-        await scan(config(tmp_path), 2.0, stream, scene.radio)
-        scene.air.boards[0].set_identity(False)
-        await scan(config(tmp_path), 2.0, stream, scene.radio)
+    scene = world(1)
+    await provision(config(tmp_path), 1, JsonLines(io.StringIO()), scene.radio)
+    scene.air.boards[0].set_identity(True)
+    await scan(config(tmp_path), 2.0, stream, scene.radio)
+    scene.air.boards[0].set_identity(False)
+    await scan(config(tmp_path), 2.0, stream, scene.radio)
 
-    run_virtual(main())
     with StateStore(tmp_path / "state") as store:
         network_id = store.network().net_key.network_id.hex()
     told = [line for line in stream.getvalue().splitlines() if line[0] == " "]
@@ -206,16 +198,14 @@ def test_a_plan_takes_what_it_is_told(tmp_path: Path) -> None:
     assert "2 Primaries: as told; 1 would be chosen" in stream.getvalue()
 
 
-def test_the_journal_of_a_run(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+async def test_the_journal_of_a_run(tmp_path: Path) -> None:
     """Each step is a line, for people or as JSON; the newest run unless one is named."""
-
-    async def main() -> None:
-        scene = world(1)
-        await provision(config(tmp_path), 1, JsonLines(io.StringIO()), scene.radio)
-
     with pytest.raises(NoRun, match="no journal of any run"):
         show_journal(config(tmp_path), None, io.StringIO(), as_json=False)
-    run_virtual(main())
+
+    scene = world(1)
+    await provision(config(tmp_path), 1, JsonLines(io.StringIO()), scene.radio)
+
     plain, as_json = io.StringIO(), io.StringIO()
     show_journal(config(tmp_path), None, plain, as_json=False)
     steps = plain.getvalue().splitlines()
@@ -253,18 +243,14 @@ def test_adopting_a_copy(tmp_path: Path) -> None:
     list_nodes(copy, io.StringIO(), as_json=False)
 
 
-def test_provision_goes_on_with_a_run(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+async def test_provision_goes_on_with_a_run(tmp_path: Path) -> None:
     """One that was cut off is done in place of a new one, under its name."""
-
-    async def main() -> None:
-        scene = world(2)
-        first = await provision(config(tmp_path), 2, JsonLines(io.StringIO()), scene.radio)
-        with StateStore(tmp_path / "state") as store:
-            store.save_run(replace(first, state=RunState.PROVISIONING, finished=None))
-        again = await provision(config(tmp_path), 9, JsonLines(io.StringIO()), scene.radio)
-        assert (again.run_id, again.state, again.proven) == (first.run_id, RunState.DONE, 2)
-
-    run_virtual(main())
+    scene = world(2)
+    first = await provision(config(tmp_path), 2, JsonLines(io.StringIO()), scene.radio)
+    with StateStore(tmp_path / "state") as store:
+        store.save_run(replace(first, state=RunState.PROVISIONING, finished=None))
+    again = await provision(config(tmp_path), 9, JsonLines(io.StringIO()), scene.radio)
+    assert (again.run_id, again.state, again.proven) == (first.run_id, RunState.DONE, 2)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -12,8 +11,6 @@ from fastprovd.bearers.adapter import BleakBearer
 from fastprovd.emulator.private_bus import PrivateBus
 from fastprovd.radio import adapter_problem, bluetooth_ready, problem_now
 from tests.support.doors import Bench, bench, now
-
-RunPaced = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
 async def without_adapter(b: Bench, bus: PrivateBus) -> None:
@@ -44,40 +41,32 @@ async def without_bus(b: Bench, bus: PrivateBus) -> None:
         (without_bus, ("start bluetoothd",)),
     ],
 )
-def test_what_is_late_is_waited_for(
-    run_paced: RunPaced, private_bus: PrivateBus, lose: Any, said: tuple[str, ...], adapter: str
+async def test_what_is_late_is_waited_for(
+    private_bus: PrivateBus, lose: Any, said: tuple[str, ...], adapter: str
 ) -> None:
     """Each reason is told once, with what helps."""
-
-    async def main() -> None:
-        async with bench(private_bus) as b:
-            radio = BleakBearer(adapter)
-            losing = asyncio.create_task(lose(b, private_bus))
-            await asyncio.sleep(2)
-            told: list[str] = []
-            begun_s = now()
-            await bluetooth_ready(lambda: problem_now(radio), told.append)
-            assert 30 < now() - begun_s < 60
-            assert told
-            assert len(set(told)) == len(told)
-            assert any(words in told[0] for words in said)
-            await losing
-
-    run_paced(main())
+    async with bench(private_bus) as b:
+        radio = BleakBearer(adapter)
+        losing = asyncio.create_task(lose(b, private_bus))
+        await asyncio.sleep(2)
+        told: list[str] = []
+        begun_s = now()
+        await bluetooth_ready(lambda: problem_now(radio), told.append)
+        assert 30 < now() - begun_s < 60
+        assert told
+        assert len(set(told)) == len(told)
+        assert any(words in told[0] for words in said)
+        await losing
 
 
-def test_who_asks_for_it_is_told_soon(run_paced: RunPaced, private_bus: PrivateBus) -> None:
+async def test_who_asks_for_it_is_told_soon(private_bus: PrivateBus) -> None:
     """A person waits for a new run, so the reason comes after some attempts."""
-
-    async def main() -> None:
-        async with bench(private_bus) as b:
-            b.adapter.power(on=False)
-            begun_s = now()
-            problem = await adapter_problem(BleakBearer())
-            assert problem is not None
-            assert "switch it on" in problem
-            assert now() - begun_s < 20
-            b.adapter.power(on=True)
-            assert await adapter_problem(BleakBearer()) is None
-
-    run_paced(main())
+    async with bench(private_bus) as b:
+        b.adapter.power(on=False)
+        begun_s = now()
+        problem = await adapter_problem(BleakBearer())
+        assert problem is not None
+        assert "switch it on" in problem
+        assert now() - begun_s < 20
+        b.adapter.power(on=True)
+        assert await adapter_problem(BleakBearer()) is None

@@ -13,13 +13,10 @@ from fastprovd.audiences import SilentAudience
 from fastprovd.campaign.tasks import background
 from fastprovd.gateway import open_gateway
 from fastprovd.store_watch import PAUSE_S, watch_store
-from tests.conftest import RunVirtual
 from tests.support.emulated import config, entropy, world
 
 
-def test_a_deleted_state_is_said_once_and_when_it_is_back(
-    run_virtual: RunVirtual[Any], tmp_path: Path
-) -> None:
+async def test_a_deleted_state_is_said_once_and_when_it_is_back(tmp_path: Path) -> None:
     """In the log and as an event; the task goes on, whatever the database does."""
 
     class Ears(SilentAudience):
@@ -28,22 +25,17 @@ def test_a_deleted_state_is_said_once_and_when_it_is_back(
         def event(self, kind: str, data: Mapping[str, Any], run_id: str | None) -> None:
             self.heard.append((kind, data["about"]))
 
-    async def main() -> None:
-        async with open_gateway(
-            config(tmp_path), radio=world(1).radio, entropy=entropy()
-        ) as gateway:
-            gateway.audiences.members.append(Ears())
-            with capture_logs() as logs:
-                async with background(watch_store(gateway), "watch_store"):
-                    await asyncio.sleep(2.5 * PAUSE_S)
-                    assert logs == []
-                    moved = (tmp_path / "state").rename(tmp_path / "gone")
-                    await asyncio.sleep(3 * PAUSE_S)
-                    assert [entry["event"] for entry in logs] == ["state_failing"]
-                    assert "deleted or replaced" in logs[0]["reason"]
-                    moved.rename(tmp_path / "state")
-                    await asyncio.sleep(2 * PAUSE_S)
-            assert [entry["event"] for entry in logs] == ["state_failing", "state_works_again"]
-            assert Ears.heard == [("warning", "state directory")]
-
-    run_virtual(main())
+    async with open_gateway(config(tmp_path), radio=world(1).radio, entropy=entropy()) as gateway:
+        gateway.audiences.members.append(Ears())
+        with capture_logs() as logs:
+            async with background(watch_store(gateway), "watch_store"):
+                await asyncio.sleep(2.5 * PAUSE_S)
+                assert logs == []
+                moved = (tmp_path / "state").rename(tmp_path / "gone")
+                await asyncio.sleep(3 * PAUSE_S)
+                assert [entry["event"] for entry in logs] == ["state_failing"]
+                assert "deleted or replaced" in logs[0]["reason"]
+                moved.rename(tmp_path / "state")
+                await asyncio.sleep(2 * PAUSE_S)
+        assert [entry["event"] for entry in logs] == ["state_failing", "state_works_again"]
+        assert Ears.heard == [("warning", "state directory")]

@@ -63,62 +63,52 @@ async def hear_all(b: Bench, bearer: BleakBearer) -> None:
 
 
 @pytest.mark.parametrize("refusal", [Refusal.SILENCE, Refusal.LIMIT])
-def test_links_of_other_programs_count_and_stay(
-    private_bus: Any, run_paced: Any, refusal: Refusal
-) -> None:
+async def test_links_of_other_programs_count_and_stay(private_bus: Any, refusal: Refusal) -> None:
     """Two links are another program's: ours are two of four; the next process knows that."""
-
-    async def main() -> None:
-        memory = Memory()
-        async with bench(private_bus, boards=8) as b, AsyncExitStack() as others:
-            b.adapter.max_links, b.adapter.refusal = 4, refusal
-            for board in b.boards[:2]:
-                await others.enter_async_context(b.client(await b.find(board.address)))
-            ours = [board.address for board in b.boards[2:]]
-            async with BleakBearer(memory=memory) as bearer:
-                await hear_all(b, bearer)
-                await visit_all(bearer, ours, 5)
-                assert bearer.links.now == 2
-                assert bearer.links.found.startswith("learnt: link 5 was refused")
-            assert all(board.log[0] == "connected" for board in b.boards)
-            assert all(board.central is not None for board in b.boards[:2])
-            ((address, (_, links)),) = memory.kept.items()
-            assert (address, links) == (b.adapter.address, 4)
-            refused = b.adapter.refused
-            async with BleakBearer(memory=memory) as bearer:
-                await hear_all(b, bearer)
-                await visit_all(bearer, ours, 5)
-                assert (bearer.links.now, bearer.links.found) == (2, "learnt before")
-            assert b.adapter.refused == refused
-
-    run_paced(main())
+    memory = Memory()
+    async with bench(private_bus, boards=8) as b, AsyncExitStack() as others:
+        b.adapter.max_links, b.adapter.refusal = 4, refusal
+        for board in b.boards[:2]:
+            await others.enter_async_context(b.client(await b.find(board.address)))
+        ours = [board.address for board in b.boards[2:]]
+        async with BleakBearer(memory=memory) as bearer:
+            await hear_all(b, bearer)
+            await visit_all(bearer, ours, 5)
+            assert bearer.links.now == 2
+            assert bearer.links.found.startswith("learnt: link 5 was refused")
+        assert all(board.log[0] == "connected" for board in b.boards)
+        assert all(board.central is not None for board in b.boards[:2])
+        ((address, (_, links)),) = memory.kept.items()
+        assert (address, links) == (b.adapter.address, 4)
+        refused = b.adapter.refused
+        async with BleakBearer(memory=memory) as bearer:
+            await hear_all(b, bearer)
+            await visit_all(bearer, ours, 5)
+            assert (bearer.links.now, bearer.links.found) == (2, "learnt before")
+        assert b.adapter.refused == refused
 
 
 @pytest.mark.parametrize("others", [True, False])
-def test_silence_beside_another_programs_discovery_teaches_nothing(
-    private_bus: Any, run_paced: Any, others: bool
+async def test_silence_beside_another_programs_discovery_teaches_nothing(
+    private_bus: Any, others: bool
 ) -> None:
     """There a connection may wait for 10.24 s, so that it was refused is not sure; else it is."""
-
-    async def main() -> None:
-        memory = Memory()
-        async with bench(private_bus, boards=6) as b, AsyncExitStack() as stack:
-            b.adapter.max_links, b.adapter.refusal = 2, Refusal.SILENCE
-            b.adapter.quirks = replace(
-                b.adapter.quirks,
-                slow_connect_while_discovering=False,
-                duplicate_filter=DuplicateFilter.OFF,
-            )
-            async with BleakBearer(memory=memory) as bearer:
-                await hear_all(b, bearer)
-                if others:
-                    await stack.enter_async_context(b.scanning_elsewhere())
-                await visit_all(bearer, [board.address for board in b.boards], 3)
-                assert b.adapter.refused
-                assert (bearer.links.found == "learning") is others
-            assert (memory.kept == {}) is others
-
-    run_paced(main())
+    memory = Memory()
+    async with bench(private_bus, boards=6) as b, AsyncExitStack() as stack:
+        b.adapter.max_links, b.adapter.refusal = 2, Refusal.SILENCE
+        b.adapter.quirks = replace(
+            b.adapter.quirks,
+            slow_connect_while_discovering=False,
+            duplicate_filter=DuplicateFilter.OFF,
+        )
+        async with BleakBearer(memory=memory) as bearer:
+            await hear_all(b, bearer)
+            if others:
+                await stack.enter_async_context(b.scanning_elsewhere())
+            await visit_all(bearer, [board.address for board in b.boards], 3)
+            assert b.adapter.refused
+            assert (bearer.links.found == "learning") is others
+        assert (memory.kept == {}) is others
 
 
 class Full(Memory):
@@ -131,21 +121,17 @@ class Full(Memory):
         raise StoreError("the disk is full")
 
 
-def test_a_full_disk_costs_what_was_learnt(run_virtual: Any) -> None:
+async def test_a_full_disk_costs_what_was_learnt() -> None:
     """It is said, and the link that taught it stays."""
-
-    async def main() -> None:
-        with capture_logs() as logs:
-            memory = AdapterMemory(Full())
-            assert await memory.load("00:1A") is None
-            memory.save(3)
-        events = [entry["event"] for entry in logs if entry["log_level"] == "warning"]
-        assert events == ["adapter_links_not_known", "adapter_links_not_kept"]
-
-    run_virtual(main())
+    with capture_logs() as logs:
+        memory = AdapterMemory(Full())
+        assert await memory.load("00:1A") is None
+        memory.save(3)
+    events = [entry["event"] for entry in logs if entry["log_level"] == "warning"]
+    assert events == ["adapter_links_not_known", "adapter_links_not_kept"]
 
 
-def test_another_system_begins_anew(monkeypatch: pytest.MonkeyPatch, run_virtual: Any) -> None:
+async def test_another_system_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """A number that was learnt under another BlueZ or kernel does not count."""
 
     async def versions(said: str) -> None:
@@ -154,27 +140,20 @@ def test_another_system_begins_anew(monkeypatch: pytest.MonkeyPatch, run_virtual
 
         monkeypatch.setattr(adapter_memory, "_system", system)
 
-    async def main() -> None:
-        kept = Memory()
-        await versions("5.66, Linux 6.1")
-        first = AdapterMemory(kept)
-        assert await first.load("00:1A") is None
-        first.save(7)
-        assert await AdapterMemory(kept).load("00:1A") == 7
-        assert await AdapterMemory(kept).load("00:1B") is None
-        await versions("5.82, Linux 6.12")
-        assert await AdapterMemory(kept).load("00:1A") is None
-
-    run_virtual(main())
+    kept = Memory()
+    await versions("5.66, Linux 6.1")
+    first = AdapterMemory(kept)
+    assert await first.load("00:1A") is None
+    first.save(7)
+    assert await AdapterMemory(kept).load("00:1A") == 7
+    assert await AdapterMemory(kept).load("00:1B") is None
+    await versions("5.82, Linux 6.12")
+    assert await AdapterMemory(kept).load("00:1A") is None
 
 
-def test_without_a_memory_nothing_is_asked(run_virtual: Any) -> None:
+async def test_without_a_memory_nothing_is_asked() -> None:
     """No program is started for the sake of a number that nobody keeps."""
-
-    async def main() -> None:
-        memory = AdapterMemory(None)
-        assert await memory.load("00:1A") is None
-        assert memory.address == "00:1A"
-        memory.save(3)
-
-    run_virtual(main())
+    memory = AdapterMemory(None)
+    assert await memory.load("00:1A") is None
+    assert memory.address == "00:1A"
+    memory.save(3)

@@ -48,56 +48,44 @@ async def find(bench: BearerBench, bearer: Any) -> str:
 BUSY = BleakDBusError("org.bluez.Error.InProgress", ["In Progress"])
 
 
-def test_a_board_that_is_busy_costs_no_attempt(run_virtual: Any) -> None:
+async def test_a_board_that_is_busy_costs_no_attempt() -> None:
     """Another program connects to it: it is waited for, with all attempts still at hand."""
-
-    async def main() -> None:
-        bench = BearerBench()
-        async with bench.bearer(connect_attempts=1) as bearer:
-            address = await find(bench, bearer)
-            bench.adapter.fail_connects.extend([BUSY] * len(BUSY_PAUSES_S))
-            async with bearer.provisioning_link(address) as link:
-                assert link.is_connected
-
-    run_virtual(main())
+    bench = BearerBench()
+    async with bench.bearer(connect_attempts=1) as bearer:
+        address = await find(bench, bearer)
+        bench.adapter.fail_connects.extend([BUSY] * len(BUSY_PAUSES_S))
+        async with bearer.provisioning_link(address) as link:
+            assert link.is_connected
 
 
-def test_a_board_that_stays_busy_is_named(run_virtual: Any) -> None:
+async def test_a_board_that_stays_busy_is_named() -> None:
     """After 20 s, and the adapter is not blamed."""
-
-    async def main() -> None:
-        bench = BearerBench()
-        async with bench.bearer() as bearer:
-            address = await find(bench, bearer)
-            bench.adapter.fail_connects.extend([BUSY] * 10)
-            begun_s = now()
-            with pytest.raises(ConnectionLost, match="another program connects to this board"):
-                async with bearer.provisioning_link(address):
-                    pytest.fail("the link opened")
-            assert now() - begun_s == pytest.approx(20, abs=1)
-        assert bench.is_quiet()
-
-    run_virtual(main())
-
-
-def test_a_kept_link_waits_for_a_search(run_virtual: Any) -> None:
-    """bleak searches for a board that it does not know, and BlueZ is busy with another search."""
-
-    async def main() -> None:
-        bench = BearerBench()
-        async with bench.bearer() as bearer:
-            address = await find(bench, bearer)
+    bench = BearerBench()
+    async with bench.bearer() as bearer:
+        address = await find(bench, bearer)
+        bench.adapter.fail_connects.extend([BUSY] * 10)
+        begun_s = now()
+        with pytest.raises(ConnectionLost, match="another program connects to this board"):
             async with bearer.provisioning_link(address):
-                bench.board.become_node()
-                await asyncio.sleep(0.5)
-                bearer._devices.clear()
-                bench.adapter.fail_scans.extend([BUSY, BUSY])
-                async with bearer.kept_proxy_link(address) as link:
-                    assert link.is_connected
-        assert bench.board.log.count("connected") == 1
-        assert bench.is_quiet()
+                pytest.fail("the link opened")
+        assert now() - begun_s == pytest.approx(20, abs=1)
+    assert bench.is_quiet()
 
-    run_virtual(main())
+
+async def test_a_kept_link_waits_for_a_search() -> None:
+    """bleak searches for a board that it does not know, and BlueZ is busy with another search."""
+    bench = BearerBench()
+    async with bench.bearer() as bearer:
+        address = await find(bench, bearer)
+        async with bearer.provisioning_link(address):
+            bench.board.become_node()
+            await asyncio.sleep(0.5)
+            bearer._devices.clear()
+            bench.adapter.fail_scans.extend([BUSY, BUSY])
+            async with bearer.kept_proxy_link(address) as link:
+                assert link.is_connected
+    assert bench.board.log.count("connected") == 1
+    assert bench.is_quiet()
 
 
 def client_class(bench: BearerBench) -> type[BaseBleakClient]:
@@ -106,33 +94,29 @@ def client_class(bench: BearerBench) -> type[BaseBleakClient]:
 
 @pytest.mark.parametrize("most", [1, 3])
 @pytest.mark.parametrize("lost", [1, 9])
-def test_a_link_lost_before_notifications(run_virtual: Any, lost: int, most: int) -> None:
+async def test_a_link_lost_before_notifications(lost: int, most: int) -> None:
     """It is hung up and tried again, whatever bleak made of it; nothing is left behind."""
+    bench = BearerBench()
+    links: list[GattLink] = []
 
-    async def main() -> None:
-        bench = BearerBench()
-        links: list[GattLink] = []
+    class Losing(client_class(bench)):  # type: ignore[misc]
+        async def start_notify(self, *args: Any, **kwargs: Any) -> None:
+            await super().start_notify(*args, **kwargs)
+            links.extend(connection.link for connection in bearer._connections)
+            if len(links) <= lost:
+                links[-1].on_disconnected(self)
 
-        class Losing(client_class(bench)):  # type: ignore[misc]
-            async def start_notify(self, *args: Any, **kwargs: Any) -> None:
-                await super().start_notify(*args, **kwargs)
-                links.extend(connection.link for connection in bearer._connections)
-                if len(links) <= lost:
-                    links[-1].on_disconnected(self)
-
-        bearer = BleakBearer("", scanner_backend(bench.adapter), Losing, connect_attempts=most)
-        async with bearer:
-            address = await find(bench, bearer)
-            opened = False
-            with contextlib.suppress(ConnectionLost):
-                async with bearer.provisioning_link(address) as link:
-                    opened = link.is_connected
-            assert opened is (lost < most)
-            assert len(links) == min(lost + 1, most)
-        assert bench.is_quiet()
-        assert not len(bearer._connections)
-
-    run_virtual(main())
+    bearer = BleakBearer("", scanner_backend(bench.adapter), Losing, connect_attempts=most)
+    async with bearer:
+        address = await find(bench, bearer)
+        opened = False
+        with contextlib.suppress(ConnectionLost):
+            async with bearer.provisioning_link(address) as link:
+                opened = link.is_connected
+        assert opened is (lost < most)
+        assert len(links) == min(lost + 1, most)
+    assert bench.is_quiet()
+    assert not len(bearer._connections)
 
 
 def doubled(services: Any) -> None:
@@ -173,32 +157,28 @@ def with_one_characteristic_twice(services: Any) -> None:
     ],
     ids=describe,
 )
-def test_a_handle_that_is_gone(run_virtual: Any, answer: Exception) -> None:
+async def test_a_handle_that_is_gone(answer: Exception) -> None:
     """Its services are those of before, whatever BlueZ calls that: the board is forgotten once."""
+    bench = BearerBench()
+    forgotten = 0
 
-    async def main() -> None:
-        bench = BearerBench()
-        forgotten = 0
+    class Stale(client_class(bench)):  # type: ignore[misc]
+        async def start_notify(self, *args: Any, **kwargs: Any) -> None:
+            if not forgotten:
+                raise answer
+            await super().start_notify(*args, **kwargs)
 
-        class Stale(client_class(bench)):  # type: ignore[misc]
-            async def start_notify(self, *args: Any, **kwargs: Any) -> None:
-                if not forgotten:
-                    raise answer
-                await super().start_notify(*args, **kwargs)
+        async def unpair(self, *args: Any, **kwargs: Any) -> None:
+            nonlocal forgotten
+            forgotten += 1
+            await super().unpair(*args, **kwargs)
 
-            async def unpair(self, *args: Any, **kwargs: Any) -> None:
-                nonlocal forgotten
-                forgotten += 1
-                await super().unpair(*args, **kwargs)
-
-        async with BleakBearer("", scanner_backend(bench.adapter), Stale) as bearer:
-            address = await find(bench, bearer)
-            async with bearer.provisioning_link(address) as link:
-                assert link.is_connected
-        assert forgotten == 1
-        assert bench.is_quiet()
-
-    run_virtual(main())
+    async with BleakBearer("", scanner_backend(bench.adapter), Stale) as bearer:
+        address = await find(bench, bearer)
+        async with bearer.provisioning_link(address) as link:
+            assert link.is_connected
+    assert forgotten == 1
+    assert bench.is_quiet()
 
 
 @pytest.mark.parametrize("heals", [True, False])
@@ -206,33 +186,29 @@ def test_a_handle_that_is_gone(run_virtual: Any, answer: Exception) -> None:
     "spoil",
     [doubled, listed_twice, without_data_out, with_other_properties, with_one_characteristic_twice],
 )
-def test_services_of_an_earlier_firmware_are_forgotten(
-    run_virtual: Any, spoil: Callable[[Any], None], heals: bool
+async def test_services_of_an_earlier_firmware_are_forgotten(
+    spoil: Callable[[Any], None], heals: bool
 ) -> None:
     """BlueZ forgets the board once; where that does not help, the service is named."""
+    bench = BearerBench()
+    forgotten = 0
 
-    async def main() -> None:
-        bench = BearerBench()
-        forgotten = 0
+    class Stale(client_class(bench)):  # type: ignore[misc]
+        async def connect(self, *args: Any, **kwargs: Any) -> None:
+            await super().connect(*args, **kwargs)
+            if not (heals and forgotten):
+                spoil(self.services)
 
-        class Stale(client_class(bench)):  # type: ignore[misc]
-            async def connect(self, *args: Any, **kwargs: Any) -> None:
-                await super().connect(*args, **kwargs)
-                if not (heals and forgotten):
-                    spoil(self.services)
+        async def unpair(self, *args: Any, **kwargs: Any) -> None:
+            nonlocal forgotten
+            forgotten += 1
+            await super().unpair(*args, **kwargs)
 
-            async def unpair(self, *args: Any, **kwargs: Any) -> None:
-                nonlocal forgotten
-                forgotten += 1
-                await super().unpair(*args, **kwargs)
-
-        async with BleakBearer("", scanner_backend(bench.adapter), Stale) as bearer:
-            address = await find(bench, bearer)
-            with contextlib.nullcontext() if heals else pytest.raises(WrongService, match="in 2"):
-                async with bearer.provisioning_link(address) as link:
-                    assert heals
-                    assert link.is_connected
-        assert forgotten == 1
-        assert bench.is_quiet()
-
-    run_virtual(main())
+    async with BleakBearer("", scanner_backend(bench.adapter), Stale) as bearer:
+        address = await find(bench, bearer)
+        with contextlib.nullcontext() if heals else pytest.raises(WrongService, match="in 2"):
+            async with bearer.provisioning_link(address) as link:
+                assert heals
+                assert link.is_connected
+    assert forgotten == 1
+    assert bench.is_quiet()

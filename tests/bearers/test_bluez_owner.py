@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -15,7 +14,6 @@ from fastprovd.bearers.bluez_owner import BluezOwner
 from fastprovd.emulator.private_bus import PrivateBus
 from tests.support.doors import bench
 
-RunPaced = Callable[[Coroutine[Any, Any, Any]], Any]
 HCI0 = "/org/bluez/hci0"
 BUS, BUS_PATH = "org.freedesktop.DBus", "/org/freedesktop/DBus"
 
@@ -94,28 +92,24 @@ def strange(device: str) -> dict[str, Message]:
 
 
 @pytest.mark.parametrize("kind", strange("/x"))
-def test_what_a_stranger_signals_is_not_believed(
-    run_paced: RunPaced, private_bus: PrivateBus, caplog: pytest.LogCaptureFixture, kind: str
+async def test_what_a_stranger_signals_is_not_believed(
+    private_bus: PrivateBus, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
     """Sent to everybody and to each name on the bus: the link stays, and the next one opens."""
-
-    async def main() -> None:
-        async with bench(private_bus) as b, BleakBearer() as bearer:
-            async with bearer.scan() as scan, asyncio.timeout(10):
-                address = (await anext(scan)).device_address
-            message = strange(f"{HCI0}/dev_{address.replace(':', '_')}")[kind]
-            async with bearer.provisioning_link(address) as link:
-                await tell_everybody(private_bus, message, b.bluetoothd._bus)
-                await asyncio.sleep(1)
-                assert link.is_connected
-            async with bearer.scan() as scan, asyncio.timeout(10):
-                await anext(scan)
-            async with bearer.provisioning_link(address) as link:
-                assert link.is_connected
-            assert b.board.log.count("connected") == 2
-        assert "exception" not in caplog.text
-
-    run_paced(main())
+    async with bench(private_bus) as b, BleakBearer() as bearer:
+        async with bearer.scan() as scan, asyncio.timeout(10):
+            address = (await anext(scan)).device_address
+        message = strange(f"{HCI0}/dev_{address.replace(':', '_')}")[kind]
+        async with bearer.provisioning_link(address) as link:
+            await tell_everybody(private_bus, message, b.bluetoothd._bus)
+            await asyncio.sleep(1)
+            assert link.is_connected
+        async with bearer.scan() as scan, asyncio.timeout(10):
+            await anext(scan)
+        async with bearer.provisioning_link(address) as link:
+            assert link.is_connected
+        assert b.board.log.count("connected") == 2
+    assert "exception" not in caplog.text
 
 
 async def tell_everybody(

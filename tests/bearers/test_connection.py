@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from bleak import BleakClient
@@ -11,7 +11,6 @@ from structlog.testing import capture_logs
 
 from fastprovd.bearers.connection import Connection, Connections
 from fastprovd.bearers.gatt import PROXY, GattLink
-from tests.conftest import RunVirtual
 
 
 class Client:
@@ -34,65 +33,52 @@ def connection(number: int, client: Client) -> Connection:
 
 
 @pytest.mark.parametrize("error", [KeyError("chaos"), RuntimeError("chaos"), OSError(5, "chaos")])
-def test_a_hang_up_that_fails_is_over(run_virtual: RunVirtual[Any], error: Exception) -> None:
+async def test_a_hang_up_that_fails_is_over(error: Exception) -> None:
     """Whoever waits for it goes on; a fault of ours is told with its traceback."""
-
-    async def main() -> None:
-        told: list[Connection] = []
-        connections = Connections(told.append)
-        one, other = connection(1, Client(error)), connection(2, Client())
-        for each in (one, other):
-            connections.add(each)
-            connections.hang_up(each)
-        with capture_logs() as logs:
-            await connections.hung_up()
-        assert (len(connections), connections.hang_ups()) == (0, [])
-        assert told == [one, other]
-        faults = [entry["device_address"] for entry in logs if entry["event"] == "hang_up_failed"]
-        assert faults == ([] if isinstance(error, OSError) else [one.device_address])
-
-    run_virtual(main())
+    told: list[Connection] = []
+    connections = Connections(told.append)
+    one, other = connection(1, Client(error)), connection(2, Client())
+    for each in (one, other):
+        connections.add(each)
+        connections.hang_up(each)
+    with capture_logs() as logs:
+        await connections.hung_up()
+    assert (len(connections), connections.hang_ups()) == (0, [])
+    assert told == [one, other]
+    faults = [entry["device_address"] for entry in logs if entry["event"] == "hang_up_failed"]
+    assert faults == ([] if isinstance(error, OSError) else [one.device_address])
 
 
 @pytest.mark.parametrize("error", [KeyError("chaos"), EOFError("chaos")])
-def test_a_listener_that_fails_keeps_no_link(
-    run_virtual: RunVirtual[Any], error: Exception
-) -> None:
+async def test_a_listener_that_fails_keeps_no_link(error: Exception) -> None:
     """Neither the one that it was told of nor the next one stays for ever."""
 
-    async def main() -> None:
-        def refuse(_: Connection) -> None:
-            raise error
+    def refuse(_: Connection) -> None:
+        raise error
 
-        connections = Connections(refuse)
-        for number in (1, 2):
-            each = connection(number, Client())
-            connections.add(each)
-            connections.hang_up(each)
-        with capture_logs() as logs:
-            await connections.hung_up()
-        assert (len(connections), connections.hang_ups()) == (0, [])
-        assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == [
-            "callback_failed",
-            "callback_failed",
-        ]
-
-    run_virtual(main())
-
-
-def test_what_nobody_ended_is_ended(run_virtual: RunVirtual[Any]) -> None:
-    """Once; a link that is being hung up is left to that."""
-
-    async def main() -> None:
-        connections = Connections(lambda _: None)
-        clients = [Client(), Client()]
-        for number, client in enumerate(clients):
-            connections.add(connection(number, client))
-        connections.hang_up(next(iter(connections)))
-        connections.hang_up_all()
-        assert len(connections.hang_ups()) == 2
+    connections = Connections(refuse)
+    for number in (1, 2):
+        each = connection(number, Client())
+        connections.add(each)
+        connections.hang_up(each)
+    with capture_logs() as logs:
         await connections.hung_up()
-        assert all(client.is_hung_up for client in clients)
-        assert len(connections) == 0
+    assert (len(connections), connections.hang_ups()) == (0, [])
+    assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == [
+        "callback_failed",
+        "callback_failed",
+    ]
 
-    run_virtual(main())
+
+async def test_what_nobody_ended_is_ended() -> None:
+    """Once; a link that is being hung up is left to that."""
+    connections = Connections(lambda _: None)
+    clients = [Client(), Client()]
+    for number, client in enumerate(clients):
+        connections.add(connection(number, client))
+    connections.hang_up(next(iter(connections)))
+    connections.hang_up_all()
+    assert len(connections.hang_ups()) == 2
+    await connections.hung_up()
+    assert all(client.is_hung_up for client in clients)
+    assert len(connections) == 0

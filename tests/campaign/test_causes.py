@@ -20,7 +20,9 @@ IDS = pytest.mark.parametrize("name", CAUSES)
 def names_in(module: str) -> set[str]:
     """Return the names of the tests in a module."""
     tree = ast.parse((ROOT / module).read_text("utf-8"))
-    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    return {
+        node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
 
 
 def test_every_stall_and_quirk_has_a_row() -> None:

@@ -27,40 +27,32 @@ def census(gateway: Gateway, nodes: list[Node], app_key: AppKey, **kwargs: Any) 
     return Census(gateway._radio, gateway._top, SystemClock(), app_key, nodes, **kwargs)
 
 
-def test_a_node_is_asked_under_its_own_key(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+async def test_a_node_is_asked_under_its_own_key(tmp_path: Path) -> None:
     """So one that has no AppKey answers; without a DevKey there is only the AppKey to ask under."""
-
-    async def main() -> None:
-        here = world(3)
-        async with open_gateway(config(tmp_path), radio=here.radio, entropy=entropy()) as gateway:
-            nodes = await provisioned(gateway, 3)
-            addresses = {node.address for node in nodes}
-            unknown = AppKey(bytes(16), gateway.network.app_key.index)
-            dev_keys = {a: key for a in addresses if (key := gateway._store.dev_key(a))}
-            async with gateway._radio:
-                asked = await census(gateway, nodes, unknown, dev_keys=dev_keys).ask(addresses)
-                assert asked == Asked(frozenset(addresses))
-                asked = await census(gateway, nodes, unknown).ask(addresses)
-                assert not asked.answering
-
-    run_virtual(main())
+    here = world(3)
+    async with open_gateway(config(tmp_path), radio=here.radio, entropy=entropy()) as gateway:
+        nodes = await provisioned(gateway, 3)
+        addresses = {node.address for node in nodes}
+        unknown = AppKey(bytes(16), gateway.network.app_key.index)
+        dev_keys = {a: key for a in addresses if (key := gateway._store.dev_key(a))}
+        async with gateway._radio:
+            asked = await census(gateway, nodes, unknown, dev_keys=dev_keys).ask(addresses)
+            assert asked == Asked(frozenset(addresses))
+            asked = await census(gateway, nodes, unknown).ask(addresses)
+            assert not asked.answering
 
 
-def test_a_node_that_is_off_is_silent(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+async def test_a_node_that_is_off_is_silent(tmp_path: Path) -> None:
     """A proxy of ours carried the question, and others answered."""
-
-    async def main() -> None:
-        here = world(3)
-        async with open_gateway(config(tmp_path), radio=here.radio, entropy=entropy()) as gateway:
-            nodes = await provisioned(gateway, 3)
-            addresses = {node.address for node in nodes}
-            off = nodes[-1].address
-            here.board(off).power_off()
-            async with gateway._radio:
-                asked = await census(gateway, nodes, gateway.network.app_key).ask(addresses)
-            assert asked == Asked(frozenset(addresses - {off}), frozenset({off}))
-
-    run_virtual(main())
+    here = world(3)
+    async with open_gateway(config(tmp_path), radio=here.radio, entropy=entropy()) as gateway:
+        nodes = await provisioned(gateway, 3)
+        addresses = {node.address for node in nodes}
+        off = nodes[-1].address
+        here.board(off).power_off()
+        async with gateway._radio:
+            asked = await census(gateway, nodes, gateway.network.app_key).ask(addresses)
+        assert asked == Asked(frozenset(addresses - {off}), frozenset({off}))
 
 
 def test_without_a_proxy_that_has_our_key_nobody_is_silent(

@@ -19,7 +19,6 @@ from fastprovd.mesh.models.fast_provisioning import InfoSet
 from fastprovd.mesh.models.fast_provisioning_info import STOPPING, InfoStatus, InfoStatusBit
 from fastprovd.mesh.models.generic_onoff import OnOffSet, OnOffStatus
 from fastprovd.records import NodeRole, Run, RunState, Window
-from tests.conftest import RunVirtual
 from tests.support.context import context_of
 from tests.support.fake_mesh import PRIMARY, FakeNode, Talk, talk
 
@@ -77,108 +76,76 @@ async def close(
     return run_log.run
 
 
-def test_two_quiet_rounds_close_the_window(run_virtual: RunVirtual[Any]) -> None:
+async def test_two_quiet_rounds_close_the_window() -> None:
     """Each is told to all nodes, confirmed by the Primary, and watched for 12 s."""
-
-    async def main() -> None:
-        primary = FakeNode(PRIMARY, answers={InfoSet: lambda _: STOPPING})
-        async with talk(primary) as opened:
-            run = await close(opened)
-            assert (run.state, run.window) == (RunState.CLOSING, Window.CLOSED)
-            asked = [heard.at_s for heard in primary.messages(InfoSet)]
-            assert len(asked) == 2
-            assert run.t_closed_s == pytest.approx(2 * WAITS["stop"].seconds, abs=3.0)
-            assert run.window_evidence is not None
-            assert "went to all nodes 2 times" in run.window_evidence
-
-    run_virtual(main())
+    primary = FakeNode(PRIMARY, answers={InfoSet: lambda _: STOPPING})
+    async with talk(primary) as opened:
+        run = await close(opened)
+        assert (run.state, run.window) == (RunState.CLOSING, Window.CLOSED)
+        asked = [heard.at_s for heard in primary.messages(InfoSet)]
+        assert len(asked) == 2
+        assert run.t_closed_s == pytest.approx(2 * WAITS["stop"].seconds, abs=3.0)
+        assert run.window_evidence is not None
+        assert "went to all nodes 2 times" in run.window_evidence
 
 
-def test_a_join_begins_the_count_again(run_virtual: RunVirtual[Any]) -> None:
+async def test_a_join_begins_the_count_again() -> None:
     """Whoever joined is asked, and two more rounds must be quiet."""
-
-    async def main() -> None:
-        primary = FakeNode(PRIMARY, answers={InfoSet: lambda _: STOPPING})
-        async with talk(primary) as opened:
-            collecting = FakeCollecting(joins=1)
-            run = await close(opened, collecting)
-            assert run.window is Window.CLOSED
-            assert len(primary.messages(InfoSet)) == 3
-            assert len(collecting.proven) == 1
-
-    run_virtual(main())
+    primary = FakeNode(PRIMARY, answers={InfoSet: lambda _: STOPPING})
+    async with talk(primary) as opened:
+        collecting = FakeCollecting(joins=1)
+        run = await close(opened, collecting)
+        assert run.window is Window.CLOSED
+        assert len(primary.messages(InfoSet)) == 3
+        assert len(collecting.proven) == 1
 
 
 @pytest.mark.parametrize("answer", [None, IDLE], ids=("silent", "idle"))
-def test_a_primary_that_does_not_confirm_proves_nothing(
-    run_virtual: RunVirtual[Any], answer: InfoStatus | None
-) -> None:
+async def test_a_primary_that_does_not_confirm_proves_nothing(answer: InfoStatus | None) -> None:
     """Silent, or not a provisioner at all: unknown at the deadline, with the evidence there is."""
-
-    async def main() -> None:
-        async with talk(FakeNode(PRIMARY, answers={InfoSet: lambda _: answer})) as opened:
-            run = await close(opened)
-            assert (run.window, run.t_closed_s) == (Window.UNKNOWN, None)
-            assert run.window_evidence is not None
-            assert "did not confirm it" in run.window_evidence
-            assert CLOCK.monotonic() < WAITS["closing"].seconds + 30.0
-
-    run_virtual(main())
+    async with talk(FakeNode(PRIMARY, answers={InfoSet: lambda _: answer})) as opened:
+        run = await close(opened)
+        assert (run.window, run.t_closed_s) == (Window.UNKNOWN, None)
+        assert run.window_evidence is not None
+        assert "did not confirm it" in run.window_evidence
+        assert CLOCK.monotonic() < WAITS["closing"].seconds + 30.0
 
 
-def test_boards_that_join_for_ever_end_in_time(run_virtual: RunVirtual[Any]) -> None:
+async def test_boards_that_join_for_ever_end_in_time() -> None:
     """The deadline ends it, and the evidence counts the rounds."""
-
-    async def main() -> None:
-        primary = FakeNode(PRIMARY, answers={InfoSet: lambda _: STOPPING})
-        async with talk(primary) as opened:
-            run = await close(opened, FakeCollecting(joins=10_000))
-            assert run.window is Window.UNKNOWN
-            assert run.window_evidence is not None
-            assert run.window_evidence.endswith("but boards joined in 14 of 14 rounds")
-
-    run_virtual(main())
+    primary = FakeNode(PRIMARY, answers={InfoSet: lambda _: STOPPING})
+    async with talk(primary) as opened:
+        run = await close(opened, FakeCollecting(joins=10_000))
+        assert run.window is Window.UNKNOWN
+        assert run.window_evidence is not None
+        assert run.window_evidence.endswith("but boards joined in 14 of 14 rounds")
 
 
-def test_every_node_confirms_the_onoff_way(run_virtual: RunVirtual[Any]) -> None:
+async def test_every_node_confirms_the_onoff_way() -> None:
     """Each gets the light that it had, once, under a transaction number of its own."""
-
-    async def main() -> None:
-        nodes = [
-            FakeNode(address, answers={OnOffSet: lambda message: OnOffStatus(message.onoff)})
-            for address in (PRIMARY, CHILD)
-        ]
-        async with talk(*nodes) as opened:
-            run = await close(opened, way="onoff")
-            assert run.window is Window.CLOSED
-            sent = [node.messages(OnOffSet)[0].message for node in nodes]
-            assert [len(node.messages(OnOffSet)) for node in nodes] == [1, 1]
-            assert [(message.onoff, message.tid) for message in sent] == [(True, 0), (False, 1)]
-
-    run_virtual(main())
+    nodes = [
+        FakeNode(address, answers={OnOffSet: lambda message: OnOffStatus(message.onoff)})
+        for address in (PRIMARY, CHILD)
+    ]
+    async with talk(*nodes) as opened:
+        run = await close(opened, way="onoff")
+        assert run.window is Window.CLOSED
+        sent = [node.messages(OnOffSet)[0].message for node in nodes]
+        assert [len(node.messages(OnOffSet)) for node in nodes] == [1, 1]
+        assert [(message.onoff, message.tid) for message in sent] == [(True, 0), (False, 1)]
 
 
-def test_a_node_that_does_not_confirm_keeps_the_window_unknown(
-    run_virtual: RunVirtual[Any],
-) -> None:
+async def test_a_node_that_does_not_confirm_keeps_the_window_unknown() -> None:
     """Where each node must confirm, one that is silent proves nothing."""
-
-    async def main() -> None:
-        primary = FakeNode(PRIMARY, answers={OnOffSet: lambda m: OnOffStatus(m.onoff)})
-        async with talk(primary, FakeNode(CHILD, answers={})) as opened:
-            run = await close(opened, way="onoff")
-            assert run.window is Window.UNKNOWN
-
-    run_virtual(main())
+    primary = FakeNode(PRIMARY, answers={OnOffSet: lambda m: OnOffStatus(m.onoff)})
+    async with talk(primary, FakeNode(CHILD, answers={})) as opened:
+        run = await close(opened, way="onoff")
+        assert run.window is Window.UNKNOWN
 
 
-def test_a_lost_link_comes_out(run_virtual: RunVirtual[Any]) -> None:
+async def test_a_lost_link_comes_out() -> None:
     """The caller opens another one; nothing is claimed before."""
-
-    async def main() -> None:
-        async with talk(FakeNode(PRIMARY, answers={InfoSet: lambda _: STOPPING})) as opened:
-            opened.link.hang_up()
-            with pytest.raises(ConnectionLost):
-                await close(opened)
-
-    run_virtual(main())
+    async with talk(FakeNode(PRIMARY, answers={InfoSet: lambda _: STOPPING})) as opened:
+        opened.link.hang_up()
+        with pytest.raises(ConnectionLost):
+            await close(opened)

@@ -7,8 +7,7 @@ no arithmetic.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import pytest
 from hypothesis import given
@@ -128,75 +127,65 @@ def test_figures_are_those_of_the_emulated_tree(boards: int, size: int) -> None:
 @pytest.mark.parametrize(
     ("boards", "primaries"), [(2, 1), (3, 1), (7, 1), (12, 1), (50, 1), (7, 2), (20, 2), (30, 3)]
 )
-def test_real_runs_grow_within_the_predicted_tree(
-    run_virtual: Callable[[Coroutine[Any, Any, None]], None], boards: int, primaries: int
-) -> None:
+async def test_real_runs_grow_within_the_predicted_tree(boards: int, primaries: int) -> None:
     """Every board has a predicted address of its provisioner, and a predicted share.
 
     Children get their shares in the order of their AppKey Status, so shares of siblings may be
     swapped: of each family the shares that were given are the first predicted ones.
     """
-
-    async def main() -> None:
-        settings = RunSettings(expected=boards, primaries=primaries)
-        predicted = forecast(settings, boards, OURS)
-        async with scene(boards, 4, flaws=Flaws.none(), settings=settings) as s:
-            await s.campaign.execute()
-            truth = s.true_nodes()
-            taken = s.store.reserved_addresses()
-        assert len(truth) == boards
-        check_reserved(predicted, taken)
-        assert (predicted.spare is not None) == (primaries == 1 and boards > 2)
-        if predicted.spare is not None:
-            spare = truth.pop(predicted.spare)
-            assert not spare.is_provisioner
-            assert not spare.children
-        primary_boards = [board for board in truth.values() if board.is_primary]
-        assert {(b.unicast_address, true_span(b)) for b in primary_boards} == {
-            (b.plan.primary, span(b.plan.share)) for b in predicted.branches
-        }
-        check_families(predicted, truth)
-
-    run_virtual(main())
+    settings = RunSettings(expected=boards, primaries=primaries)
+    predicted = forecast(settings, boards, OURS)
+    async with scene(boards, 4, flaws=Flaws.none(), settings=settings) as s:
+        await s.campaign.execute()
+        truth = s.true_nodes()
+        taken = s.store.reserved_addresses()
+    assert len(truth) == boards
+    check_reserved(predicted, taken)
+    assert (predicted.spare is not None) == (primaries == 1 and boards > 2)
+    if predicted.spare is not None:
+        spare = truth.pop(predicted.spare)
+        assert not spare.is_provisioner
+        assert not spare.children
+    primary_boards = [board for board in truth.values() if board.is_primary]
+    assert {(b.unicast_address, true_span(b)) for b in primary_boards} == {
+        (b.plan.primary, span(b.plan.share)) for b in predicted.branches
+    }
+    check_families(predicted, truth)
 
 
 @pytest.mark.parametrize(("heard", "boards"), [(5, 12), (1, 6), (2, 3), (8, 20)])
-def test_boards_beyond_our_reach_grow_within_the_predicted_trees(
-    run_virtual: Callable[[Coroutine[Any, Any, None]], None], heard: int, boards: int
+async def test_boards_beyond_our_reach_grow_within_the_predicted_trees(
+    heard: int, boards: int
 ) -> None:
     """We provision who is heard, at the predicted addresses; so many of them take the others.
 
     Which of them are the quietest is not known before, so any of our addresses may be theirs.
     """
-
-    async def main() -> None:
-        settings = RunSettings(expected=boards, method=Method.AUTO, scan_s=5.0)
-        predicted = forecast(settings, heard, OURS)
-        assert predicted.own is not None
-        async with scene(boards, 4, flaws=Flaws.none(), settings=settings) as s:
-            for number in range(heard + 1, boards + 1):
-                s.air.set_reach(device_address(number), "hci0", None)
-            run = await s.campaign.execute()
-            truth = s.true_nodes()
-            taken = s.store.reserved_addresses()
-            ours = {
-                node.address
-                for node in s.listener.nodes.values()
-                if node.provisioned_by == s.top.stack.address
-            }
-        assert run.heard == heard
-        assert len(truth) == boards
-        check_reserved(predicted, taken)
-        assert ours == set(predicted.own.addresses)
-        primaries = {address: board for address, board in truth.items() if board.is_primary}
-        assert set(primaries) <= ours
-        assert {true_span(board) for board in primaries.values()} == {
-            span(branch.plan.share) for branch in predicted.branches
+    settings = RunSettings(expected=boards, method=Method.AUTO, scan_s=5.0)
+    predicted = forecast(settings, heard, OURS)
+    assert predicted.own is not None
+    async with scene(boards, 4, flaws=Flaws.none(), settings=settings) as s:
+        for number in range(heard + 1, boards + 1):
+            s.air.set_reach(device_address(number), "hci0", None)
+        run = await s.campaign.execute()
+        truth = s.true_nodes()
+        taken = s.store.reserved_addresses()
+        ours = {
+            node.address
+            for node in s.listener.nodes.values()
+            if node.provisioned_by == s.top.stack.address
         }
-        rest = {a: b for a, b in truth.items() if a in primaries or a not in ours}
-        check_families(predicted, rest)
-
-    run_virtual(main())
+    assert run.heard == heard
+    assert len(truth) == boards
+    check_reserved(predicted, taken)
+    assert ours == set(predicted.own.addresses)
+    primaries = {address: board for address, board in truth.items() if board.is_primary}
+    assert set(primaries) <= ours
+    assert {true_span(board) for board in primaries.values()} == {
+        span(branch.plan.share) for branch in predicted.branches
+    }
+    rest = {a: b for a, b in truth.items() if a in primaries or a not in ours}
+    check_families(predicted, rest)
 
 
 def check_reserved(predicted: Forecast, taken: Sequence[AddressRange]) -> None:

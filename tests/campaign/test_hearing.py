@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 import pytest
 
@@ -14,7 +12,6 @@ from fastprovd.emulator.timeline import Happening
 from fastprovd.records import RunState
 from tests.support.scene import Scene, scene
 
-RunVirtual = Callable[[Coroutine[Any, Any, Any]], Any]
 PERFECT = Flaws.none()
 
 
@@ -24,66 +21,48 @@ def first_link_s(s: Scene) -> float:
 
 
 @pytest.mark.parametrize("method", [Method.DIRECT, Method.AUTO])
-def test_a_direct_run_begins_with_as_many_boards_as_links(
-    run_virtual: RunVirtual, method: Method
-) -> None:
+async def test_a_direct_run_begins_with_as_many_boards_as_links(method: Method) -> None:
     """The others are heard meanwhile, also those that come on the air long after."""
-
-    async def main() -> None:
-        settings = RunSettings(expected=9, method=method)
-        async with scene(9, 3, flaws=PERFECT, settings=settings) as s:
-            late = s.air.boards[6:]
-            for board in late:
-                board.power_off()
-            running = asyncio.create_task(s.campaign.execute())
-            await asyncio.sleep(12.0)
-            for board in late:
-                board.power_on()
-            run = await running
-            assert first_link_s(s) < 4.0
-            assert run.state is RunState.DONE
-            assert (run.heard, run.proven) == (9, 9)
-
-    run_virtual(main())
+    settings = RunSettings(expected=9, method=method)
+    async with scene(9, 3, flaws=PERFECT, settings=settings) as s:
+        late = s.air.boards[6:]
+        for board in late:
+            board.power_off()
+        running = asyncio.create_task(s.campaign.execute())
+        await asyncio.sleep(12.0)
+        for board in late:
+            board.power_on()
+        run = await running
+        assert first_link_s(s) < 4.0
+        assert run.state is RunState.DONE
+        assert (run.heard, run.proven) == (9, 9)
 
 
-def test_a_board_that_never_comes_is_waited_for(run_virtual: RunVirtual) -> None:
+async def test_a_board_that_never_comes_is_waited_for() -> None:
     """No longer than the time to listen; the others are nodes by then."""
-
-    async def main() -> None:
-        settings = RunSettings(expected=7, method=Method.DIRECT, scan_s=20.0)
-        async with scene(6, 3, flaws=PERFECT, settings=settings) as s:
-            run = await s.campaign.execute()
-            assert first_link_s(s) < 4.0
-            assert (run.state, run.proven) == (RunState.PARTIAL, 6)
-            assert 20.0 < run.elapsed_s < 40.0
-
-    run_virtual(main())
+    settings = RunSettings(expected=7, method=Method.DIRECT, scan_s=20.0)
+    async with scene(6, 3, flaws=PERFECT, settings=settings) as s:
+        run = await s.campaign.execute()
+        assert first_link_s(s) < 4.0
+        assert (run.state, run.proven) == (RunState.PARTIAL, 6)
+        assert 20.0 < run.elapsed_s < 40.0
 
 
-def test_without_a_number_all_are_heard_first(run_virtual: RunVirtual) -> None:
+async def test_without_a_number_all_are_heard_first() -> None:
     """Nobody knows then how many there are, and who would be faster."""
-
-    async def main() -> None:
-        settings = RunSettings(method=Method.DIRECT)
-        async with scene(9, 3, flaws=PERFECT, settings=settings) as s:
-            run = await s.campaign.execute()
-            on_air = max(e.time_s for e in s.air.timeline if e.what is Happening.ON_AIR)
-            assert first_link_s(s) > on_air
-            assert (run.state, run.proven) == (RunState.DONE, 9)
-
-    run_virtual(main())
+    settings = RunSettings(method=Method.DIRECT)
+    async with scene(9, 3, flaws=PERFECT, settings=settings) as s:
+        run = await s.campaign.execute()
+        on_air = max(e.time_s for e in s.air.timeline if e.what is Happening.ON_AIR)
+        assert first_link_s(s) > on_air
+        assert (run.state, run.proven) == (RunState.DONE, 9)
 
 
-def test_a_fast_run_hears_all_first(run_virtual: RunVirtual) -> None:
+async def test_a_fast_run_hears_all_first() -> None:
     """Boards that provision each other are faster than we are over PB-GATT once they run."""
-
-    async def main() -> None:
-        settings = RunSettings(expected=9, method=Method.FAST)
-        async with scene(9, 3, flaws=PERFECT, settings=settings) as s:
-            run = await s.campaign.execute()
-            on_air = max(e.time_s for e in s.air.timeline if e.what is Happening.ON_AIR)
-            assert first_link_s(s) > on_air
-            assert run.state is RunState.DONE
-
-    run_virtual(main())
+    settings = RunSettings(expected=9, method=Method.FAST)
+    async with scene(9, 3, flaws=PERFECT, settings=settings) as s:
+        run = await s.campaign.execute()
+        on_air = max(e.time_s for e in s.air.timeline if e.what is Happening.ON_AIR)
+        assert first_link_s(s) > on_air
+        assert run.state is RunState.DONE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 
@@ -15,7 +14,6 @@ from fastprovd.errors import ConnectionLost
 from fastprovd.mesh.models.fast_provisioning import InfoSet, InfoStatus
 from fastprovd.mesh.models.fast_provisioning_info import SUCCEEDED
 from fastprovd.records import Run, RunState
-from tests.conftest import RunVirtual
 from tests.support.context import context_of
 from tests.support.fake_mesh import PRIMARY, FakeNode, Talk, talk
 from tests.support.scene import Listener
@@ -35,67 +33,51 @@ def primaries(t: Talk) -> tuple[Primaries, Listener]:
     return made, listener
 
 
-def test_a_start_without_an_answer_is_confirmed(run_virtual: RunVirtual[Any]) -> None:
+async def test_a_start_without_an_answer_is_confirmed() -> None:
     """The next link asks once more; a board that had begun says so, and is asked no more."""
-
-    async def main() -> None:
-        board = FakeNode(PRIMARY)
-        board.answers[InfoSet] = lambda _: ALREADY
-        async with talk(board) as t:
-            made, listener = primaries(t)
-            await made.confirm_start(PRIMARY, t.session)
-            await made.confirm_start(PRIMARY, t.session)
-            assert len(board.heard) == 1
-            kinds = [kind for kind, _ in listener.events]
-            assert kinds == ["recovery", "fast_provisioning_started"]
-
-    run_virtual(main())
+    board = FakeNode(PRIMARY)
+    board.answers[InfoSet] = lambda _: ALREADY
+    async with talk(board) as t:
+        made, listener = primaries(t)
+        await made.confirm_start(PRIMARY, t.session)
+        await made.confirm_start(PRIMARY, t.session)
+        assert len(board.heard) == 1
+        kinds = [kind for kind, _ in listener.events]
+        assert kinds == ["recovery", "fast_provisioning_started"]
 
 
-def test_a_start_that_was_lost_is_made_good(run_virtual: RunVirtual[Any]) -> None:
+async def test_a_start_that_was_lost_is_made_good() -> None:
     """A board that never heard INFO_SET begins now, and the clocks count from here."""
-
-    async def main() -> None:
-        board = FakeNode(PRIMARY)
-        board.answers[InfoSet] = lambda _: SUCCEEDED
-        async with talk(board) as t:
-            made, _ = primaries(t)
-            made._log.mark_info_set(CLOCK.monotonic())
-            await asyncio.sleep(5)
-            await made.confirm_start(PRIMARY, t.session)
-            assert len(board.heard) == 1
-            assert made._log.since_info_set is not None
-            assert made._log.since_info_set < 5
-
-    run_virtual(main())
+    board = FakeNode(PRIMARY)
+    board.answers[InfoSet] = lambda _: SUCCEEDED
+    async with talk(board) as t:
+        made, _ = primaries(t)
+        made._log.mark_info_set(CLOCK.monotonic())
+        await asyncio.sleep(5)
+        await made.confirm_start(PRIMARY, t.session)
+        assert len(board.heard) == 1
+        assert made._log.since_info_set is not None
+        assert made._log.since_info_set < 5
 
 
-def test_a_start_over_a_lost_link_is_not_confirmed(run_virtual: RunVirtual[Any]) -> None:
+async def test_a_start_over_a_lost_link_is_not_confirmed() -> None:
     """The next link asks again."""
-
-    async def main() -> None:
-        board = FakeNode(PRIMARY)
-        async with talk(board) as t:
-            made, _ = primaries(t)
-            t.session.lost.set()
-            with pytest.raises(ConnectionLost):
-                await made.confirm_start(PRIMARY, t.session)
-            assert board.heard == []
-
-    run_virtual(main())
-
-
-def test_a_board_that_refuses_is_told_of(run_virtual: RunVirtual[Any]) -> None:
-    """What it has is collected all the same."""
-
-    async def main() -> None:
-        board = FakeNode(PRIMARY)
-        board.answers[InfoSet] = lambda _: InfoStatus(0x40, b"\x01")
-        async with talk(board) as t:
-            made, listener = primaries(t)
+    board = FakeNode(PRIMARY)
+    async with talk(board) as t:
+        made, _ = primaries(t)
+        t.session.lost.set()
+        with pytest.raises(ConnectionLost):
             await made.confirm_start(PRIMARY, t.session)
-            (_, again), (kind, data) = listener.events
-            assert (again["symptom"], again["rung"]) == ("start_unconfirmed", "send_again")
-            assert (kind, data["about"]) == ("warning", "INFO_SET")
+        assert board.heard == []
 
-    run_virtual(main())
+
+async def test_a_board_that_refuses_is_told_of() -> None:
+    """What it has is collected all the same."""
+    board = FakeNode(PRIMARY)
+    board.answers[InfoSet] = lambda _: InfoStatus(0x40, b"\x01")
+    async with talk(board) as t:
+        made, listener = primaries(t)
+        await made.confirm_start(PRIMARY, t.session)
+        (_, again), (kind, data) = listener.events
+        assert (again["symptom"], again["rung"]) == ("start_unconfirmed", "send_again")
+        assert (kind, data["about"]) == ("warning", "INFO_SET")

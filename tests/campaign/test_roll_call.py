@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
@@ -19,7 +18,6 @@ from fastprovd.errors import ConnectionLost, StoreError
 from fastprovd.mesh.models.generic_onoff import OnOffGet, OnOffStatus
 from fastprovd.mesh.network import decode_network_pdu
 from fastprovd.mesh.proxy import ProxyPduType
-from tests.conftest import RunVirtual
 from tests.support.fake_link import LATENCY_S
 from tests.support.fake_mesh import APP_KEY, IV_INDEX, NET_KEY, PRIMARY, FakeNode, Talk, talk
 
@@ -93,27 +91,19 @@ async def _turns(pace: Pace, count: int) -> list[float]:
     return times
 
 
-def test_turns_are_0_19_s_apart(run_virtual: RunVirtual[Any]) -> None:
+async def test_turns_are_0_19_s_apart() -> None:
     """The first comes at once; time that passed unused is not made up for."""
-
-    async def main() -> None:
-        pace = Pace(CLOCK)
-        assert await _turns(pace, 4) == pytest.approx([0.0, 0.19, 0.38, 0.57])
-        await asyncio.sleep(9.43)
-        assert await _turns(pace, 3) == pytest.approx([10.0, 10.19, 10.38])
-
-    run_virtual(main())
+    pace = Pace(CLOCK)
+    assert await _turns(pace, 4) == pytest.approx([0.0, 0.19, 0.38, 0.57])
+    await asyncio.sleep(9.43)
+    assert await _turns(pace, 3) == pytest.approx([10.0, 10.19, 10.38])
 
 
-def test_turns_are_for_one_at_a_time(run_virtual: RunVirtual[Any]) -> None:
+async def test_turns_are_for_one_at_a_time() -> None:
     """Who waits together goes one after another."""
-
-    async def main() -> None:
-        pace = Pace(CLOCK)
-        times = await asyncio.gather(*(_turns(pace, 1) for _ in range(4)))
-        assert [at for (at,) in times] == pytest.approx([0.0, 0.19, 0.38, 0.57])
-
-    run_virtual(main())
+    pace = Pace(CLOCK)
+    times = await asyncio.gather(*(_turns(pace, 1) for _ in range(4)))
+    assert [at for (at,) in times] == pytest.approx([0.0, 0.19, 0.38, 0.57])
 
 
 @pytest.mark.parametrize(
@@ -129,109 +119,78 @@ def test_turns_are_for_one_at_a_time(run_virtual: RunVirtual[Any]) -> None:
         pytest.param([1.5, 0.4, 0.4], 0.19, id="back to the shortest"),
     ],
 )
-def test_slow_answers_slow_down(
-    run_virtual: RunVirtual[Any], answers: list[float], interval_s: float
-) -> None:
+async def test_slow_answers_slow_down(answers: list[float], interval_s: float) -> None:
     """Slow ones mean full queues; quick ones shorten the interval again."""
-
-    async def main() -> None:
-        pace = Pace(CLOCK)
-        for after_s in answers:
-            pace.answered(after_s)
-        assert _gaps(await _turns(pace, 4)) == pytest.approx([interval_s] * 3)
-
-    run_virtual(main())
+    pace = Pace(CLOCK)
+    for after_s in answers:
+        pace.answered(after_s)
+    assert _gaps(await _turns(pace, 4)) == pytest.approx([interval_s] * 3)
 
 
-def test_everybody_is_asked_once_in_order(run_virtual: RunVirtual[Any]) -> None:
+async def test_everybody_is_asked_once_in_order() -> None:
     """Nodes that answer at once: one question each, at the shortest pace, with a near TTL."""
-
-    async def main() -> None:
-        addresses = range(0x0010, 0x001A)
-        async with _roll(addresses) as roll:
-            await roll.call.prove(reversed(addresses))
-            assert roll.asked() == list(addresses)
-            assert roll.answers == {address: address % 2 == 1 for address in addresses}
-            assert _gaps([at for at, _, _ in roll.questions()]) == pytest.approx([0.19] * 9)
-            assert {ttl for _, _, ttl in roll.questions()} == {3}
-            assert len(roll.calmed) == 1
-            assert roll.calmed[0] <= roll.questions()[0][0]
-
-    run_virtual(main())
+    addresses = range(0x0010, 0x001A)
+    async with _roll(addresses) as roll:
+        await roll.call.prove(reversed(addresses))
+        assert roll.asked() == list(addresses)
+        assert roll.answers == {address: address % 2 == 1 for address in addresses}
+        assert _gaps([at for at, _, _ in roll.questions()]) == pytest.approx([0.19] * 9)
+        assert {ttl for _, _, ttl in roll.questions()} == {3}
+        assert len(roll.calmed) == 1
+        assert roll.calmed[0] <= roll.questions()[0][0]
 
 
-def test_nobody_to_ask_asks_nobody(run_virtual: RunVirtual[Any]) -> None:
+async def test_nobody_to_ask_asks_nobody() -> None:
     """Not even the mesh to be calm."""
-
-    async def main() -> None:
-        async with _roll([]) as roll:
-            await roll.call.prove([])
-            assert (roll.questions(), roll.calmed) == ([], [])
-
-    run_virtual(main())
+    async with _roll([]) as roll:
+        await roll.call.prove([])
+        assert (roll.questions(), roll.calmed) == ([], [])
 
 
-def test_four_questions_are_under_way_at_most(run_virtual: RunVirtual[Any]) -> None:
+async def test_four_questions_are_under_way_at_most() -> None:
     """However slow the answers, no more wait for one than the Primary's buffers bear."""
-
-    async def main() -> None:
-        slow_s = 0.9
-        async with _roll(range(0x0010, 0x0024), slow_s) as roll:
-            await roll.call.prove(range(0x0010, 0x0024))
-            times = [at for at, _, _ in roll.questions()]
-            under_way = [
-                sum(at <= now < at + 2 * LATENCY_S + slow_s - 0.001 for at in times)
-                for now in times
-            ]
-            assert max(under_way) == CONCURRENCY == 4
-            assert len(times) == 20
-
-    run_virtual(main())
+    slow_s = 0.9
+    async with _roll(range(0x0010, 0x0024), slow_s) as roll:
+        await roll.call.prove(range(0x0010, 0x0024))
+        times = [at for at, _, _ in roll.questions()]
+        under_way = [
+            sum(at <= now < at + 2 * LATENCY_S + slow_s - 0.001 for at in times) for now in times
+        ]
+        assert max(under_way) == CONCURRENCY == 4
+        assert len(times) == 20
 
 
-def test_slow_nodes_are_asked_more_slowly(run_virtual: RunVirtual[Any]) -> None:
+async def test_slow_nodes_are_asked_more_slowly() -> None:
     """The answers of the mesh set the pace."""
-
-    async def main() -> None:
-        async with _roll(range(0x0010, 0x0020), 1.2) as roll:
-            await roll.call.prove(range(0x0010, 0x0020))
-            gaps = _gaps([at for at, _, _ in roll.questions()])
-            assert gaps[:3] == pytest.approx([0.19] * 3)
-            assert max(gaps[8:]) > 0.4
-            assert len(roll.answers) == 16
-
-    run_virtual(main())
+    async with _roll(range(0x0010, 0x0020), 1.2) as roll:
+        await roll.call.prove(range(0x0010, 0x0020))
+        gaps = _gaps([at for at, _, _ in roll.questions()])
+        assert gaps[:3] == pytest.approx([0.19] * 3)
+        assert max(gaps[8:]) > 0.4
+        assert len(roll.answers) == 16
 
 
-def test_silent_nodes_are_asked_again_after_all_others(run_virtual: RunVirtual[Any]) -> None:
+async def test_silent_nodes_are_asked_again_after_all_others() -> None:
     """Each attempt reaches further, begins with calm, and asks only those that were silent."""
-
-    async def main() -> None:
-        addresses = range(0x0010, 0x0016)
-        async with _roll(addresses, silent={0x0011: 2}) as roll:
-            roll.calm_s = 0.5
-            await roll.call.prove(addresses)
-            assert roll.asked() == [*addresses, 0x0011, 0x0011]
-            assert [ttl for _, address, ttl in roll.questions() if address == 0x0011] == [3, 3, 7]
-            assert len(roll.calmed) == 3
-            again = [at for at, address, _ in roll.questions() if address == 0x0011][1:]
-            assert again == pytest.approx([at + 0.5 for at in roll.calmed[1:]])
-            assert len(roll.answers) == 6
-
-    run_virtual(main())
+    addresses = range(0x0010, 0x0016)
+    async with _roll(addresses, silent={0x0011: 2}) as roll:
+        roll.calm_s = 0.5
+        await roll.call.prove(addresses)
+        assert roll.asked() == [*addresses, 0x0011, 0x0011]
+        assert [ttl for _, address, ttl in roll.questions() if address == 0x0011] == [3, 3, 7]
+        assert len(roll.calmed) == 3
+        again = [at for at, address, _ in roll.questions() if address == 0x0011][1:]
+        assert again == pytest.approx([at + 0.5 for at in roll.calmed[1:]])
+        assert len(roll.answers) == 6
 
 
-def test_a_node_that_is_gone_is_given_up(run_virtual: RunVirtual[Any]) -> None:
+async def test_a_node_that_is_gone_is_given_up() -> None:
     """One question per attempt, with the TTL of each; then the roll-call ends."""
-
-    async def main() -> None:
-        async with _roll([0x0010]) as roll:
-            await roll.call.prove([0x0010, 0x0077])
-            asked = [ttl for _, address, ttl in roll.questions() if address == 0x0077]
-            assert tuple(asked) == TTL_BY_ATTEMPT
-            assert list(roll.answers) == [0x0010]
-
-    run_virtual(main())
+    async with _roll([0x0010]) as roll:
+        await roll.call.prove([0x0010, 0x0077])
+        asked = [ttl for _, address, ttl in roll.questions() if address == 0x0077]
+        assert tuple(asked) == TTL_BY_ATTEMPT
+        assert list(roll.answers) == [0x0010]
 
 
 @pytest.mark.parametrize(
@@ -244,176 +203,130 @@ def test_a_node_that_is_gone_is_given_up(run_virtual: RunVirtual[Any]) -> None:
         pytest.param([0x0010, 0x0011, 0x0012, 0x0014, 0x0015, 0x0016], 2, id="six"),
     ],
 )
-def test_three_misses_in_a_row_ask_for_calm(
-    run_virtual: RunVirtual[Any], silent: list[int], calms: int
-) -> None:
+async def test_three_misses_in_a_row_ask_for_calm(silent: list[int], calms: int) -> None:
     """Known nodes that are silent one after the other mean that the mesh is too busy."""
-
-    async def main() -> None:
-        # 0x0013 answers long before the first miss is noticed, so it ends no row.
-        addresses = range(0x0010, 0x0017)
-        async with _roll(addresses, silent=dict.fromkeys(silent, 1)) as roll:
-            await roll.call.prove(addresses)
-            assert len(roll.answers) == 7
-            assert len(roll.calmed) == 1 + calms + bool(silent)
-
-    run_virtual(main())
+    # 0x0013 answers long before the first miss is noticed, so it ends no row.
+    addresses = range(0x0010, 0x0017)
+    async with _roll(addresses, silent=dict.fromkeys(silent, 1)) as roll:
+        await roll.call.prove(addresses)
+        assert len(roll.answers) == 7
+        assert len(roll.calmed) == 1 + calms + bool(silent)
 
 
-def test_an_answer_ends_a_row_of_misses(run_virtual: RunVirtual[Any]) -> None:
+async def test_an_answer_ends_a_row_of_misses() -> None:
     """Two silent ones, an answer, two silent ones: the mesh is not too busy."""
-
-    async def main() -> None:
-        addresses = range(0x0010, 0x0015)
-        silent = {address: 1 for address in addresses if address != 0x0012}
-        # The answer comes after the misses of 0x0010 and 0x0011, before those of the others.
-        async with _roll(addresses, after_s=ANSWER_S - 0.2, silent=silent) as roll:
-            await roll.call.prove(addresses)
-            assert len(roll.answers) == 5
-            assert len(roll.calmed) == 2, "one for each attempt"
-
-    run_virtual(main())
+    addresses = range(0x0010, 0x0015)
+    silent = {address: 1 for address in addresses if address != 0x0012}
+    # The answer comes after the misses of 0x0010 and 0x0011, before those of the others.
+    async with _roll(addresses, after_s=ANSWER_S - 0.2, silent=silent) as roll:
+        await roll.call.prove(addresses)
+        assert len(roll.answers) == 5
+        assert len(roll.calmed) == 2, "one for each attempt"
 
 
-def test_a_lost_link_comes_out_as_it_is(run_virtual: RunVirtual[Any]) -> None:
+async def test_a_lost_link_comes_out_as_it_is() -> None:
     """ConnectionLost, not a group of them, and no worker is left."""
-
-    async def main() -> None:
-        async with _roll(range(0x0010, 0x0020), 0.9) as roll:
-            before = asyncio.all_tasks()
-            asking = asyncio.create_task(roll.call.prove(range(0x0010, 0x0020)))
-            await asyncio.sleep(0.5)
-            assert len(asyncio.all_tasks() - before) > 1
-            roll.talk.link.hang_up()
-            with pytest.raises(ConnectionLost):
-                await asking
-            # The session has ended with its link.
-            assert asyncio.all_tasks() < before
-
-    run_virtual(main())
+    async with _roll(range(0x0010, 0x0020), 0.9) as roll:
+        before = asyncio.all_tasks()
+        asking = asyncio.create_task(roll.call.prove(range(0x0010, 0x0020)))
+        await asyncio.sleep(0.5)
+        assert len(asyncio.all_tasks() - before) > 1
+        roll.talk.link.hang_up()
+        with pytest.raises(ConnectionLost):
+            await asking
+        # The session has ended with its link.
+        assert asyncio.all_tasks() < before
 
 
-def test_a_lost_link_ends_the_search_too(run_virtual: RunVirtual[Any]) -> None:
+async def test_a_lost_link_ends_the_search_too() -> None:
     """Those who wait for candidates and those who wait for answers end alike."""
-
-    async def main() -> None:
-        async with _roll([]) as roll:
-            before = asyncio.all_tasks()
-            seeking = asyncio.create_task(roll.call.search(AddressSearch(SHARE), lambda: False))
-            await asyncio.sleep(1.0)
-            roll.talk.link.hang_up()
-            with pytest.raises(ConnectionLost):
-                await seeking
-            assert asyncio.all_tasks() < before
-
-    run_virtual(main())
+    async with _roll([]) as roll:
+        before = asyncio.all_tasks()
+        seeking = asyncio.create_task(roll.call.search(AddressSearch(SHARE), lambda: False))
+        await asyncio.sleep(1.0)
+        roll.talk.link.hang_up()
+        with pytest.raises(ConnectionLost):
+            await seeking
+        assert asyncio.all_tasks() < before
 
 
-def test_an_answer_that_can_not_be_kept_ends_the_roll_call(run_virtual: RunVirtual[Any]) -> None:
+async def test_an_answer_that_can_not_be_kept_ends_the_roll_call() -> None:
     """The store's exception comes out as it is, and nobody else is asked."""
-
-    async def main() -> None:
-        async with _roll(range(0x0010, 0x0020)) as roll:
-            roll.fails_on = 0x0012
-            with pytest.raises(StoreError):
-                await roll.call.prove(range(0x0010, 0x0020))
-            asked = len(roll.asked())
-            assert asked < 16
-            await asyncio.sleep(10.0)
-            assert len(roll.asked()) == asked
-
-    run_virtual(main())
+    async with _roll(range(0x0010, 0x0020)) as roll:
+        roll.fails_on = 0x0012
+        with pytest.raises(StoreError):
+            await roll.call.prove(range(0x0010, 0x0020))
+        asked = len(roll.asked())
+        assert asked < 16
+        await asyncio.sleep(10.0)
+        assert len(roll.asked()) == asked
 
 
-def test_a_cancelled_roll_call_leaves_no_worker(run_virtual: RunVirtual[Any]) -> None:
+async def test_a_cancelled_roll_call_leaves_no_worker() -> None:
     """A stopped run asks nobody any more."""
-
-    async def main() -> None:
-        async with _roll(range(0x0010, 0x0020), 0.9) as roll:
-            before = asyncio.all_tasks()
-            asking = asyncio.create_task(roll.call.prove(range(0x0010, 0x0020)))
-            await asyncio.sleep(0.5)
-            asking.cancel()
-            await asyncio.wait([asking])
-            assert asking.cancelled()
-            assert asyncio.all_tasks() == before
-
-    run_virtual(main())
+    async with _roll(range(0x0010, 0x0020), 0.9) as roll:
+        before = asyncio.all_tasks()
+        asking = asyncio.create_task(roll.call.prove(range(0x0010, 0x0020)))
+        await asyncio.sleep(0.5)
+        asking.cancel()
+        await asyncio.wait([asking])
+        assert asking.cancelled()
+        assert asyncio.all_tasks() == before
 
 
-def test_a_search_ends_with_enough(run_virtual: RunVirtual[Any]) -> None:
+async def test_a_search_ends_with_enough() -> None:
     """What is under way then is waited for; no further question leaves."""
+    async with _roll(range(0x0010, 0x0016), 0.3) as roll:
+        enough_since: list[float] = []
 
-    async def main() -> None:
-        async with _roll(range(0x0010, 0x0016), 0.3) as roll:
-            enough_since: list[float] = []
+        def enough() -> bool:
+            if len(roll.answers) >= 2 and not enough_since:
+                enough_since.append(CLOCK.monotonic())
+            return bool(enough_since)
 
-            def enough() -> bool:
-                if len(roll.answers) >= 2 and not enough_since:
-                    enough_since.append(CLOCK.monotonic())
-                return bool(enough_since)
-
-            await roll.call.search(AddressSearch(SHARE), enough)
-            assert set(roll.answers) >= {0x0010, 0x0011}
-            late = [at for at, _, _ in roll.questions() if at > enough_since[0]]
-            # Workers that were waiting for their turn already.
-            assert len(late) < CONCURRENCY
-            assert len(roll.calmed) == 1
-
-    run_virtual(main())
+        await roll.call.search(AddressSearch(SHARE), enough)
+        assert set(roll.answers) >= {0x0010, 0x0011}
+        late = [at for at, _, _ in roll.questions() if at > enough_since[0]]
+        # Workers that were waiting for their turn already.
+        assert len(late) < CONCURRENCY
+        assert len(roll.calmed) == 1
 
 
-def test_nothing_is_searched_when_it_is_enough(run_virtual: RunVirtual[Any]) -> None:
+async def test_nothing_is_searched_when_it_is_enough() -> None:
     """Not a single question."""
-
-    async def main() -> None:
-        async with _roll([]) as roll:
-            await roll.call.search(AddressSearch(SHARE), lambda: True)
-            assert roll.questions() == []
-
-    run_virtual(main())
+    async with _roll([]) as roll:
+        await roll.call.search(AddressSearch(SHARE), lambda: True)
+        assert roll.questions() == []
 
 
-def test_a_search_finds_the_whole_tree(run_virtual: RunVirtual[Any]) -> None:
+async def test_a_search_finds_the_whole_tree() -> None:
     """Children of the Primary, then theirs, around a silent address; no answer is asked twice."""
-
-    async def main() -> None:
-        first_sub_share = SHARE.sub_shares()[0]
-        tree = [*SHARE.children, first_sub_share.first, first_sub_share.first + 2]
-        tree.remove(0x0012)
-        async with _roll(tree) as roll:
-            await roll.call.search(AddressSearch(SHARE), lambda: set(roll.answers) == set(tree))
-            asked = roll.asked()
-            assert set(roll.answers) == set(tree)
-            assert all(asked.count(address) == 1 for address in tree)
-            assert asked.count(0x0012) >= 1
-            assert len(roll.calmed) == 2, "one for each pass"
-
-    run_virtual(main())
+    first_sub_share = SHARE.sub_shares()[0]
+    tree = [*SHARE.children, first_sub_share.first, first_sub_share.first + 2]
+    tree.remove(0x0012)
+    async with _roll(tree) as roll:
+        await roll.call.search(AddressSearch(SHARE), lambda: set(roll.answers) == set(tree))
+        asked = roll.asked()
+        assert set(roll.answers) == set(tree)
+        assert all(asked.count(address) == 1 for address in tree)
+        assert asked.count(0x0012) >= 1
+        assert len(roll.calmed) == 2, "one for each pass"
 
 
-def test_a_search_that_finds_nothing_ends(run_virtual: RunVirtual[Any]) -> None:
+async def test_a_search_that_finds_nothing_ends() -> None:
     """Four passes with their gaps: 1, 2, 6 and 6 children of the only share there is."""
-
-    async def main() -> None:
-        async with _roll([]) as roll:
-            await roll.call.search(AddressSearch(SHARE), lambda: False)
-            children = list(SHARE.children)
-            assert roll.asked() == [*children[:1], *children[:2], *children, *children]
-            assert len(roll.calmed) == 4
-
-    run_virtual(main())
+    async with _roll([]) as roll:
+        await roll.call.search(AddressSearch(SHARE), lambda: False)
+        children = list(SHARE.children)
+        assert roll.asked() == [*children[:1], *children[:2], *children, *children]
+        assert len(roll.calmed) == 4
 
 
-def test_a_search_goes_on_where_the_link_was_lost(run_virtual: RunVirtual[Any]) -> None:
+async def test_a_search_goes_on_where_the_link_was_lost() -> None:
     """What was tried in a pass is not tried again in it, over whichever link."""
-
-    async def main() -> None:
-        search = AddressSearch(SHARE)
-        async with _roll([]) as roll:
-            await roll.call.search(search, lambda: False)
-        async with _roll([]) as roll:
-            await roll.call.search(search, lambda: False)
-            assert roll.questions() == []
-
-    run_virtual(main())
+    search = AddressSearch(SHARE)
+    async with _roll([]) as roll:
+        await roll.call.search(search, lambda: False)
+    async with _roll([]) as roll:
+        await roll.call.search(search, lambda: False)
+        assert roll.questions() == []

@@ -59,50 +59,38 @@ def killed(world: World) -> int:
 @HOSTS
 @pytest.mark.parametrize("loss", [0.0, 0.1, 0.3])
 @pytest.mark.parametrize("boards", [1, 5, 20])
-def test_all_are_switched_and_confirm_it(
-    run_virtual: RunVirtual[Any], tmp_path: Path, boards: int, loss: float, host: Host
+async def test_all_are_switched_and_confirm_it(
+    tmp_path: Path, boards: int, loss: float, host: Host
 ) -> None:
     """Whatever the loss: all have it within 3 s, all confirm it, nobody is killed."""
-
-    async def main() -> None:
-        async with placed(boards, tmp_path, host=host, loss=loss) as (world, gateway):
-            async with switched_on(world) as when:
-                result = await gateway.controls.set_onoff(ALL_NODES, True)
-            everybody = addresses(world.air.boards)
-            assert result == Switched(ALL_NODES, True, everybody, ())
-            assert len(when) == boards
-            assert max(when.values()) < GOAL_S
-            assert killed(world) == 0
-
-    run_virtual(main())
-
-
-@HOSTS
-def test_far_nodes_confirm(run_virtual: RunVirtual[Any], tmp_path: Path, host: Host) -> None:
-    """Over four hops and at 30 % loss everybody is asked, and has answered before the deadline."""
-
-    async def main() -> None:
-        async with placed(20, tmp_path, host=host) as (world, gateway):
-            in_a_row(world, cells=5, loss=0.3)
+    async with placed(boards, tmp_path, host=host, loss=loss) as (world, gateway):
+        async with switched_on(world) as when:
             result = await gateway.controls.set_onoff(ALL_NODES, True)
-            assert result.unconfirmed == ()
-            assert killed(world) == 0
-
-    run_virtual(main())
+        everybody = addresses(world.air.boards)
+        assert result == Switched(ALL_NODES, True, everybody, ())
+        assert len(when) == boards
+        assert max(when.values()) < GOAL_S
+        assert killed(world) == 0
 
 
 @HOSTS
-def test_100_nodes_confirm(run_virtual: RunVirtual[Any], tmp_path: Path, host: Host) -> None:
+async def test_far_nodes_confirm(tmp_path: Path, host: Host) -> None:
+    """Over four hops and at 30 % loss everybody is asked, and has answered before the deadline."""
+    async with placed(20, tmp_path, host=host) as (world, gateway):
+        in_a_row(world, cells=5, loss=0.3)
+        result = await gateway.controls.set_onoff(ALL_NODES, True)
+        assert result.unconfirmed == ()
+        assert killed(world) == 0
+
+
+@HOSTS
+async def test_100_nodes_confirm(tmp_path: Path, host: Host) -> None:
     """A hundred by group, then by name; a dozen answers at once, which kill, never meet."""
-
-    async def main() -> None:
-        async with placed(100, tmp_path, host=host) as (world, gateway):
-            result = await gateway.controls.set_onoff(GROUP, True)
-            assert result.confirmed == addresses(world.air.boards)
-            assert result.unconfirmed == ()
-            assert killed(world) == 0
-
-    run_virtual(main())
+    async with placed(100, tmp_path, host=host) as (world, gateway):
+        result = await gateway.controls.set_onoff(GROUP, True)
+        assert result.confirmed == addresses(world.air.boards)
+        assert result.unconfirmed == ()
+        assert killed(world) == 0
 
 
 @pytest.mark.parametrize(("loss", "cells"), [(0.1, 1), (0.1, 5), (0.3, 5)])
@@ -129,95 +117,73 @@ def test_100_nodes_converge_within_3_seconds(
     assert last[-1] <= GOAL_S, f"seconds until the last board was on: {last}"
 
 
-def test_who_does_not_hear_the_group_is_repaired(
-    run_virtual: RunVirtual[Any], tmp_path: Path
-) -> None:
+async def test_who_does_not_hear_the_group_is_repaired(tmp_path: Path) -> None:
     """Nodes that lost the group get the state by name, and all of them by 0xFFFF."""
-
-    async def main() -> None:
-        async with placed(8, tmp_path, loss=0.1) as (world, gateway):
-            deaf = (4, 6, 9)
-            for address in deaf:
-                node = world.board(address).node
-                assert node is not None
-                node.unsubscribe(GROUP)
-            quick = await gateway.controls.set_onoff(GROUP, True, confirm=False)
-            assert quick.confirmed == ()
-            assert addresses([b for b in world.air.boards if not b.onoff]) == deaf
-            result = await gateway.controls.set_onoff(GROUP, True)
-            assert result.unconfirmed == ()
-            assert all(board.onoff for board in world.air.boards)
-            await gateway.controls.set_onoff(ALL_NODES, False, confirm=False)
-            assert not any(board.onoff for board in world.air.boards)
-
-    run_virtual(main())
+    async with placed(8, tmp_path, loss=0.1) as (world, gateway):
+        deaf = (4, 6, 9)
+        for address in deaf:
+            node = world.board(address).node
+            assert node is not None
+            node.unsubscribe(GROUP)
+        quick = await gateway.controls.set_onoff(GROUP, True, confirm=False)
+        assert quick.confirmed == ()
+        assert addresses([b for b in world.air.boards if not b.onoff]) == deaf
+        result = await gateway.controls.set_onoff(GROUP, True)
+        assert result.unconfirmed == ()
+        assert all(board.onoff for board in world.air.boards)
+        await gateway.controls.set_onoff(ALL_NODES, False, confirm=False)
+        assert not any(board.onoff for board in world.air.boards)
 
 
 @HOSTS
-def test_who_is_silent_is_named(run_virtual: RunVirtual[Any], tmp_path: Path, host: Host) -> None:
+async def test_who_is_silent_is_named(tmp_path: Path, host: Host) -> None:
     """Boards without power or AppKey, and only they, are not confirmed; the others are kept."""
-
-    async def main() -> None:
-        async with placed(20, tmp_path, host=host, loss=0.1, without_app_key=(5, 7)) as (
-            world,
-            gateway,
-        ):
-            world.board(9).power_off()
-            result = await gateway.controls.set_onoff(ALL_NODES, True)
-            assert result.unconfirmed == (5, 7, 9)
-            assert len(result.confirmed) == 17
-            nodes = await asyncio.to_thread(gateway._store.nodes)
-            assert [node.address for node in nodes if node.onoff] == list(result.confirmed)
-            assert killed(world) == 0
-
-    run_virtual(main())
+    async with placed(20, tmp_path, host=host, loss=0.1, without_app_key=(5, 7)) as (
+        world,
+        gateway,
+    ):
+        world.board(9).power_off()
+        result = await gateway.controls.set_onoff(ALL_NODES, True)
+        assert result.unconfirmed == (5, 7, 9)
+        assert len(result.confirmed) == 17
+        nodes = await asyncio.to_thread(gateway._store.nodes)
+        assert [node.address for node in nodes if node.onoff] == list(result.confirmed)
+        assert killed(world) == 0
 
 
-def test_the_deadline_names_the_rest(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+async def test_the_deadline_names_the_rest(tmp_path: Path) -> None:
     """When nearly everybody is off, asking ends in bounded time, and those who answer count."""
-
-    async def main() -> None:
-        async with placed(40, tmp_path) as (world, gateway):
-            for board in world.air.boards[2:]:
-                board.power_off()
-            loop = asyncio.get_running_loop()
-            begun = loop.time()
-            result = await gateway.controls.set_onoff(ALL_NODES, True)
-            assert result.confirmed == (2, 3)
-            assert result.unconfirmed == tuple(range(4, 42))
-            assert loop.time() - begun < 60.0
-
-    run_virtual(main())
+    async with placed(40, tmp_path) as (world, gateway):
+        for board in world.air.boards[2:]:
+            board.power_off()
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        result = await gateway.controls.set_onoff(ALL_NODES, True)
+        assert result.confirmed == (2, 3)
+        assert result.unconfirmed == tuple(range(4, 42))
+        assert loop.time() - begun < 60.0
 
 
-def test_a_link_that_is_lost_is_opened_again(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+async def test_a_link_that_is_lost_is_opened_again(tmp_path: Path) -> None:
     """The question goes on with those who wait, over another link."""
-
-    async def main() -> None:
-        async with placed(20, tmp_path) as (world, gateway):
-            primary = world.board(PRIMARY)
-            loop = asyncio.get_running_loop()
-            loop.call_later(4.0, lambda: primary._links[0].hang_up(0.0))
-            result = await gateway.controls.set_onoff(ALL_NODES, True)
-            assert result.unconfirmed == ()
-            connected = [e for e in world.air.timeline if e.what.name == "CONNECTED"]
-            assert len(connected) == 2
-
-    run_virtual(main())
+    async with placed(20, tmp_path) as (world, gateway):
+        primary = world.board(PRIMARY)
+        loop = asyncio.get_running_loop()
+        loop.call_later(4.0, lambda: primary._links[0].hang_up(0.0))
+        result = await gateway.controls.set_onoff(ALL_NODES, True)
+        assert result.unconfirmed == ()
+        connected = [e for e in world.air.timeline if e.what.name == "CONNECTED"]
+        assert len(connected) == 2
 
 
-def test_without_a_way_back_the_rest_is_named(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+async def test_without_a_way_back_the_rest_is_named(tmp_path: Path) -> None:
     """When the only proxy goes, who had confirmed is told apart; if nobody had, the error comes."""
-
-    async def main() -> None:
-        async with placed(20, tmp_path) as (world, gateway):
-            loop = asyncio.get_running_loop()
-            loop.call_later(4.0, world.board(PRIMARY).power_off)
-            result = await gateway.controls.set_onoff(ALL_NODES, True)
-            assert result.confirmed
-            assert result.unconfirmed
-            assert set(result.confirmed) | set(result.unconfirmed) == set(range(2, 22))
-            with pytest.raises(BearerError):
-                await gateway.controls.set_onoff(ALL_NODES, False)
-
-    run_virtual(main())
+    async with placed(20, tmp_path) as (world, gateway):
+        loop = asyncio.get_running_loop()
+        loop.call_later(4.0, world.board(PRIMARY).power_off)
+        result = await gateway.controls.set_onoff(ALL_NODES, True)
+        assert result.confirmed
+        assert result.unconfirmed
+        assert set(result.confirmed) | set(result.unconfirmed) == set(range(2, 22))
+        with pytest.raises(BearerError):
+            await gateway.controls.set_onoff(ALL_NODES, False)

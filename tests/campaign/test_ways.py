@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -39,7 +38,6 @@ from fastprovd.mesh.beacons import (
 from fastprovd.mesh.keys import NetKey
 from fastprovd.mesh.proxy import ProxyPduType
 from fastprovd.records import Node, NodeRole
-from tests.conftest import RunVirtual
 from tests.support.fake_bearer import FakeBearer, Script
 from tests.support.fake_link import FakeLink
 from tests.support.fake_mesh import (
@@ -158,57 +156,45 @@ def test_going_back() -> None:
     assert ways.go_back() is None
 
 
-def test_a_proxy_that_nobody_answers_through(run_virtual: RunVirtual[Any]) -> None:
+async def test_a_proxy_that_nobody_answers_through() -> None:
     """Its own answer is none; some silent nodes are enough, and it is remembered."""
-
-    async def main() -> None:
-        async with talk(FakeNode(PRIMARY)) as t:
-            await t.session.server_address
-            ways = Ways(Proxies(SystemClock()))
-            ways.take(Candidate(Standing.FORWARDS, "D5"))
-            witness = Witness(t.session, ways)
-            assert witness.saw(PRIMARY, answered=True)
-            for address in range(10, 10 + SILENT_NODES - 1):
-                assert not witness.saw(address, answered=False)
-            with pytest.raises(ForwardsNothing):
-                witness.saw(20, answered=False)
-            assert ways.proxies.forwards("D5") is False
-
-    run_virtual(main())
+    async with talk(FakeNode(PRIMARY)) as t:
+        await t.session.server_address
+        ways = Ways(Proxies(SystemClock()))
+        ways.take(Candidate(Standing.FORWARDS, "D5"))
+        witness = Witness(t.session, ways)
+        assert witness.saw(PRIMARY, answered=True)
+        for address in range(10, 10 + SILENT_NODES - 1):
+            assert not witness.saw(address, answered=False)
+        with pytest.raises(ForwardsNothing):
+            witness.saw(20, answered=False)
+        assert ways.proxies.forwards("D5") is False
 
 
-def test_a_proxy_that_somebody_answers_through(run_virtual: RunVirtual[Any]) -> None:
+async def test_a_proxy_that_somebody_answers_through() -> None:
     """One answer of another node is enough; whoever is silent then is silent."""
-
-    async def main() -> None:
-        async with talk(FakeNode(PRIMARY)) as t:
-            await t.session.server_address
-            ways = Ways(Proxies(SystemClock()))
-            ways.take(Candidate(Standing.UNKNOWN, "D5"))
-            witness = Witness(t.session, ways)
-            witness.saw(10, answered=True)
-            for address in range(11, 20):
-                assert not witness.saw(address, answered=False)
-            assert ways.proxies.forwards("D5") is True
-
-    run_virtual(main())
+    async with talk(FakeNode(PRIMARY)) as t:
+        await t.session.server_address
+        ways = Ways(Proxies(SystemClock()))
+        ways.take(Candidate(Standing.UNKNOWN, "D5"))
+        witness = Witness(t.session, ways)
+        witness.saw(10, answered=True)
+        for address in range(11, 20):
+            assert not witness.saw(address, answered=False)
+        assert ways.proxies.forwards("D5") is True
 
 
-def test_the_last_proxy_has_to_do(run_virtual: RunVirtual[Any]) -> None:
+async def test_the_last_proxy_has_to_do() -> None:
     """There is no other left, so everybody is asked through it."""
-
-    async def main() -> None:
-        async with talk(FakeNode(PRIMARY)) as t:
-            await t.session.server_address
-            ways = Ways(Proxies(SystemClock()))
-            ways.take(Candidate(Standing.FORWARDS, "D5"))
-            ways.did_not_help()
-            ways.go_back()
-            witness = Witness(t.session, ways)
-            for address in range(10, 20):
-                assert not witness.saw(address, answered=False)
-
-    run_virtual(main())
+    async with talk(FakeNode(PRIMARY)) as t:
+        await t.session.server_address
+        ways = Ways(Proxies(SystemClock()))
+        ways.take(Candidate(Standing.FORWARDS, "D5"))
+        ways.did_not_help()
+        ways.go_back()
+        witness = Witness(t.session, ways)
+        for address in range(10, 20):
+            assert not witness.saw(address, answered=False)
 
 
 def reached(*good: str, greets: bool = False) -> Callable[[str], FakeLink]:
@@ -231,59 +217,45 @@ def reached(*good: str, greets: bool = False) -> Callable[[str], FakeLink]:
 
 @pytest.mark.parametrize("greets", [True, False])
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_a_proxy_without_our_key(run_virtual: RunVirtual[Any], count: int, greets: bool) -> None:
+async def test_a_proxy_without_our_key(count: int, greets: bool) -> None:
     """Whoever does not confirm the filter is passed over, now and for some time."""
-
-    async def main() -> None:
-        many = [(0.01 * n, heard(f"E{n}", NETWORK_ID)) for n in range(1, count + 1)]
-        many.append((0.1, heard("E9", NETWORK_ID)))
-        bearer = FakeBearer(*[many] * (count + 2), link=reached("E9", greets=greets))
-        top = top_provisioner(FakeStore())
-        proxies = Proxies(SystemClock())
-        begun_s = asyncio.get_running_loop().time()
-        async with network_session(bearer, top, SystemClock(), ways=Ways(proxies)) as session:
-            assert session.server_address.done()
-        assert len(bearer.connects) == count + 1
-        assert asyncio.get_running_loop().time() - begun_s < 3 * count + 1
-        async with network_session(bearer, top, SystemClock(), ways=Ways(proxies)):
-            assert len(bearer.connects) == count + 2
-
-    run_virtual(main())
+    many = [(0.01 * n, heard(f"E{n}", NETWORK_ID)) for n in range(1, count + 1)]
+    many.append((0.1, heard("E9", NETWORK_ID)))
+    bearer = FakeBearer(*[many] * (count + 2), link=reached("E9", greets=greets))
+    top = top_provisioner(FakeStore())
+    proxies = Proxies(SystemClock())
+    begun_s = asyncio.get_running_loop().time()
+    async with network_session(bearer, top, SystemClock(), ways=Ways(proxies)) as session:
+        assert session.server_address.done()
+    assert len(bearer.connects) == count + 1
+    assert asyncio.get_running_loop().time() - begun_s < 3 * count + 1
+    async with network_session(bearer, top, SystemClock(), ways=Ways(proxies)):
+        assert len(bearer.connects) == count + 2
 
 
-def test_many_proxies_that_hang_up(run_virtual: RunVirtual[Any]) -> None:
+async def test_many_proxies_that_hang_up() -> None:
     """Where it costs little more than three are tried; who can be reached is."""
-
-    async def main() -> None:
-        many = [(0.01 * n, heard(f"E{n}", NETWORK_ID)) for n in range(1, 7)]
-        many.append((0.1, heard("E9", NETWORK_ID)))
-        bearer = FakeBearer(*[many] * 8, link=reached("E9"))
-        gone = ConnectionLost("it is gone")
-        bearer.refuses = lambda address: None if address == "E9" else (0.5, gone)
-        async with network_session(bearer, top_provisioner(FakeStore()), SystemClock()):
-            assert len(bearer.connects) == 7
-
-    run_virtual(main())
+    many = [(0.01 * n, heard(f"E{n}", NETWORK_ID)) for n in range(1, 7)]
+    many.append((0.1, heard("E9", NETWORK_ID)))
+    bearer = FakeBearer(*[many] * 8, link=reached("E9"))
+    gone = ConnectionLost("it is gone")
+    bearer.refuses = lambda address: None if address == "E9" else (0.5, gone)
+    async with network_session(bearer, top_provisioner(FakeStore()), SystemClock()):
+        assert len(bearer.connects) == 7
 
 
 @pytest.mark.parametrize(("greets", "said"), [(True, MessagesDropped), (False, ProxySilent)])
-def test_nobody_has_our_key(
-    run_virtual: RunVirtual[Any], greets: bool, said: type[Exception]
-) -> None:
+async def test_nobody_has_our_key(greets: bool, said: type[Exception]) -> None:
     """However many there are a request ends; who tells its beacon says that our SEQ are too low."""
-
-    async def main() -> None:
-        many = [(0.01 * n, heard(f"E{n}", NETWORK_ID)) for n in range(1, 60)]
-        bearer = FakeBearer(*[many] * 60, link=reached(greets=greets))
-        top = top_provisioner(FakeStore())
-        begun_s = asyncio.get_running_loop().time()
-        with pytest.raises(said):
-            async with network_session(bearer, top, SystemClock(), nodes=NODES):
-                raise AssertionError("nobody can be asked")
-        taken_s = asyncio.get_running_loop().time() - begun_s
-        assert taken_s < CONTROL_WAITS["dead_proxies"].seconds + 3
-
-    run_virtual(main())
+    many = [(0.01 * n, heard(f"E{n}", NETWORK_ID)) for n in range(1, 60)]
+    bearer = FakeBearer(*[many] * 60, link=reached(greets=greets))
+    top = top_provisioner(FakeStore())
+    begun_s = asyncio.get_running_loop().time()
+    with pytest.raises(said):
+        async with network_session(bearer, top, SystemClock(), nodes=NODES):
+            raise AssertionError("nobody can be asked")
+    taken_s = asyncio.get_running_loop().time() - begun_s
+    assert taken_s < CONTROL_WAITS["dead_proxies"].seconds + 3
 
 
 @pytest.mark.parametrize(
@@ -302,112 +274,86 @@ def test_nobody_has_our_key(
         ([(0.1, heard("D3", NETWORK_ID)), (2.0, heard("D6", identity(OTHER)))], "D6", 2.0),
     ],
 )
-def test_the_best_in_time_is_taken(
-    run_virtual: RunVirtual[Any], script: Script, taken: str, after_s: float
-) -> None:
+async def test_the_best_in_time_is_taken(script: Script, taken: str, after_s: float) -> None:
     """A proxy that forwards at once; any other only when no better one came for a moment."""
-
-    async def main() -> None:
-        # The second scan hears what the first would have gone on to hear.
-        bearer = FakeBearer(script, after(script, FRESH_S), link=lambda _: FakeLink(FakeMesh()))
-        top = top_provisioner(FakeStore())
-        begun = asyncio.get_running_loop().time()
-        async with network_session(bearer, top, SystemClock(), nodes=NODES):
-            ((connected_s, device_address),) = bearer.connects
-        assert device_address == taken
-        assert connected_s - begun == pytest.approx(after_s, abs=0.02)
-
-    run_virtual(main())
+    # The second scan hears what the first would have gone on to hear.
+    bearer = FakeBearer(script, after(script, FRESH_S), link=lambda _: FakeLink(FakeMesh()))
+    top = top_provisioner(FakeStore())
+    begun = asyncio.get_running_loop().time()
+    async with network_session(bearer, top, SystemClock(), nodes=NODES):
+        ((connected_s, device_address),) = bearer.connects
+    assert device_address == taken
+    assert connected_s - begun == pytest.approx(after_s, abs=0.02)
 
 
 @pytest.mark.parametrize("data", [NETWORK_ID, identity(OTHER)], ids=["network", "node"])
-def test_a_proxy_that_is_heard_late(run_virtual: RunVirtual[Any], data: ServiceData) -> None:
+async def test_a_proxy_that_is_heard_late(data: ServiceData) -> None:
     """What a controller's filter hides shows in a fresh scan, or when the filter begins anew."""
-
-    async def main() -> None:
-        scripts: list[Script] = [(), (), (), [(0.5, heard("D7", data))]]
-        bearer = FakeBearer(*scripts, link=lambda _: FakeLink(FakeMesh()))
-        top = top_provisioner(FakeStore())
-        async with network_session(bearer, top, SystemClock(), nodes=NODES):
-            ((connected_s, _),) = bearer.connects
-        assert connected_s - bearer.scans[0][0] == pytest.approx(3 * FRESH_S + 0.5, abs=0.02)
-        assert len(bearer.scans) == 4
-
-    run_virtual(main())
+    scripts: list[Script] = [(), (), (), [(0.5, heard("D7", data))]]
+    bearer = FakeBearer(*scripts, link=lambda _: FakeLink(FakeMesh()))
+    top = top_provisioner(FakeStore())
+    async with network_session(bearer, top, SystemClock(), nodes=NODES):
+        ((connected_s, _),) = bearer.connects
+    assert connected_s - bearer.scans[0][0] == pytest.approx(3 * FRESH_S + 0.5, abs=0.02)
+    assert len(bearer.scans) == 4
 
 
-def test_a_wanted_board_is_taken_at_once(run_virtual: RunVirtual[Any]) -> None:
+async def test_a_wanted_board_is_taken_at_once() -> None:
     """Who has to be asked over its own link is not compared with others."""
-
-    async def main() -> None:
-        script = [(0.1, heard("D7", NETWORK_ID)), (0.2, heard("D3", identity(OFF)))]
-        bearer = FakeBearer(script, link=lambda _: FakeLink(FakeMesh()))
-        top = top_provisioner(FakeStore())
-        async with network_session(bearer, top, SystemClock(), nodes=NODES, device_address="D3"):
-            ((connected_s, device_address),) = bearer.connects
-        assert device_address == "D3"
-        assert connected_s - bearer.scans[0][0] < 0.3
-
-    run_virtual(main())
+    script = [(0.1, heard("D7", NETWORK_ID)), (0.2, heard("D3", identity(OFF)))]
+    bearer = FakeBearer(script, link=lambda _: FakeLink(FakeMesh()))
+    top = top_provisioner(FakeStore())
+    async with network_session(bearer, top, SystemClock(), nodes=NODES, device_address="D3"):
+        ((connected_s, device_address),) = bearer.connects
+    assert device_address == "D3"
+    assert connected_s - bearer.scans[0][0] < 0.3
 
 
-def test_who_did_not_help_is_passed_over(run_virtual: RunVirtual[Any]) -> None:
+async def test_who_did_not_help_is_passed_over() -> None:
     """The next one is looked for a short time only; without one the best is gone back to."""
-
-    async def main() -> None:
-        mesh = FakeMesh()  # whose SEQ go on
-        both = [(0.1, heard("D7", NETWORK_ID)), (0.2, heard("D2", identity(ON)))]
-        bearer = FakeBearer(both, both, both, link=lambda _: FakeLink(mesh))
-        top = top_provisioner(FakeStore())
-        ways = Ways(Proxies(SystemClock()))
-        for _ in range(3):
-            async with network_session(bearer, top, SystemClock(), nodes=NODES, ways=ways):
-                ways.did_not_help()
-        assert [device_address for _, device_address in bearer.connects] == ["D7", "D2", "D2"]
-        begun, ended = bearer.scans[2][0], bearer.scans[-1][1]
-        assert ended - begun == pytest.approx(CONTROL_WAITS["another_proxy"].seconds)
-        scans = len(bearer.scans)
-        with pytest.raises(DeviceNotFound):
-            async with network_session(bearer, top, SystemClock(), nodes=NODES, ways=ways):
-                raise AssertionError("nothing is left to take")
-        assert len(bearer.scans) == scans
-
-    run_virtual(main())
+    mesh = FakeMesh()  # whose SEQ go on
+    both = [(0.1, heard("D7", NETWORK_ID)), (0.2, heard("D2", identity(ON)))]
+    bearer = FakeBearer(both, both, both, link=lambda _: FakeLink(mesh))
+    top = top_provisioner(FakeStore())
+    ways = Ways(Proxies(SystemClock()))
+    for _ in range(3):
+        async with network_session(bearer, top, SystemClock(), nodes=NODES, ways=ways):
+            ways.did_not_help()
+    assert [device_address for _, device_address in bearer.connects] == ["D7", "D2", "D2"]
+    begun, ended = bearer.scans[2][0], bearer.scans[-1][1]
+    assert ended - begun == pytest.approx(CONTROL_WAITS["another_proxy"].seconds)
+    scans = len(bearer.scans)
+    with pytest.raises(DeviceNotFound):
+        async with network_session(bearer, top, SystemClock(), nodes=NODES, ways=ways):
+            raise AssertionError("nothing is left to take")
+    assert len(bearer.scans) == scans
 
 
-def test_no_more_than_three_are_tried(run_virtual: RunVirtual[Any]) -> None:
+async def test_no_more_than_three_are_tried() -> None:
     """However many proxies there are, a request ends."""
-
-    async def main() -> None:
-        mesh = FakeMesh()  # whose SEQ go on
-        many = [(0.1 * n, heard(f"E{n}", NETWORK_ID)) for n in range(1, 9)]
-        bearer = FakeBearer(*[many] * 5, link=lambda _: FakeLink(mesh))
-        top = top_provisioner(FakeStore())
-        ways = Ways(Proxies(SystemClock()))
-        for _ in range(4):
-            async with network_session(bearer, top, SystemClock(), ways=ways):
-                ways.did_not_help()
-        taken = [device_address for _, device_address in bearer.connects]
-        assert taken == ["E1", "E2", "E3", "E1"]
-        assert len(bearer.scans) == 3
-
-    run_virtual(main())
+    mesh = FakeMesh()  # whose SEQ go on
+    many = [(0.1 * n, heard(f"E{n}", NETWORK_ID)) for n in range(1, 9)]
+    bearer = FakeBearer(*[many] * 5, link=lambda _: FakeLink(mesh))
+    top = top_provisioner(FakeStore())
+    ways = Ways(Proxies(SystemClock()))
+    for _ in range(4):
+        async with network_session(bearer, top, SystemClock(), ways=ways):
+            ways.did_not_help()
+    taken = [device_address for _, device_address in bearer.connects]
+    assert taken == ["E1", "E2", "E3", "E1"]
+    assert len(bearer.scans) == 3
 
 
-def test_a_proxy_that_can_not_be_reached(run_virtual: RunVirtual[Any]) -> None:
+async def test_a_proxy_that_can_not_be_reached() -> None:
     """It costs an attempt and is passed over; the reason comes out when all are like that."""
-
-    async def main() -> None:
-        both = [(0.1, heard("D7", NETWORK_ID)), (0.2, heard("D2", identity(ON)))]
-        bearer = FakeBearer(both, both, both, link=lambda _: FakeLink(FakeMesh()))
-        gone = ConnectionLost("it is gone")
-        bearer.refuses = lambda address: (0.5, gone) if address == "D7" else None
-        top = top_provisioner(FakeStore())
+    both = [(0.1, heard("D7", NETWORK_ID)), (0.2, heard("D2", identity(ON)))]
+    bearer = FakeBearer(both, both, both, link=lambda _: FakeLink(FakeMesh()))
+    gone = ConnectionLost("it is gone")
+    bearer.refuses = lambda address: (0.5, gone) if address == "D7" else None
+    top = top_provisioner(FakeStore())
+    async with network_session(bearer, top, SystemClock(), nodes=NODES):
+        assert [device_address for _, device_address in bearer.connects] == ["D7", "D2"]
+    bearer.scripts = [both[:1]]
+    with pytest.raises(ConnectionLost, match="it is gone"):
         async with network_session(bearer, top, SystemClock(), nodes=NODES):
-            assert [device_address for _, device_address in bearer.connects] == ["D7", "D2"]
-        bearer.scripts = [both[:1]]
-        with pytest.raises(ConnectionLost, match="it is gone"):
-            async with network_session(bearer, top, SystemClock(), nodes=NODES):
-                raise AssertionError("no proxy can be reached")
-
-    run_virtual(main())
+            raise AssertionError("no proxy can be reached")

@@ -16,20 +16,16 @@ from tests.conftest import RunVirtual
 from tests.emulator.top import Top, address_of
 
 
-def test_a_bd_addr_is_taken_once(run_virtual: RunVirtual[None]) -> None:
+async def test_a_bd_addr_is_taken_once() -> None:
     """Two boards with one address are refused; boards keep the order they came in."""
-
-    async def main() -> None:
-        air = Air()
-        first = air.add_board(address_of(1), power_on=False)
-        second = air.add_board(address_of(2), host=Host.NIMBLE)
-        with pytest.raises(LocalProtocolError):
-            air.add_board(address_of(1))
-        assert air.boards == (first, second)
-        assert air.board(address_of(2)) is second
-        assert (first.is_powered, second.is_powered) == (False, True)
-
-    run_virtual(main())
+    air = Air()
+    first = air.add_board(address_of(1), power_on=False)
+    second = air.add_board(address_of(2), host=Host.NIMBLE)
+    with pytest.raises(LocalProtocolError):
+        air.add_board(address_of(1))
+    assert air.boards == (first, second)
+    assert air.board(address_of(2)) is second
+    assert (first.is_powered, second.is_powered) == (False, True)
 
 
 def test_an_adapter_hears_only_what_is_in_reach(run_virtual: RunVirtual[None]) -> None:
@@ -51,17 +47,13 @@ def test_an_adapter_hears_only_what_is_in_reach(run_virtual: RunVirtual[None]) -
     assert run_virtual(main(Reach(loss=0.5))) == pytest.approx(whole / 2, rel=0.25)
 
 
-def test_reach_may_differ_by_direction(run_virtual: RunVirtual[None]) -> None:
+async def test_reach_may_differ_by_direction() -> None:
     """Who is not heard may still hear, until both directions are set again."""
-
-    async def main() -> None:
-        air = Air()
-        air.set_one_way("one", "other", None)
-        assert (air.hears("one", "other"), air.hears("other", "one")) == (False, True)
-        air.set_reach("one", "other", Reach())
-        assert (air.hears("one", "other"), air.hears("other", "one")) == (True, True)
-
-    run_virtual(main())
+    air = Air()
+    air.set_one_way("one", "other", None)
+    assert (air.hears("one", "other"), air.hears("other", "one")) == (False, True)
+    air.set_reach("one", "other", Reach())
+    assert (air.hears("one", "other"), air.hears("other", "one")) == (True, True)
 
 
 async def beacons_heard(air: Air, count: int) -> list[float]:
@@ -151,20 +143,16 @@ def test_a_run_with_collisions_depends_on_the_seed_only(run_virtual: RunVirtual[
     assert run_virtual(main(2)) != first
 
 
-def test_a_run_works_with_delay(run_virtual: RunVirtual[None]) -> None:
+async def test_a_run_works_with_delay() -> None:
     """Boards that hear each other 50 ms late still form a network."""
-
-    async def main() -> None:
-        air = Air(1, reach=Reach(delay_s=0.05))
-        for number in range(1, 4):
-            air.add_board(address_of(number), flaws=Flaws.none())
-        top = Top(air)
-        await top.prepare()
-        await top.start(count=1)
-        await asyncio.sleep(40.0)
-        assert all(board.has_app_key for board in air.boards)
-
-    run_virtual(main())
+    air = Air(1, reach=Reach(delay_s=0.05))
+    for number in range(1, 4):
+        air.add_board(address_of(number), flaws=Flaws.none())
+    top = Top(air)
+    await top.prepare()
+    await top.start(count=1)
+    await asyncio.sleep(40.0)
+    assert all(board.has_app_key for board in air.boards)
 
 
 def test_the_number_of_boards_decides_about_collisions() -> None:
@@ -172,27 +160,23 @@ def test_the_number_of_boards_decides_about_collisions() -> None:
     assert [collides(boards) for boards in (1, 19, 20, 300)] == [False, False, True, True]
 
 
-def test_nobody_listening_costs_nothing(run_virtual: RunVirtual[None]) -> None:
+async def test_nobody_listening_costs_nothing() -> None:
     """Boards that advertise unheard set no timers but their beacon's."""
+    air = Air(1)
+    for number in range(1, 21):
+        air.add_board(address_of(number))
+    await asyncio.sleep(10.0)
+    calls = 0
+    call_at = air.loop.call_at
 
-    async def main() -> None:
-        air = Air(1)
-        for number in range(1, 21):
-            air.add_board(address_of(number))
-        await asyncio.sleep(10.0)
-        calls = 0
-        call_at = air.loop.call_at
+    def counting(when, callback, *args, context=None):  # type: ignore[no-untyped-def]
+        nonlocal calls
+        calls += 1
+        return call_at(when, callback, *args, context=context)
 
-        def counting(when, callback, *args, context=None):  # type: ignore[no-untyped-def]
-            nonlocal calls
-            calls += 1
-            return call_at(when, callback, *args, context=context)
-
-        air.loop.call_at = counting  # type: ignore[method-assign]
-        await asyncio.sleep(10.0)
-        assert calls <= 20 * 2 * 4 + 5
-
-    run_virtual(main())
+    air.loop.call_at = counting  # type: ignore[method-assign]
+    await asyncio.sleep(10.0)
+    assert calls <= 20 * 2 * 4 + 5
 
 
 def test_rssi_is_fixed_per_adapter_and_board(run_virtual: RunVirtual[None]) -> None:
@@ -209,29 +193,25 @@ def test_rssi_is_fixed_per_adapter_and_board(run_virtual: RunVirtual[None]) -> N
     assert len(set(values)) > 5
 
 
-def test_the_timeline_tells_the_truth(run_virtual: RunVirtual[None]) -> None:
+async def test_the_timeline_tells_the_truth() -> None:
     """Entries come in order of time and name board, happening and address."""
-
-    async def main() -> None:
-        air = Air(1)
-        board = air.add_board(address_of(1), flaws=Flaws.none())
-        top = Top(air)
-        await top.prepare()
-        await top.start(count=1)
-        what = [entry.what for entry in air.timeline]
-        assert what == [
-            Happening.POWERED_ON,
-            Happening.ON_AIR,
-            Happening.CONNECTED,
-            Happening.PROVISIONED,
-            Happening.APP_KEY_STORED,
-            Happening.RUN_STARTED,
-            Happening.PROXY_OFF,
-            Happening.DISCONNECTED,
-        ]
-        times = [entry.time_s for entry in air.timeline]
-        assert times == sorted(times)
-        provisioned = air.timeline[3]
-        assert (provisioned.device_address, provisioned.address) == (board.device_address, 5)
-
-    run_virtual(main())
+    air = Air(1)
+    board = air.add_board(address_of(1), flaws=Flaws.none())
+    top = Top(air)
+    await top.prepare()
+    await top.start(count=1)
+    what = [entry.what for entry in air.timeline]
+    assert what == [
+        Happening.POWERED_ON,
+        Happening.ON_AIR,
+        Happening.CONNECTED,
+        Happening.PROVISIONED,
+        Happening.APP_KEY_STORED,
+        Happening.RUN_STARTED,
+        Happening.PROXY_OFF,
+        Happening.DISCONNECTED,
+    ]
+    times = [entry.time_s for entry in air.timeline]
+    assert times == sorted(times)
+    provisioned = air.timeline[3]
+    assert (provisioned.device_address, provisioned.address) == (board.device_address, 5)

@@ -17,48 +17,40 @@ from tests.conftest import RunVirtual
 from tests.emulator.top import PROXY, Top, address_of
 
 
-def test_advertising_slows_down_after_60_s(run_virtual: RunVirtual[None]) -> None:
+async def test_advertising_slows_down_after_60_s() -> None:
     """20 ms for the first minute, 500 ms afterwards, for the 0x1827 as for the 0x1828."""
-
-    async def main() -> None:
-        air = Air(1)
-        board = air.add_board(address_of(1), flaws=Flaws.none())
-        await asyncio.sleep(3.1)
-        assert board.advertiser.current is not None
-        assert board.advertiser.current.interval_s == 0.020
-        await asyncio.sleep(61.0)
-        assert board.advertiser.current.interval_s == 0.500
-        top = Top(air)
-        await top.prepare()
-        top.disconnect()
-        await asyncio.sleep(1.0)
-        assert board.advertiser.current.interval_s == 0.020
-        assert len(board.advertiser.current.service_data) == 17
-        await asyncio.sleep(60.0)
-        assert board.advertiser.current.interval_s == 0.500
-        assert board.advertiser.current.service_data == b"\x00" + top.net_key.network_id
-
-    run_virtual(main())
+    air = Air(1)
+    board = air.add_board(address_of(1), flaws=Flaws.none())
+    await asyncio.sleep(3.1)
+    assert board.advertiser.current is not None
+    assert board.advertiser.current.interval_s == 0.020
+    await asyncio.sleep(61.0)
+    assert board.advertiser.current.interval_s == 0.500
+    top = Top(air)
+    await top.prepare()
+    top.disconnect()
+    await asyncio.sleep(1.0)
+    assert board.advertiser.current.interval_s == 0.020
+    assert len(board.advertiser.current.service_data) == 17
+    await asyncio.sleep(60.0)
+    assert board.advertiser.current.interval_s == 0.500
+    assert board.advertiser.current.service_data == b"\x00" + top.net_key.network_id
 
 
-def test_each_restart_has_its_own_random(run_virtual: RunVirtual[None]) -> None:
+async def test_each_restart_has_its_own_random() -> None:
     """A queued PDU interrupts Node Identity; it goes on with another random."""
-
-    async def main() -> None:
-        air = Air(1)
-        board = air.add_board(address_of(1), flaws=Flaws.none())
-        top = Top(air)
-        await top.prepare()
-        seen = set()
-        for _ in range(5):
-            assert board.advertiser.current is not None
-            seen.add(board.advertiser.current.service_data)
-            board.queue.put(QueuedPdu(lambda times: None))
-            assert board.advertiser.current is None
-            await asyncio.sleep(0.1)
-        assert len(seen) == 5
-
-    run_virtual(main())
+    air = Air(1)
+    board = air.add_board(address_of(1), flaws=Flaws.none())
+    top = Top(air)
+    await top.prepare()
+    seen = set()
+    for _ in range(5):
+        assert board.advertiser.current is not None
+        seen.add(board.advertiser.current.service_data)
+        board.queue.put(QueuedPdu(lambda times: None))
+        assert board.advertiser.current is None
+        await asyncio.sleep(0.1)
+    assert len(seen) == 5
 
 
 def test_bluedroid_advertises_a_false_proxy(run_virtual: RunVirtual[None]) -> None:
@@ -171,59 +163,51 @@ def test_the_minute_after_the_return_of_the_proxy_kills_too(run_virtual: RunVirt
     assert 4 <= sum(run_virtual(main(seed)) for seed in range(10)) <= 9
 
 
-def test_a_dead_board_keeps_its_link_and_answers_nothing(run_virtual: RunVirtual[None]) -> None:
+async def test_a_dead_board_keeps_its_link_and_answers_nothing() -> None:
     """The controller holds the link; no request is answered, nothing is heard, no hang-up comes."""
-
-    async def main() -> None:
-        air = Air(1)
-        for number in (1, 2):
-            air.add_board(address_of(number))
-        board, other = air.boards
-        top = Top(air)
-        await top.connect(board.device_address)
-        await top.provision(5)
-        top.subscribe(PROXY)
-        await top.request(AppKeyAdd(top.app_key), dst=5, key=top.stack.dev_keys[5])
-        link = top.link
-        assert link is not None
-        top.send(OnOffSet(True, 1), dst=5)
-        board.fall_silent("for this test")
-        heard = len(top.notified_values)
-        top.send(OnOffSet(True, 2), dst=5)
-        await asyncio.sleep(30.0)
-        assert not link.answers
-        assert len(top.notified_values) == heard
-        assert top.disconnections == []
-        assert board.link_count == 1
-        assert not board.onoff
-        assert board.advertiser.current is None
-        top.disconnect()
-        assert board.link_count == 0
-        with pytest.raises(TimeoutError):
-            await top.find(lambda report: report.device_address == board.device_address, 20.0)
-        assert not other.is_silent
-
-    run_virtual(main())
+    air = Air(1)
+    for number in (1, 2):
+        air.add_board(address_of(number))
+    board, other = air.boards
+    top = Top(air)
+    await top.connect(board.device_address)
+    await top.provision(5)
+    top.subscribe(PROXY)
+    await top.request(AppKeyAdd(top.app_key), dst=5, key=top.stack.dev_keys[5])
+    link = top.link
+    assert link is not None
+    top.send(OnOffSet(True, 1), dst=5)
+    board.fall_silent("for this test")
+    heard = len(top.notified_values)
+    top.send(OnOffSet(True, 2), dst=5)
+    await asyncio.sleep(30.0)
+    assert not link.answers
+    assert len(top.notified_values) == heard
+    assert top.disconnections == []
+    assert board.link_count == 1
+    assert not board.onoff
+    assert board.advertiser.current is None
+    top.disconnect()
+    assert board.link_count == 0
+    with pytest.raises(TimeoutError):
+        await top.find(lambda report: report.device_address == board.device_address, 20.0)
+    assert not other.is_silent
 
 
-def test_a_child_advertises_network_id_until_its_info_set(run_virtual: RunVirtual[None]) -> None:
+async def test_a_child_advertises_network_id_until_its_info_set() -> None:
     """A board provisioned over PB-ADV shows no Node Identity, and nothing once it provisions."""
-
-    async def main() -> None:
-        air = Air(1)
-        for number in (1, 2):
-            air.add_board(address_of(number))
-        top = Top(air)
-        primary = await top.prepare()
-        await top.start(count=100)
-        child = next(board for board in air.boards if board.device_address != primary)
-        report = await top.find(
-            lambda r: r.device_address == child.device_address and PROXY in r.service_data, 20.0
-        )
-        assert report.service_data[PROXY] == b"\x00" + top.net_key.network_id
-        assert not child.is_provisioner
-        await asyncio.sleep(15.0)
-        assert child.is_provisioner
-        assert child.advertiser.current is None
-
-    run_virtual(main())
+    air = Air(1)
+    for number in (1, 2):
+        air.add_board(address_of(number))
+    top = Top(air)
+    primary = await top.prepare()
+    await top.start(count=100)
+    child = next(board for board in air.boards if board.device_address != primary)
+    report = await top.find(
+        lambda r: r.device_address == child.device_address and PROXY in r.service_data, 20.0
+    )
+    assert report.service_data[PROXY] == b"\x00" + top.net_key.network_id
+    assert not child.is_provisioner
+    await asyncio.sleep(15.0)
+    assert child.is_provisioner
+    assert child.advertiser.current is None

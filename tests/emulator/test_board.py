@@ -148,9 +148,9 @@ def test_count_1_is_starved_and_faster(run_virtual: RunVirtual[Result], boards: 
 
 
 @HOSTS
-def test_the_tree_is_sound(run_virtual: RunVirtual[Result], host: Host) -> None:
+async def test_the_tree_is_sound(host: Host) -> None:
     """Every board has one parent, its own address, AppKey and group; nobody takes more than 6."""
-    run = run_virtual(whole_run(20, 5, 1, host=host))
+    run = await whole_run(20, 5, 1, host=host)
     boards = run.air.boards
     primary = next(board for board in boards if board.is_primary)
     assert len({board.unicast_address for board in boards}) == 20
@@ -170,9 +170,9 @@ def test_the_tree_is_sound(run_virtual: RunVirtual[Result], host: Host) -> None:
             assert run.air.board(child).parent == board.device_address
 
 
-def test_at_most_three_links_at_once(run_virtual: RunVirtual[Result]) -> None:
+async def test_at_most_three_links_at_once() -> None:
     """No provisioner has more than three PB-ADV links."""
-    run = run_virtual(whole_run(20, 2, 1))
+    run = await whole_run(20, 2, 1)
     links: dict[str, int] = {}
     for entry in run.air.timeline:
         if entry.what is Happening.LINK_OPENED:
@@ -193,10 +193,10 @@ def test_the_same_seed_gives_the_same_run(run_virtual: RunVirtual[Result]) -> No
     assert of(3)[0] != of(4)[0]
 
 
-def test_a_hundred_boards_take_seconds(run_virtual: RunVirtual[Result]) -> None:
+async def test_a_hundred_boards_take_seconds() -> None:
     """100 boards are provisioned, configured and listed within seconds of CPU."""
     begun = time.process_time()
-    run = run_virtual(whole_run(100, 1, 1, host=Host.BLUEDROID, span=(0x0010, 0x7FFF)))
+    run = await whole_run(100, 1, 1, host=Host.BLUEDROID, span=(0x0010, 0x7FFF))
     assert time.process_time() - begun < 30.0
     assert all(board.has_app_key for board in run.air.boards)
     assert run.last_provisioned < 150.0
@@ -213,83 +213,71 @@ def test_loss_delays_but_does_not_end_a_run(
         assert run.list_complete < 60.0
 
 
-def test_two_primaries_share_the_boards(run_virtual: RunVirtual[None]) -> None:
+async def test_two_primaries_share_the_boards() -> None:
     """Two roots with disjoint ranges: every board in exactly one list, no address twice."""
-
-    async def main() -> None:
-        air = Air(1)
-        for number in range(1, 13):
-            air.add_board(address_of(number), flaws=Flaws.none())
-        await asyncio.sleep(3.0)
-        top = Top(air)
-        await top.prepare(2)
-        top.disconnect()
-        second = Top(air, adapter="hci1", first_seq=100_000)
-        await second.prepare(3)
-        second.disconnect()
-        for own, root, span in ((second, 3, (0x4000, 0x7EFF)), (top, 2, (0x0100, 0x3FFF))):
-            await own.connect(await own.find_proxy(root))
-            own.subscribe(PROXY)
-            await own.start(root, count=None, span=span)
-        await asyncio.sleep(60.0)
-        roots = [board for board in air.boards if board.is_primary]
-        lists = [set(root.listed_addresses) for root in roots]
-        assert len(roots) == 2
-        assert not lists[0] & lists[1]
-        others = {b.unicast_address for b in air.boards if not b.is_primary}
-        assert lists[0] | lists[1] == others
-        assert len(others) == 10
-
-    run_virtual(main())
+    air = Air(1)
+    for number in range(1, 13):
+        air.add_board(address_of(number), flaws=Flaws.none())
+    await asyncio.sleep(3.0)
+    top = Top(air)
+    await top.prepare(2)
+    top.disconnect()
+    second = Top(air, adapter="hci1", first_seq=100_000)
+    await second.prepare(3)
+    second.disconnect()
+    for own, root, span in ((second, 3, (0x4000, 0x7EFF)), (top, 2, (0x0100, 0x3FFF))):
+        await own.connect(await own.find_proxy(root))
+        own.subscribe(PROXY)
+        await own.start(root, count=None, span=span)
+    await asyncio.sleep(60.0)
+    roots = [board for board in air.boards if board.is_primary]
+    lists = [set(root.listed_addresses) for root in roots]
+    assert len(roots) == 2
+    assert not lists[0] & lists[1]
+    others = {b.unicast_address for b in air.boards if not b.is_primary}
+    assert lists[0] | lists[1] == others
+    assert len(others) == 10
 
 
-def test_a_small_range_leaves_proxies(run_virtual: RunVirtual[None]) -> None:
+async def test_a_small_range_leaves_proxies() -> None:
     """With 0010 to 0013 all children are plain nodes, keep their proxy, and answer through it."""
-
-    async def main() -> None:
-        air = Air(2)
-        for number in range(1, 6):
-            air.add_board(address_of(number), flaws=Flaws.none())
-        await asyncio.sleep(3.0)
-        top = Top(air)
-        await top.prepare()
-        await top.start(count=4, span=(0x0010, 0x0013))
-        await asyncio.sleep(40.0)
-        plain = [board for board in air.boards if not board.is_primary]
-        assert {board.unicast_address for board in plain} == {0x10, 0x11, 0x12, 0x13}
-        assert not any(board.is_provisioner for board in plain)
-        assert all(board.groups == {0xC000} for board in plain)
-        await top.connect(plain[0].device_address)
-        top.subscribe(PROXY)
-        for board in air.boards:
-            assert board.unicast_address is not None
-            answer = await top.request(OnOffGet(), dst=board.unicast_address)
-            assert answer[0].message == OnOffStatus(False)
-
-    run_virtual(main())
+    air = Air(2)
+    for number in range(1, 6):
+        air.add_board(address_of(number), flaws=Flaws.none())
+    await asyncio.sleep(3.0)
+    top = Top(air)
+    await top.prepare()
+    await top.start(count=4, span=(0x0010, 0x0013))
+    await asyncio.sleep(40.0)
+    plain = [board for board in air.boards if not board.is_primary]
+    assert {board.unicast_address for board in plain} == {0x10, 0x11, 0x12, 0x13}
+    assert not any(board.is_provisioner for board in plain)
+    assert all(board.groups == {0xC000} for board in plain)
+    await top.connect(plain[0].device_address)
+    top.subscribe(PROXY)
+    for board in air.boards:
+        assert board.unicast_address is not None
+        answer = await top.request(OnOffGet(), dst=board.unicast_address)
+        assert answer[0].message == OnOffStatus(False)
 
 
-def test_reach_shapes_the_tree(run_virtual: RunVirtual[None]) -> None:
+async def test_reach_shapes_the_tree() -> None:
     """A board that only a Temporary Provisioner hears is provisioned by that one."""
-
-    async def main() -> None:
-        air = Air(1)
-        first, middle, far = (air.add_board(address_of(n), flaws=Flaws.none()) for n in (1, 2, 3))
-        air.set_reach(first.device_address, far.device_address, None)
-        air.set_reach("hci0", middle.device_address, None)
-        air.set_reach("hci0", far.device_address, None)
-        top = Top(air)
-        assert await top.prepare() == first.device_address
-        await top.start(count=100)
-        await asyncio.sleep(40.0)
-        assert far.parent == middle.device_address
-        assert first.listed_addresses == (middle.unicast_address, far.unicast_address)
-        await top.back()
-        assert far.unicast_address is not None
-        answer = await top.request(OnOffGet(), dst=far.unicast_address)
-        assert answer[0].src == far.unicast_address
-
-    run_virtual(main())
+    air = Air(1)
+    first, middle, far = (air.add_board(address_of(n), flaws=Flaws.none()) for n in (1, 2, 3))
+    air.set_reach(first.device_address, far.device_address, None)
+    air.set_reach("hci0", middle.device_address, None)
+    air.set_reach("hci0", far.device_address, None)
+    top = Top(air)
+    assert await top.prepare() == first.device_address
+    await top.start(count=100)
+    await asyncio.sleep(40.0)
+    assert far.parent == middle.device_address
+    assert first.listed_addresses == (middle.unicast_address, far.unicast_address)
+    await top.back()
+    assert far.unicast_address is not None
+    answer = await top.request(OnOffGet(), dst=far.unicast_address)
+    assert answer[0].src == far.unicast_address
 
 
 @pytest.mark.parametrize(("boards", "dies"), [(7, False), (10, False), (20, True)])
@@ -324,18 +312,14 @@ def test_twelve_answers_kill_a_nimble_primary_sometimes(run_virtual: RunVirtual[
     assert {run_virtual(main(seed)) for seed in range(12)} == {False, True}
 
 
-def test_a_group_get_is_harmless_to_bluedroid(run_virtual: RunVirtual[None]) -> None:
+async def test_a_group_get_is_harmless_to_bluedroid() -> None:
     """Every configured board answers a roll-call of 20, within half a second or so."""
-
-    async def main() -> None:
-        run = await whole_run(20, 1, 1, host=Host.BLUEDROID, flaws=Flaws())
-        before = len(run.top.received)
-        run.top.send(OnOffGet(), dst=0xC000)
-        await asyncio.sleep(2.0)
-        configured = {b.unicast_address for b in run.air.boards if b.has_app_key}
-        assert {event.src for event in run.top.received[before:]} == configured
-
-    run_virtual(main())
+    run = await whole_run(20, 1, 1, host=Host.BLUEDROID, flaws=Flaws())
+    before = len(run.top.received)
+    run.top.send(OnOffGet(), dst=0xC000)
+    await asyncio.sleep(2.0)
+    configured = {b.unicast_address for b in run.air.boards if b.has_app_key}
+    assert {event.src for event in run.top.received[before:]} == configured
 
 
 def test_bluedroid_leaves_boards_without_app_key(run_virtual: RunVirtual[Result]) -> None:
@@ -357,65 +341,53 @@ def test_bluedroid_leaves_boards_without_app_key(run_virtual: RunVirtual[Result]
 
 
 @HOSTS
-def test_a_power_cycle_forgets_the_network(run_virtual: RunVirtual[None], host: Host) -> None:
+async def test_a_power_cycle_forgets_the_network(host: Host) -> None:
     """Off: links are lost by timeout, the air is silent; on: unprovisioned, with the same UUID."""
-
-    async def main() -> None:
-        air = Air()
-        board = air.add_board(address_of(1), host=host)
-        top = Top(air)
-        await top.prepare()
-        board.power_off()
-        assert [reason for _, reason in top.disconnections] == [0x08]
-        assert board.advertiser.current is None
-        with pytest.raises(TimeoutError):
-            await top.find(lambda report: True, 30.0)
-        board.power_on()
-        begun = top.loop.time()
-        assert await top.find_unprovisioned() == board.device_address
-        assert top.loop.time() - begun < 3.2
-        assert board.unicast_address is None
-        assert await top.prepare(6) == board.device_address
-
-    run_virtual(main())
+    air = Air()
+    board = air.add_board(address_of(1), host=host)
+    top = Top(air)
+    await top.prepare()
+    board.power_off()
+    assert [reason for _, reason in top.disconnections] == [0x08]
+    assert board.advertiser.current is None
+    with pytest.raises(TimeoutError):
+        await top.find(lambda report: True, 30.0)
+    board.power_on()
+    begun = top.loop.time()
+    assert await top.find_unprovisioned() == board.device_address
+    assert top.loop.time() - begun < 3.2
+    assert board.unicast_address is None
+    assert await top.prepare(6) == board.device_address
 
 
-def test_node_reset_silences_a_board(run_virtual: RunVirtual[None]) -> None:
+async def test_node_reset_silences_a_board() -> None:
     """Node Reset is answered; after that only a power cycle brings the board back."""
-
-    async def main() -> None:
-        air = Air()
-        board = air.add_board(address_of(1))
-        top = Top(air)
-        await top.prepare()
-        await top.request(NodeReset(), dst=5, key=top.stack.dev_keys[5])
-        top.disconnect()
-        await asyncio.sleep(1.0)
-        assert board.is_silent
-        with pytest.raises(TimeoutError):
-            await top.find(lambda report: True, 20.0)
-        board.power_off()
-        board.power_on()
-        await top.find_unprovisioned()
-
-    run_virtual(main())
+    air = Air()
+    board = air.add_board(address_of(1))
+    top = Top(air)
+    await top.prepare()
+    await top.request(NodeReset(), dst=5, key=top.stack.dev_keys[5])
+    top.disconnect()
+    await asyncio.sleep(1.0)
+    assert board.is_silent
+    with pytest.raises(TimeoutError):
+        await top.find(lambda report: True, 20.0)
+    board.power_off()
+    board.power_on()
+    await top.find_unprovisioned()
 
 
-def test_a_board_taken_by_others_says_nothing_to_the_top(run_virtual: RunVirtual[None]) -> None:
+async def test_a_board_taken_by_others_says_nothing_to_the_top() -> None:
     """While provisioners run, a Top's Invite to a new board is not answered; it hangs up later."""
-
-    async def main() -> None:
-        run = await whole_run(4, 1, 1)
-        late = run.air.add_board(address_of(0x80), host=Host.NIMBLE, flaws=Flaws.none())
-        top = Top(run.air, adapter="hci1")
-        await top.find(lambda report: report.device_address == late.device_address, 5.0)
-        await top.connect(late.device_address)
-        connected = top.loop.time()
-        with pytest.raises(TimeoutError):
-            await top.provision(0x0300)
-        await top.until(lambda: bool(top.disconnections), 10.0)
-        assert top.disconnections[0][1] == 0x13
-        assert 1.5 <= top.disconnections[0][0] - connected <= 6.0
-        assert late.is_provisioner
-
-    run_virtual(main())
+    run = await whole_run(4, 1, 1)
+    late = run.air.add_board(address_of(0x80), host=Host.NIMBLE, flaws=Flaws.none())
+    top = Top(run.air, adapter="hci1")
+    await top.find(lambda report: report.device_address == late.device_address, 5.0)
+    await top.connect(late.device_address)
+    connected = top.loop.time()
+    with pytest.raises(TimeoutError):
+        await top.provision(0x0300)
+    await top.until(lambda: bool(top.disconnections), 10.0)
+    assert top.disconnections[0][1] == 0x13
+    assert 1.5 <= top.disconnections[0][0] - connected <= 6.0
+    assert late.is_provisioner

@@ -178,34 +178,29 @@ def test_filter_statuses_are_the_recorded_ones(run_virtual: RunVirtual[None]) ->
 
 
 @pytest.mark.parametrize("host", [Host.NIMBLE, Host.BLUEDROID], ids=lambda host: host.name)
-def test_a_repeated_info_set_is_busy_and_the_run_starts(
-    run_virtual: RunVirtual[None], host: Host
-) -> None:
+async def test_a_repeated_info_set_is_busy_and_the_run_starts(host: Host) -> None:
     """The same valid INFO_SET twice without a pause: success and FF FF, then the hang-up."""
     steps = conversation("info-set-errors", "24:0A:C4:5E:00:02")
     payload = next(step.payload for step in steps if step.payload.startswith(INFO_SET))
     recorded = {answer[2] for step in steps for answer in step.answers}
     assert {STARTED, bytes.fromhex("c1e502ffff")} <= recorded
 
-    async def main() -> None:
-        air = Air(3)
-        board = air.add_board(PRIMARY, host=host, flaws=Flaws.none())
-        top = Top(air)
-        await top.prepare()
-        await asyncio.sleep(0.1)
-        before = len(top.received)
-        top.send(payload, dst=5)
-        # A second stack: one alone waits for the acknowledgment of its first message.
-        other = Top(air, first_seq=1000, adapter="hci1")
-        other.stack.send(payload, dst=5, key=top.app_key, ttl=7, now=top.loop.time())
-        for pdu_type, raw in other.client.pdus_to_send():
-            top.write(pdu_type, raw)
-        await top.until(lambda: top.link is None, 2.0)
-        answers = {payload_of(event.message) for event in top.received[before:]}
-        assert answers == {STARTED, bytes.fromhex("c1e502ffff")}
-        assert board.is_primary
-
-    run_virtual(main())
+    air = Air(3)
+    board = air.add_board(PRIMARY, host=host, flaws=Flaws.none())
+    top = Top(air)
+    await top.prepare()
+    await asyncio.sleep(0.1)
+    before = len(top.received)
+    top.send(payload, dst=5)
+    # A second stack: one alone waits for the acknowledgment of its first message.
+    other = Top(air, first_seq=1000, adapter="hci1")
+    other.stack.send(payload, dst=5, key=top.app_key, ttl=7, now=top.loop.time())
+    for pdu_type, raw in other.client.pdus_to_send():
+        top.write(pdu_type, raw)
+    await top.until(lambda: top.link is None, 2.0)
+    answers = {payload_of(event.message) for event in top.received[before:]}
+    assert answers == {STARTED, bytes.fromhex("c1e502ffff")}
+    assert board.is_primary
 
 
 def test_the_disconnect_comes_as_fast_as_recorded(run_virtual: RunVirtual[None]) -> None:
@@ -231,7 +226,7 @@ def test_the_disconnect_comes_as_fast_as_recorded(run_virtual: RunVirtual[None])
         assert 0.04 < since_set < 0.12
 
 
-def test_advertisements_are_the_recorded_ones(run_virtual: RunVirtual[None]) -> None:
+async def test_advertisements_are_the_recorded_ones() -> None:
     """Service data before provisioning, as a node, and after the run are laid out as recorded."""
     name = "single-alg0"
     recorded = [bytes.fromhex(e["data"]) for e in recording(name).of("adv")]
@@ -239,15 +234,12 @@ def test_advertisements_are_the_recorded_ones(run_virtual: RunVirtual[None]) -> 
     uuid = Host.NIMBLE.device_uuid(PRIMARY)
     assert unprovisioned == bytes.fromhex("02010603032718151627 18") + uuid + b"\x00\x00"
 
-    async def main() -> None:
-        air = Air(1)
-        air.add_board(PRIMARY, host=Host.NIMBLE)
-        top = Top(air)
-        report = await top.find(lambda r: 0x1827 in r.service_data)
-        assert report.service_data[0x1827] == unprovisioned[-18:]
-        assert report.local_name == "ESP-BLE-MESH"
-
-    run_virtual(main())
+    air = Air(1)
+    air.add_board(PRIMARY, host=Host.NIMBLE)
+    top = Top(air)
+    report = await top.find(lambda r: 0x1827 in r.service_data)
+    assert report.service_data[0x1827] == unprovisioned[-18:]
+    assert report.local_name == "ESP-BLE-MESH"
 
 
 def test_info_status_may_be_swallowed(run_virtual: RunVirtual[None]) -> None:

@@ -13,76 +13,64 @@ from tests.conftest import RunVirtual
 from tests.emulator.top import Top, address_of
 
 
-def test_the_first_report_comes_at_once(run_virtual: RunVirtual[None]) -> None:
+async def test_the_first_report_comes_at_once() -> None:
     """A board that advertises is reported within an interval of the scan's start."""
+    air = Air(1)
+    for number in range(1, 11):
+        air.add_board(address_of(number))
+    await asyncio.sleep(3.2)
+    reports: dict[str, float] = {}
+    begun = air.loop.time()
 
-    async def main() -> None:
-        air = Air(1)
-        for number in range(1, 11):
-            air.add_board(address_of(number))
-        await asyncio.sleep(3.2)
-        reports: dict[str, float] = {}
-        begun = air.loop.time()
+    def observer(report: Report) -> None:
+        if report.connectable:
+            reports.setdefault(report.device_address, air.loop.time() - begun)
 
-        def observer(report: Report) -> None:
-            if report.connectable:
-                reports.setdefault(report.device_address, air.loop.time() - begun)
-
-        stop = air.adapter().observe(observer)
-        await asyncio.sleep(0.3)
-        stop()
-        assert len(reports) == 10
-        assert max(reports.values()) < 0.15
-
-    run_virtual(main())
+    stop = air.adapter().observe(observer)
+    await asyncio.sleep(0.3)
+    stop()
+    assert len(reports) == 10
+    assert max(reports.values()) < 0.15
 
 
-def test_a_stopped_observer_hears_nothing(run_virtual: RunVirtual[None]) -> None:
+async def test_a_stopped_observer_hears_nothing() -> None:
     """Stopping is per observer, and twice is once."""
-
-    async def main() -> None:
-        air = Air(1)
-        air.add_board(address_of(1))
-        first: list[Report] = []
-        second: list[Report] = []
-        stop_first = air.adapter().observe(first.append)
-        stop_second = air.adapter().observe(second.append)
-        await asyncio.sleep(4.0)
-        stop_first()
-        stop_first()
-        heard = len(first)
-        await asyncio.sleep(4.0)
-        stop_second()
-        assert len(first) == heard > 0
-        assert len(second) > heard
-        heard = len(second)
-        await asyncio.sleep(4.0)
-        assert len(second) == heard
-
-    run_virtual(main())
+    air = Air(1)
+    air.add_board(address_of(1))
+    first: list[Report] = []
+    second: list[Report] = []
+    stop_first = air.adapter().observe(first.append)
+    stop_second = air.adapter().observe(second.append)
+    await asyncio.sleep(4.0)
+    stop_first()
+    stop_first()
+    heard = len(first)
+    await asyncio.sleep(4.0)
+    stop_second()
+    assert len(first) == heard > 0
+    assert len(second) > heard
+    heard = len(second)
+    await asyncio.sleep(4.0)
+    assert len(second) == heard
 
 
-def test_an_attempt_waits_for_the_board(run_virtual: RunVirtual[None]) -> None:
+async def test_an_attempt_waits_for_the_board() -> None:
     """Connecting to a board that is off succeeds once it is on the air; a cancelled one never."""
-
-    async def main() -> None:
-        air = Air(1)
-        board = air.add_board(address_of(1), power_on=False)
-        waiting, cancelled = Top(air), Top(air)
-        opened: list[object] = []
-        cancel = air.adapter().initiate(address_of(1), cancelled, opened.append)
-        air.adapter().initiate(address_of(1), waiting, lambda link: opened.append(waiting))
-        await asyncio.sleep(20.0)
-        cancel()
-        cancel()
-        assert opened == []
-        board.power_on()
-        await asyncio.sleep(4.0)
-        assert opened == [waiting]
-        await asyncio.sleep(1.0)
-        assert len(opened) == 1
-
-    run_virtual(main())
+    air = Air(1)
+    board = air.add_board(address_of(1), power_on=False)
+    waiting, cancelled = Top(air), Top(air)
+    opened: list[object] = []
+    cancel = air.adapter().initiate(address_of(1), cancelled, opened.append)
+    air.adapter().initiate(address_of(1), waiting, lambda link: opened.append(waiting))
+    await asyncio.sleep(20.0)
+    cancel()
+    cancel()
+    assert opened == []
+    board.power_on()
+    await asyncio.sleep(4.0)
+    assert opened == [waiting]
+    await asyncio.sleep(1.0)
+    assert len(opened) == 1
 
 
 def test_connecting_is_as_fast_as_advertising(run_virtual: RunVirtual[None]) -> None:
@@ -103,32 +91,24 @@ def test_connecting_is_as_fast_as_advertising(run_virtual: RunVirtual[None]) -> 
     assert times[-1] < 0.15
 
 
-def test_a_board_takes_three_links(run_virtual: RunVirtual[None]) -> None:
+async def test_a_board_takes_three_links() -> None:
     """With all links taken it stops advertising; a free one makes it connectable again."""
-
-    async def main() -> None:
-        air = Air(1)
-        board = air.add_board(address_of(1))
-        tops = [Top(air, adapter=f"hci{n}") for n in range(firmware.MAX_LINKS + 1)]
-        for top in tops[:-1]:
-            await top.connect(address_of(1))
-        assert board.advertiser.current is None
-        with pytest.raises(TimeoutError):
-            await tops[-1].connect(address_of(1))
-        tops[0].disconnect()
+    air = Air(1)
+    board = air.add_board(address_of(1))
+    tops = [Top(air, adapter=f"hci{n}") for n in range(firmware.MAX_LINKS + 1)]
+    for top in tops[:-1]:
+        await top.connect(address_of(1))
+    assert board.advertiser.current is None
+    with pytest.raises(TimeoutError):
         await tops[-1].connect(address_of(1))
+    tops[0].disconnect()
+    await tops[-1].connect(address_of(1))
 
-    run_virtual(main())
 
-
-def test_an_unknown_address_is_never_connected(run_virtual: RunVirtual[None]) -> None:
+async def test_an_unknown_address_is_never_connected() -> None:
     """An attempt to nobody waits until it is cancelled."""
-
-    async def main() -> None:
-        air = Air(1)
-        top = Top(air)
-        with pytest.raises(TimeoutError):
-            await top.connect("AA:BB:CC:DD:EE:FF", 10.0)
-        assert not air.adapter().is_initiating("AA:BB:CC:DD:EE:FF")
-
-    run_virtual(main())
+    air = Air(1)
+    top = Top(air)
+    with pytest.raises(TimeoutError):
+        await top.connect("AA:BB:CC:DD:EE:FF", 10.0)
+    assert not air.adapter().is_initiating("AA:BB:CC:DD:EE:FF")

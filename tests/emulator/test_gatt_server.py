@@ -73,7 +73,7 @@ def described(service: Service) -> tuple[int, int, list[tuple[int, int]]]:
     )
 
 
-def test_nimble_handles_are_the_recorded_ones(run_virtual: RunVirtual[None]) -> None:
+async def test_nimble_handles_are_the_recorded_ones() -> None:
     """A discovery finds the recorded services and handles, before and after provisioning."""
     recorded = [event["services"] for event in recording("single-alg0").of("gatt_db")]
 
@@ -87,48 +87,41 @@ def test_nimble_handles_are_the_recorded_ones(run_virtual: RunVirtual[None]) -> 
             for s in services
         ]
 
-    async def main() -> None:
-        air = Air()
-        air.add_board(address_of(1), host=Host.NIMBLE)
-        top = Top(air)
-        await top.connect(await top.find_unprovisioned())
-        assert top.link is not None
-        assert top.link.mtu_octets == 23
-        assert [described(s) for s in top.link.services()] == of_recording(recorded[0])
-        await top.provision(5)
-        assert [described(s) for s in top.link.services()] == of_recording(recorded[1])
-
-    run_virtual(main())
+    air = Air()
+    air.add_board(address_of(1), host=Host.NIMBLE)
+    top = Top(air)
+    await top.connect(await top.find_unprovisioned())
+    assert top.link is not None
+    assert top.link.mtu_octets == 23
+    assert [described(s) for s in top.link.services()] == of_recording(recorded[0])
+    await top.provision(5)
+    assert [described(s) for s in top.link.services()] == of_recording(recorded[1])
 
 
-def test_bluedroid_handles_are_the_measured_ones(run_virtual: RunVirtual[None]) -> None:
+async def test_bluedroid_handles_are_the_measured_ones() -> None:
     """Bluedroid has its own handles, and swaps the mesh services on the open link."""
-
-    async def main() -> None:
-        air = Air()
-        air.add_board(address_of(1))
-        top = Top(air)
-        await top.connect(await top.find_unprovisioned())
-        assert top.link is not None
-        assert described(top.link.services()[-1]) == (
-            PROVISIONING,
-            0x2E,
-            [(0x2ADB, 0x30), (0x2ADC, 0x32)],
-        )
-        with pytest.raises(AttError) as error:
-            top.link.write_cccd(0x2D, b"\x01\x00")
-        assert (error.value.code, error.value.handle) == (0x01, 0x2D)
-        await top.provision(5)
-        assert described(top.link.services()[-1]) == (
-            PROXY,
-            0x28,
-            [(0x2ADD, 0x2A), (0x2ADE, 0x2C)],
-        )
-        with pytest.raises(AttError) as error:
-            top.link.write_cccd(0x33, b"\x01\x00")
-        assert (error.value.code, error.value.handle) == (0x01, 0x33)
-
-    run_virtual(main())
+    air = Air()
+    air.add_board(address_of(1))
+    top = Top(air)
+    await top.connect(await top.find_unprovisioned())
+    assert top.link is not None
+    assert described(top.link.services()[-1]) == (
+        PROVISIONING,
+        0x2E,
+        [(0x2ADB, 0x30), (0x2ADC, 0x32)],
+    )
+    with pytest.raises(AttError) as error:
+        top.link.write_cccd(0x2D, b"\x01\x00")
+    assert (error.value.code, error.value.handle) == (0x01, 0x2D)
+    await top.provision(5)
+    assert described(top.link.services()[-1]) == (
+        PROXY,
+        0x28,
+        [(0x2ADD, 0x2A), (0x2ADE, 0x2C)],
+    )
+    with pytest.raises(AttError) as error:
+        top.link.write_cccd(0x33, b"\x01\x00")
+    assert (error.value.code, error.value.handle) == (0x01, 0x33)
 
 
 def test_service_changed_comes_as_the_host_does_it(run_virtual: RunVirtual[None]) -> None:
@@ -156,74 +149,58 @@ def test_service_changed_comes_as_the_host_does_it(run_virtual: RunVirtual[None]
 
 
 @HOSTS
-def test_only_0100_opens_a_link(run_virtual: RunVirtual[None], host: Host) -> None:
+async def test_only_0100_opens_a_link(host: Host) -> None:
     """PDUs before the CCC write, or after any other value, are dropped without a word."""
-
-    async def main() -> None:
-        air = Air()
-        air.add_board(address_of(1), host=host)
-        top = Top(air)
-        await top.connect(await top.find_unprovisioned())
-        assert top.link is not None
-        data_in, data_out = host.provisioning_service.characteristics
-        top.link.write_command(data_in.value_handle, b"\x03\x00\x00")
-        await asyncio.sleep(0.2)
-        top.link.write_cccd(data_out.cccd_handle or 0, b"\x02\x00")
-        top.link.write_command(data_in.value_handle, b"\x03\x00\x00")
-        await asyncio.sleep(0.2)
-        assert top.notified_values == []
-        top.link.write_cccd(data_out.cccd_handle or 0, b"\x01\x00")
-        top.link.write_command(data_in.value_handle, b"\x03\x00\x00")
-        await asyncio.sleep(0.2)
-        assert [value.hex() for _, _, value in top.notified_values] == [
-            "03010100030000000000000000"
-        ]
-
-    run_virtual(main())
+    air = Air()
+    air.add_board(address_of(1), host=host)
+    top = Top(air)
+    await top.connect(await top.find_unprovisioned())
+    assert top.link is not None
+    data_in, data_out = host.provisioning_service.characteristics
+    top.link.write_command(data_in.value_handle, b"\x03\x00\x00")
+    await asyncio.sleep(0.2)
+    top.link.write_cccd(data_out.cccd_handle or 0, b"\x02\x00")
+    top.link.write_command(data_in.value_handle, b"\x03\x00\x00")
+    await asyncio.sleep(0.2)
+    assert top.notified_values == []
+    top.link.write_cccd(data_out.cccd_handle or 0, b"\x01\x00")
+    top.link.write_command(data_in.value_handle, b"\x03\x00\x00")
+    await asyncio.sleep(0.2)
+    assert [value.hex() for _, _, value in top.notified_values] == ["03010100030000000000000000"]
 
 
 @HOSTS
-def test_an_unfinished_proxy_pdu_hangs_up_after_20_s(
-    run_virtual: RunVirtual[None], host: Host
-) -> None:
+async def test_an_unfinished_proxy_pdu_hangs_up_after_20_s(host: Host) -> None:
     """Only the SAR timer ends a link that says nothing."""
-
-    async def main() -> None:
-        air = Air()
-        air.add_board(address_of(1), host=host)
-        top = Top(air)
-        await top.connect(await top.find_unprovisioned())
-        top.subscribe(PROVISIONING)
-        await asyncio.sleep(75.0)
-        assert top.link is not None
-        begun = top.loop.time()
-        top.link.write_command(
-            host.provisioning_service.characteristics[0].value_handle, b"\x43\x03" + bytes(18)
-        )
-        await top.until(lambda: top.link is None, 30.0)
-        gone, reason = top.disconnections[0]
-        assert reason == 0x13
-        assert 20.0 <= gone - begun <= 20.2
-
-    run_virtual(main())
+    air = Air()
+    air.add_board(address_of(1), host=host)
+    top = Top(air)
+    await top.connect(await top.find_unprovisioned())
+    top.subscribe(PROVISIONING)
+    await asyncio.sleep(75.0)
+    assert top.link is not None
+    begun = top.loop.time()
+    top.link.write_command(
+        host.provisioning_service.characteristics[0].value_handle, b"\x43\x03" + bytes(18)
+    )
+    await top.until(lambda: top.link is None, 30.0)
+    gone, reason = top.disconnections[0]
+    assert reason == 0x13
+    assert 20.0 <= gone - begun <= 20.2
 
 
-def test_a_silent_proxy_link_stays(run_virtual: RunVirtual[None]) -> None:
+async def test_a_silent_proxy_link_stays() -> None:
     """Nothing happens by itself on a proxy link within 600 s."""
-
-    async def main() -> None:
-        air = Air()
-        air.add_board(address_of(1))
-        top = Top(air)
-        await top.prepare()
-        await asyncio.sleep(0.5)
-        heard = len(top.notified_values)
-        await asyncio.sleep(600.0)
-        assert top.link is not None
-        assert len(top.notified_values) == heard
-        assert await top.list_addresses() == ()
-
-    run_virtual(main())
+    air = Air()
+    air.add_board(address_of(1))
+    top = Top(air)
+    await top.prepare()
+    await asyncio.sleep(0.5)
+    heard = len(top.notified_values)
+    await asyncio.sleep(600.0)
+    assert top.link is not None
+    assert len(top.notified_values) == heard
+    assert await top.list_addresses() == ()
 
 
 async def fill_list(top: Top, count: int) -> None:
@@ -256,11 +233,9 @@ async def long_list(
 
 @pytest.mark.parametrize("count", [20, 26, 38, 50])
 @pytest.mark.parametrize("kind", [Top, DeafTop], ids=["complete only", "no ack"])
-def test_nimble_sends_lists_of_nine_segments(
-    run_virtual: RunVirtual[None], count: int, kind: type[Top]
-) -> None:
+async def test_nimble_sends_lists_of_nine_segments(count: int, kind: type[Top]) -> None:
     """Up to 50 addresses arrive, acknowledged as a whole or not at all."""
-    board, _, complete, took = run_virtual(long_list(1, Host.NIMBLE, count, kind))
+    board, _, complete, took = await long_list(1, Host.NIMBLE, count, kind)
     assert complete
     assert board.killed_count == 0
     assert 0.02 < took < 0.25
@@ -268,11 +243,9 @@ def test_nimble_sends_lists_of_nine_segments(
 
 @pytest.mark.parametrize("count", [56, 60, 120])
 @pytest.mark.parametrize("kind", [Top, DeafTop, EagerTop])
-def test_nimble_dies_of_ten_segments(
-    run_virtual: RunVirtual[None], count: int, kind: type[Top]
-) -> None:
+async def test_nimble_dies_of_ten_segments(count: int, kind: type[Top]) -> None:
     """More than 9 segments abort the board, however they are acknowledged; nothing arrives."""
-    board, top, complete, _ = run_virtual(long_list(1, Host.NIMBLE, count, kind))
+    board, top, complete, _ = await long_list(1, Host.NIMBLE, count, kind)
     assert not complete
     assert board.killed_count == 1
     assert top.disconnections[-1][1] == 0x08
@@ -280,18 +253,16 @@ def test_nimble_dies_of_ten_segments(
 
 
 @pytest.mark.parametrize(("count", "survives"), [(20, True), (22, False), (23, False), (40, False)])
-def test_nimble_dies_of_partial_acknowledgments(
-    run_virtual: RunVirtual[None], count: int, survives: bool
-) -> None:
+async def test_nimble_dies_of_partial_acknowledgments(count: int, survives: bool) -> None:
     """Each partial ack makes it send all missing segments again: from 22 addresses on it dies."""
-    board, _, complete, _ = run_virtual(long_list(1, Host.NIMBLE, count, EagerTop))
+    board, _, complete, _ = await long_list(1, Host.NIMBLE, count, EagerTop)
     assert complete is survives
     assert (board.killed_count == 0) is survives
 
 
-def test_without_the_flaw_nimble_sends_everything(run_virtual: RunVirtual[None]) -> None:
+async def test_without_the_flaw_nimble_sends_everything() -> None:
     """Flaws.none() turns the abort off."""
-    board, _, complete, _ = run_virtual(long_list(1, Host.NIMBLE, 120, Top, Flaws.none()))
+    board, _, complete, _ = await long_list(1, Host.NIMBLE, 120, Top, Flaws.none())
     assert complete
     assert board.killed_count == 0
 
@@ -301,11 +272,9 @@ def test_without_the_flaw_nimble_sends_everything(run_virtual: RunVirtual[None])
     [(count, Top) for count in (23, 50, 56, 60, 90, 96)]
     + [(count, EagerTop) for count in (20, 23, 40, 50, 56, 60)],
 )
-def test_bluedroid_sends_lists_of_17_segments(
-    run_virtual: RunVirtual[None], count: int, kind: type[Top]
-) -> None:
+async def test_bluedroid_sends_lists_of_17_segments(count: int, kind: type[Top]) -> None:
     """Up to 96 addresses arrive in 0.07 to 0.2 s; with eager acks 60 were tried."""
-    board, _, complete, took = run_virtual(long_list(1, Host.BLUEDROID, count, kind))
+    board, _, complete, took = await long_list(1, Host.BLUEDROID, count, kind)
     assert complete
     assert board.killed_count == 0
     assert 0.04 < took < 0.26
@@ -321,25 +290,21 @@ def test_bluedroid_drops_part_of_21_segments(run_virtual: RunVirtual[None]) -> N
     assert took < 0.5
 
 
-def test_a_central_that_hangs_up_is_not_told(run_virtual: RunVirtual[None]) -> None:
+async def test_a_central_that_hangs_up_is_not_told() -> None:
     """`disconnect` is idempotent and calls nothing back; the board advertises again."""
-
-    async def main() -> None:
-        air = Air()
-        board = air.add_board(address_of(1))
-        top = Top(air)
-        device_address = await top.find_unprovisioned()
-        await top.connect(device_address)
-        link = top.link
-        assert link is not None
-        link.disconnect()
-        link.disconnect()
-        link.write_command(0x30, b"\x03\x00\x00")
-        link.write_cccd(0x33, b"\x01\x00")
-        await asyncio.sleep(1.0)
-        assert top.disconnections == []
-        assert top.notified_values == []
-        assert board.advertiser.current is not None
-        await top.connect(device_address)
-
-    run_virtual(main())
+    air = Air()
+    board = air.add_board(address_of(1))
+    top = Top(air)
+    device_address = await top.find_unprovisioned()
+    await top.connect(device_address)
+    link = top.link
+    assert link is not None
+    link.disconnect()
+    link.disconnect()
+    link.write_command(0x30, b"\x03\x00\x00")
+    link.write_cccd(0x33, b"\x01\x00")
+    await asyncio.sleep(1.0)
+    assert top.disconnections == []
+    assert top.notified_values == []
+    assert board.advertiser.current is not None
+    await top.connect(device_address)

@@ -16,56 +16,44 @@ class _Central(Central):
     """It is told nothing here."""
 
 
-def test_links_are_counted_when_the_board_is_heard(run_virtual: Any) -> None:
+async def test_links_are_counted_when_the_board_is_heard() -> None:
     """Two of four get a link, the absent one takes nobody's, and no refused board is disturbed."""
-
-    async def main() -> None:
-        boards = [FakeBoard(f"24:0A:C4:5E:00:{n:02X}") for n in range(5)]
-        boards[0].advertising = False
-        air = FakeAir(*boards)
-        links: list[PeripheralLink] = []
-        refused: list[str] = []
-        port = LimitedPort(air, lambda opening: len(links) + opening >= 2)
-        cancels = [
-            port.initiate(
-                b.address, _Central(), links.append, lambda a=b.address: refused.append(a)
-            )
-            for b in boards
-        ]
-        await asyncio.sleep(1)
-        assert len(links) == 2
-        assert refused == [boards[3].address, boards[4].address]
-        assert [board.log for board in boards] == [[], ["connected"], ["connected"], [], []]
-        assert air.is_used, "the absent board is still waited for"
-        for cancel in cancels:
-            cancel()
-        assert not air.is_used
-
-    run_virtual(main())
+    boards = [FakeBoard(f"24:0A:C4:5E:00:{n:02X}") for n in range(5)]
+    boards[0].advertising = False
+    air = FakeAir(*boards)
+    links: list[PeripheralLink] = []
+    refused: list[str] = []
+    port = LimitedPort(air, lambda opening: len(links) + opening >= 2)
+    cancels = [
+        port.initiate(b.address, _Central(), links.append, lambda a=b.address: refused.append(a))
+        for b in boards
+    ]
+    await asyncio.sleep(1)
+    assert len(links) == 2
+    assert refused == [boards[3].address, boards[4].address]
+    assert [board.log for board in boards] == [[], ["connected"], ["connected"], [], []]
+    assert air.is_used, "the absent board is still waited for"
+    for cancel in cancels:
+        cancel()
+    assert not air.is_used
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.01])
-def test_an_attempt_that_is_cancelled_takes_no_link(run_virtual: Any, after_s: float) -> None:
+async def test_an_attempt_that_is_cancelled_takes_no_link(after_s: float) -> None:
     """Nor is a link refused for its sake."""
+    first, second = (FakeBoard(f"24:0A:C4:5E:00:{n:02X}") for n in range(2))
+    air = FakeAir(first, second)
+    links: list[PeripheralLink] = []
+    refused: list[bool] = []
+    port = LimitedPort(air, lambda opening: len(links) + opening >= 1)
 
-    async def main() -> None:
-        first, second = (FakeBoard(f"24:0A:C4:5E:00:{n:02X}") for n in range(2))
-        air = FakeAir(first, second)
-        links: list[PeripheralLink] = []
-        refused: list[bool] = []
-        port = LimitedPort(air, lambda opening: len(links) + opening >= 1)
+    def connect(board: FakeBoard) -> Any:
+        return port.initiate(board.address, _Central(), links.append, lambda: refused.append(True))
 
-        def connect(board: FakeBoard) -> Any:
-            return port.initiate(
-                board.address, _Central(), links.append, lambda: refused.append(True)
-            )
-
-        cancel = connect(first)
-        await asyncio.sleep(after_s)
-        cancel()
-        connect(second)
-        await asyncio.sleep(1)
-        assert (len(links), refused) == (1, [])
-        assert second.log == ["connected"]
-
-    run_virtual(main())
+    cancel = connect(first)
+    await asyncio.sleep(after_s)
+    cancel()
+    connect(second)
+    await asyncio.sleep(1)
+    assert (len(links), refused) == (1, [])
+    assert second.log == ["connected"]

@@ -39,79 +39,61 @@ async def say(top: Top, pdu: str, wait_s: float = 0.2) -> list[str]:
         (["0000", "020000000000", "03" + "11" * 64], "0903"),
     ],
 )
-def test_a_wrong_pdu_fails_and_the_link_stays(
-    run_virtual: RunVirtual[None], pdus: list[str], failure: str
-) -> None:
+async def test_a_wrong_pdu_fails_and_the_link_stays(pdus: list[str], failure: str) -> None:
     """Each failure has its code; afterwards everything is unexpected, and the link is up."""
-
-    async def main() -> None:
-        top = await opened()
-        answers: list[str] = []
-        for pdu in pdus:
-            answers += await say(top, pdu)
-        assert answers[-1] == failure
-        assert await say(top, "0000") == ["0903"]
-        assert top.link is not None
-
-    run_virtual(main())
+    top = await opened()
+    answers: list[str] = []
+    for pdu in pdus:
+        answers += await say(top, pdu)
+    assert answers[-1] == failure
+    assert await say(top, "0000") == ["0903"]
+    assert top.link is not None
 
 
-def test_six_seconds_of_silence_kill_the_session(run_virtual: RunVirtual[None]) -> None:
+async def test_six_seconds_of_silence_kill_the_session() -> None:
     """After 6 s nothing is answered, a second CCC write does not help, a reconnect does."""
-
-    async def main() -> None:
-        top = await opened()
-        assert await say(top, "0000") == ["010100030000000000000000"]
-        await asyncio.sleep(6.0)
-        assert await say(top, "020000000000") == []
-        top.subscribe(PROVISIONING)
-        assert await say(top, "0000") == []
-        assert top.link is not None
-        top.disconnect()
-        await top.connect(address_of(1))
-        top.subscribe(PROVISIONING)
-        assert await say(top, "0000") == ["010100030000000000000000"]
-
-    run_virtual(main())
+    top = await opened()
+    assert await say(top, "0000") == ["010100030000000000000000"]
+    await asyncio.sleep(6.0)
+    assert await say(top, "020000000000") == []
+    top.subscribe(PROVISIONING)
+    assert await say(top, "0000") == []
+    assert top.link is not None
+    top.disconnect()
+    await top.connect(address_of(1))
+    top.subscribe(PROVISIONING)
+    assert await say(top, "0000") == ["010100030000000000000000"]
 
 
-def test_the_timer_starts_with_the_ccc_write(run_virtual: RunVirtual[None]) -> None:
+async def test_the_timer_starts_with_the_ccc_write() -> None:
     """The 6 s cover the time to the Invite; before the CCC write there is no limit."""
-
-    async def main() -> None:
-        air = Air()
-        air.add_board(address_of(1))
-        top = Top(air)
-        await top.connect(await top.find_unprovisioned())
-        await asyncio.sleep(20.0)
-        top.subscribe(PROVISIONING)
-        await asyncio.sleep(5.9)
-        assert await say(top, "0000") == ["010100030000000000000000"]
-        top.disconnect()
-        await top.connect(address_of(1))
-        top.subscribe(PROVISIONING)
-        await asyncio.sleep(6.1)
-        assert await say(top, "0000") == []
-
-    run_virtual(main())
+    air = Air()
+    air.add_board(address_of(1))
+    top = Top(air)
+    await top.connect(await top.find_unprovisioned())
+    await asyncio.sleep(20.0)
+    top.subscribe(PROVISIONING)
+    await asyncio.sleep(5.9)
+    assert await say(top, "0000") == ["010100030000000000000000"]
+    top.disconnect()
+    await top.connect(address_of(1))
+    top.subscribe(PROVISIONING)
+    await asyncio.sleep(6.1)
+    assert await say(top, "0000") == []
 
 
-def test_a_second_provisioning_link_is_dropped(run_virtual: RunVirtual[None]) -> None:
+async def test_a_second_provisioning_link_is_dropped() -> None:
     """The board stays connectable while it is provisioned, but hangs up on a second one."""
-
-    async def main() -> None:
-        air = Air()
-        air.add_board(address_of(1))
-        first, second = Top(air), Top(air, adapter="hci1")
-        await first.connect(await first.find_unprovisioned())
-        first.subscribe(PROVISIONING)
-        await second.connect(address_of(1))
-        second.subscribe(PROVISIONING)
-        await asyncio.sleep(0.2)
-        assert [reason for _, reason in second.disconnections] == [0x13]
-        await first.provision(5)
-
-    run_virtual(main())
+    air = Air()
+    air.add_board(address_of(1))
+    first, second = Top(air), Top(air, adapter="hci1")
+    await first.connect(await first.find_unprovisioned())
+    first.subscribe(PROVISIONING)
+    await second.connect(address_of(1))
+    second.subscribe(PROVISIONING)
+    await asyncio.sleep(0.2)
+    assert [reason for _, reason in second.disconnections] == [0x13]
+    await first.provision(5)
 
 
 @pytest.mark.parametrize("host", [Host.NIMBLE, Host.BLUEDROID], ids=lambda host: host.name)

@@ -9,6 +9,8 @@ from dbus_fast.aio import MessageBus
 
 from fastprovd.emulator.private_bus import PrivateBus
 
+pytestmark = pytest.mark.asyncio  # a real message bus
+
 
 def test_a_missing_dbus_daemon_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who can not have a bus is told what to install."""

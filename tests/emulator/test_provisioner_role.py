@@ -13,7 +13,6 @@ from fastprovd.emulator.hosts import Flaws
 from fastprovd.emulator.provisioner_role import ChildRanges, interpolate
 from fastprovd.emulator.timeline import Happening
 from fastprovd.mesh.models.fast_provisioning import ENTER_AS_PRIMARY, InfoSet
-from tests.conftest import RunVirtual
 from tests.emulator.top import Top, address_of
 from tests.support.data import RECORDING_NAMES
 from tests.support.listener import listen
@@ -100,92 +99,76 @@ async def primary_with(boards: int, seed: int, reach: Reach | None = None) -> tu
     return air, primary
 
 
-def test_a_request_is_repeated_every_4_s(run_virtual: RunVirtual[None]) -> None:
+async def test_a_request_is_repeated_every_4_s() -> None:
     """A child that falls out of reach between Complete and AppKey Status is configured later."""
-
-    async def main() -> None:
-        air, primary = await primary_with(2, 1)
-        while not any(e.what is Happening.COMPLETE_HEARD for e in air.timeline):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        child = next(board for board in air.boards if board is not primary)
-        air.set_reach(primary.device_address, child.device_address, None)
-        await asyncio.sleep(30.0)
-        assert not child.has_app_key
-        air.set_reach(primary.device_address, child.device_address, Reach())
-        await asyncio.sleep(firmware.CLIENT_TIMEOUT_S + 1.5)
-        assert child.has_app_key
-        await asyncio.sleep(6.0)
-        assert child.is_provisioner
-
-    run_virtual(main())
+    air, primary = await primary_with(2, 1)
+    while not any(e.what is Happening.COMPLETE_HEARD for e in air.timeline):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    child = next(board for board in air.boards if board is not primary)
+    air.set_reach(primary.device_address, child.device_address, None)
+    await asyncio.sleep(30.0)
+    assert not child.has_app_key
+    air.set_reach(primary.device_address, child.device_address, Reach())
+    await asyncio.sleep(firmware.CLIENT_TIMEOUT_S + 1.5)
+    assert child.has_app_key
+    await asyncio.sleep(6.0)
+    assert child.is_provisioner
 
 
-def test_a_report_is_repeated_until_acknowledged(run_virtual: RunVirtual[None]) -> None:
+async def test_a_report_is_repeated_until_acknowledged() -> None:
     """A Temporary Provisioner reports 5 s after its last child, again every 4 s."""
-
-    async def main() -> None:
-        air, primary = await primary_with(2, 1)
-        await asyncio.sleep(15.0)
-        temporary = next(board for board in air.boards if board is not primary)
-        assert temporary.is_provisioner
-        late = air.add_board(address_of(3), flaws=Flaws.none(), power_on=False)
-        air.set_reach(primary.device_address, late.device_address, None)
-        late.power_on()
-        while late.unicast_address is None:  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
-        provisioned = air.loop.time()
-        assert late.parent == temporary.device_address
-        await asyncio.sleep(4.5)
-        assert late.unicast_address not in primary.listed_addresses
-        air.set_reach(primary.device_address, temporary.device_address, None)
-        await asyncio.sleep(30.0)
-        assert late.unicast_address not in primary.listed_addresses
-        air.set_reach(primary.device_address, temporary.device_address, Reach())
-        await asyncio.sleep(4.5)
-        assert late.unicast_address in primary.listed_addresses
-        assert air.loop.time() - provisioned > 30.0
-
-    run_virtual(main())
-
-
-def test_a_known_child_is_not_provisioned_again(run_virtual: RunVirtual[None]) -> None:
-    """A board that was reset stays unprovisioned beside its parent."""
-
-    async def main() -> None:
-        air, primary = await primary_with(2, 1)
-        await asyncio.sleep(20.0)
-        child = next(board for board in air.boards if board is not primary)
-        assert child.parent == primary.device_address
-        child.power_off()
-        child.power_on()
-        await asyncio.sleep(30.0)
-        assert child.unicast_address is None
-
-    run_virtual(main())
-
-
-def test_the_uuid_prefix_decides(run_virtual: RunVirtual[None]) -> None:
-    """Only boards whose UUID begins with the match value are taken."""
-
-    async def main() -> None:
-        air = Air(1)
-        for number in range(1, 3):
-            air.add_board(address_of(number), flaws=Flaws.none())
-        stranger = air.add_board("30:AE:A4:00:00:01", flaws=Flaws.none(), power_on=False)
-        top = Top(air)
-        primary = air.board(await top.prepare())
+    air, primary = await primary_with(2, 1)
+    await asyncio.sleep(15.0)
+    temporary = next(board for board in air.boards if board is not primary)
+    assert temporary.is_provisioner
+    late = air.add_board(address_of(3), flaws=Flaws.none(), power_on=False)
+    air.set_reach(primary.device_address, late.device_address, None)
+    late.power_on()
+    while late.unicast_address is None:  # noqa: ASYNC110
         await asyncio.sleep(0.1)
-        top.send(
-            InfoSet(
-                group_addr=0xC000,
-                match_val=bytes.fromhex("dddd240a"),
-                action=ENTER_AS_PRIMARY,
-            ),
-            dst=5,
-        )
-        stranger.power_on()
-        await asyncio.sleep(30.0)
-        assert stranger.unicast_address is None
-        assert len(primary.children) == 1
+    provisioned = air.loop.time()
+    assert late.parent == temporary.device_address
+    await asyncio.sleep(4.5)
+    assert late.unicast_address not in primary.listed_addresses
+    air.set_reach(primary.device_address, temporary.device_address, None)
+    await asyncio.sleep(30.0)
+    assert late.unicast_address not in primary.listed_addresses
+    air.set_reach(primary.device_address, temporary.device_address, Reach())
+    await asyncio.sleep(4.5)
+    assert late.unicast_address in primary.listed_addresses
+    assert air.loop.time() - provisioned > 30.0
 
-    run_virtual(main())
+
+async def test_a_known_child_is_not_provisioned_again() -> None:
+    """A board that was reset stays unprovisioned beside its parent."""
+    air, primary = await primary_with(2, 1)
+    await asyncio.sleep(20.0)
+    child = next(board for board in air.boards if board is not primary)
+    assert child.parent == primary.device_address
+    child.power_off()
+    child.power_on()
+    await asyncio.sleep(30.0)
+    assert child.unicast_address is None
+
+
+async def test_the_uuid_prefix_decides() -> None:
+    """Only boards whose UUID begins with the match value are taken."""
+    air = Air(1)
+    for number in range(1, 3):
+        air.add_board(address_of(number), flaws=Flaws.none())
+    stranger = air.add_board("30:AE:A4:00:00:01", flaws=Flaws.none(), power_on=False)
+    top = Top(air)
+    primary = air.board(await top.prepare())
+    await asyncio.sleep(0.1)
+    top.send(
+        InfoSet(
+            group_addr=0xC000,
+            match_val=bytes.fromhex("dddd240a"),
+            action=ENTER_AS_PRIMARY,
+        ),
+        dst=5,
+    )
+    stranger.power_on()
+    await asyncio.sleep(30.0)
+    assert stranger.unicast_address is None
+    assert len(primary.children) == 1

@@ -56,47 +56,35 @@ def test_all_stalls_are_off() -> None:
     assert not any(getattr(Stalls(), field.name) for field in fields(Stalls))
 
 
-def test_a_pending_board_refuses_everything(run_virtual: RunVirtual[None]) -> None:
+async def test_a_pending_board_refuses_everything() -> None:
     """STATE_PEND answers 7F 00 and seven ones, keeps its link, and never begins."""
-
-    async def main() -> None:
-        air, top, primary = await prepared(pending=True)
-        for _ in range(2):
-            assert await ask(top, ENTER) == "7f00" + 7 * "01"
-        await asyncio.sleep(60.0)
-        assert top.link is not None
-        assert not primary.is_provisioner
-        assert not happened(air, Happening.PROXY_OFF)
-
-    run_virtual(main())
+    air, top, primary = await prepared(pending=True)
+    for _ in range(2):
+        assert await ask(top, ENTER) == "7f00" + 7 * "01"
+    await asyncio.sleep(60.0)
+    assert top.link is not None
+    assert not primary.is_provisioner
+    assert not happened(air, Happening.PROXY_OFF)
 
 
-def test_a_busy_board_says_ffff_first(run_virtual: RunVirtual[None]) -> None:
+async def test_a_busy_board_says_ffff_first() -> None:
     """The answer has all bits and no octets; the next INFO_SET is taken."""
-
-    async def main() -> None:
-        _, top, primary = await prepared(busy=1)
-        assert await ask(top, ENTER) == "ffff"
-        assert await ask(top, ENTER) == "7f0000000000000000"
-        assert primary.is_primary
-
-    run_virtual(main())
+    _, top, primary = await prepared(busy=1)
+    assert await ask(top, ENTER) == "ffff"
+    assert await ask(top, ENTER) == "7f0000000000000000"
+    assert primary.is_primary
 
 
-def test_a_status_that_is_not_queued_leaves_the_proxy_on(run_virtual: RunVirtual[None]) -> None:
+async def test_a_status_that_is_not_queued_leaves_the_proxy_on() -> None:
     """No answer; then 40 00 04; the link stays, and no device is taken."""
-
-    async def main() -> None:
-        air, top, primary = await prepared(2, status_not_queued=True)
-        assert await ask(top, ENTER) is None
-        assert await ask(top, ENTER) == "400004"
-        await asyncio.sleep(30.0)
-        assert primary.is_provisioner
-        assert not primary.is_provisioning
-        assert top.link is not None
-        assert len(happened(air, Happening.PROVISIONED)) == 1
-
-    run_virtual(main())
+    air, top, primary = await prepared(2, status_not_queued=True)
+    assert await ask(top, ENTER) is None
+    assert await ask(top, ENTER) == "400004"
+    await asyncio.sleep(30.0)
+    assert primary.is_provisioner
+    assert not primary.is_provisioning
+    assert top.link is not None
+    assert len(happened(air, Happening.PROVISIONED)) == 1
 
 
 def test_leaked_starts_cost_children(run_virtual: RunVirtual[None]) -> None:
@@ -117,48 +105,40 @@ def test_leaked_starts_cost_children(run_virtual: RunVirtual[None]) -> None:
     assert run_virtual(main(6)) == (0, 0)
 
 
-def test_a_proxy_timer_that_fails_is_started_by_node_addr(run_virtual: RunVirtual[None]) -> None:
+async def test_a_proxy_timer_that_fails_is_started_by_node_addr() -> None:
     """The proxy stays away after 3 s, and comes back 10 s after a NODE_ADDR."""
-
-    async def main() -> None:
-        air, top, primary = await prepared(1, proxy_timer_fails=1)
-        spare = air.add_board(address_of(9), flaws=Flaws.none(), power_on=False)
-        await top.start(count=1)
-        await asyncio.sleep(60.0)
-        assert not happened(air, Happening.PROXY_ON)
-        primary.listen_to_beacons(False)  # or it would take the spare
-        spare.power_on()
-        await top.connect(await top.find_unprovisioned())
-        await top.provision(0x0007)
-        top.subscribe(PROXY)
-        sent = top.loop.time()
-        top.send(NodeAddr((0x0007,)), dst=PRIMARY)
-        await asyncio.sleep(20.0)
-        (on,) = happened(air, Happening.PROXY_ON)
-        assert firmware.PROXY_ENABLE_S <= on - sent < firmware.PROXY_ENABLE_S + 1.0
-
-    run_virtual(main())
+    air, top, primary = await prepared(1, proxy_timer_fails=1)
+    spare = air.add_board(address_of(9), flaws=Flaws.none(), power_on=False)
+    await top.start(count=1)
+    await asyncio.sleep(60.0)
+    assert not happened(air, Happening.PROXY_ON)
+    primary.listen_to_beacons(False)  # or it would take the spare
+    spare.power_on()
+    await top.connect(await top.find_unprovisioned())
+    await top.provision(0x0007)
+    top.subscribe(PROXY)
+    sent = top.loop.time()
+    top.send(NodeAddr((0x0007,)), dst=PRIMARY)
+    await asyncio.sleep(20.0)
+    (on,) = happened(air, Happening.PROXY_ON)
+    assert firmware.PROXY_ENABLE_S <= on - sent < firmware.PROXY_ENABLE_S + 1.0
 
 
-def test_a_lost_complete_leaves_a_node_that_nobody_knows(run_virtual: RunVirtual[None]) -> None:
+async def test_a_lost_complete_leaves_a_node_that_nobody_knows() -> None:
     """It has an address and no AppKey, is not listed, and its proxy is on; the address is burnt."""
-
-    async def main() -> None:
-        air, top, primary = await prepared(2)
-        lost = next(board for board in air.boards if board is not primary)
-        lost.stalls.complete_lost = True
-        await top.start(count=1)
-        await asyncio.sleep(90.0)
-        assert lost.unicast_address == 0x0010
-        assert not lost.has_app_key
-        assert lost.visible_service is lost.host.proxy_service
-        assert primary.listed_addresses == ()
-        assert not happened(air, Happening.COMPLETE_HEARD)
-        later = air.add_board(address_of(9), flaws=Flaws.none())
-        await asyncio.sleep(15.0)
-        assert later.unicast_address == 0x0011
-
-    run_virtual(main())
+    air, top, primary = await prepared(2)
+    lost = next(board for board in air.boards if board is not primary)
+    lost.stalls.complete_lost = True
+    await top.start(count=1)
+    await asyncio.sleep(90.0)
+    assert lost.unicast_address == 0x0010
+    assert not lost.has_app_key
+    assert lost.visible_service is lost.host.proxy_service
+    assert primary.listed_addresses == ()
+    assert not happened(air, Happening.COMPLETE_HEARD)
+    later = air.add_board(address_of(9), flaws=Flaws.none())
+    await asyncio.sleep(15.0)
+    assert later.unicast_address == 0x0011
 
 
 def test_an_idle_node_may_say_success_unasked(run_virtual: RunVirtual[None]) -> None:
@@ -179,25 +159,21 @@ def test_an_idle_node_may_say_success_unasked(run_virtual: RunVirtual[None]) -> 
     assert firmware.DISABLE_S <= after_s < firmware.DISABLE_S + 0.5
 
 
-def test_a_busy_device_is_silent_on_pb_gatt(run_virtual: RunVirtual[None]) -> None:
+async def test_a_busy_device_is_silent_on_pb_gatt() -> None:
     """Enabling Data Out opens nothing; the next connection works."""
-
-    async def main() -> None:
-        air = Air(1)
-        board = air.add_board(address_of(1), flaws=Flaws.none())
-        board.stalls.silent_sessions = 1
-        top = Top(air)
-        device_address = await top.find_unprovisioned()
-        await top.connect(device_address)
-        top.subscribe(PROVISIONING)
-        top.write(ProxyPduType.PROVISIONING_PDU, bytes.fromhex("0000"))  # Invite
-        await asyncio.sleep(8.0)
-        assert top.proxy_pdus == []
-        assert top.link is not None
-        top.disconnect()
-        await asyncio.sleep(1.0)
-        await top.connect(device_address)
-        await top.provision(PRIMARY)
-        assert board.unicast_address == PRIMARY
-
-    run_virtual(main())
+    air = Air(1)
+    board = air.add_board(address_of(1), flaws=Flaws.none())
+    board.stalls.silent_sessions = 1
+    top = Top(air)
+    device_address = await top.find_unprovisioned()
+    await top.connect(device_address)
+    top.subscribe(PROVISIONING)
+    top.write(ProxyPduType.PROVISIONING_PDU, bytes.fromhex("0000"))  # Invite
+    await asyncio.sleep(8.0)
+    assert top.proxy_pdus == []
+    assert top.link is not None
+    top.disconnect()
+    await asyncio.sleep(1.0)
+    await top.connect(device_address)
+    await top.provision(PRIMARY)
+    assert board.unicast_address == PRIMARY

@@ -89,77 +89,59 @@ def primary(air: Air) -> Board:
         (ENTER, "7f0000000000000000"),
     ],
 )
-def test_each_info_set_has_its_answer(
-    run_virtual: RunVirtual[None], sent: str, status: str | None
-) -> None:
+async def test_each_info_set_has_its_answer(sent: str, status: str | None) -> None:
     """Every row of the table of measured answers."""
-
-    async def main() -> None:
-        _, top = await scene()
-        await top.prepare()
-        await asyncio.sleep(0.1)
-        assert await ask(top, sent) == status
-
-    run_virtual(main())
+    _, top = await scene()
+    await top.prepare()
+    await asyncio.sleep(0.1)
+    assert await ask(top, sent) == status
 
 
-def test_the_range_is_looked_at_before_the_group(run_virtual: RunVirtual[None]) -> None:
+async def test_the_range_is_looked_at_before_the_group() -> None:
     """An INFO_SET with several faults is refused for the first in the firmware's order."""
-
-    async def main() -> None:
-        air, top = await scene()
-        await top.prepare()
-        await asyncio.sleep(0.1)
-        worst = {"unicast_min": 0x0400, "unicast_max": 0x0010, "group_addr": 0x0010, "action": 0}
-        assert await ask(top, info_set(**worst)) == "020002"
-        assert await ask(top, info_set(group_addr=0x0010, action=0)) == "080001"
-        assert air.boards[0].groups == frozenset()
-        # A group that is right stays subscribed although the action is refused.
-        assert await ask(top, info_set(action=0)) == "400001"
-        assert air.boards[0].groups == {0xC000}
-
-    run_virtual(main())
+    air, top = await scene()
+    await top.prepare()
+    await asyncio.sleep(0.1)
+    worst = {"unicast_min": 0x0400, "unicast_max": 0x0010, "group_addr": 0x0010, "action": 0}
+    assert await ask(top, info_set(**worst)) == "020002"
+    assert await ask(top, info_set(group_addr=0x0010, action=0)) == "080001"
+    assert air.boards[0].groups == frozenset()
+    # A group that is right stays subscribed although the action is refused.
+    assert await ask(top, info_set(action=0)) == "400001"
+    assert air.boards[0].groups == {0xC000}
 
 
-def test_pending_is_for_ever(run_virtual: RunVirtual[None]) -> None:
+async def test_pending_is_for_ever() -> None:
     """After an unknown NetKeyIndex every INFO_SET is answered by 7F 00 and ones; lists work."""
-
-    async def main() -> None:
-        air, top = await scene()
-        await top.prepare()
-        await asyncio.sleep(0.1)
-        assert await ask(top, info_set(net_idx=1)) == "44000102"
-        assert await ask(top, ENTER) == "7f00" + "01" * 7
-        top.send(bytes.fromhex("c2e502") + bytes(16), dst=5)
-        await asyncio.sleep(0.3)
-        assert payload_of(top.received[-1].message).hex() == "c3e5020101"
-        await top.request(NodeAddr((0x0200,)), dst=5)
-        assert await top.list_addresses() == (0x0200,)
-        assert not air.boards[0].is_provisioner
-        assert top.link is not None
-
-    run_virtual(main())
+    air, top = await scene()
+    await top.prepare()
+    await asyncio.sleep(0.1)
+    assert await ask(top, info_set(net_idx=1)) == "44000102"
+    assert await ask(top, ENTER) == "7f00" + "01" * 7
+    top.send(bytes.fromhex("c2e502") + bytes(16), dst=5)
+    await asyncio.sleep(0.3)
+    assert payload_of(top.received[-1].message).hex() == "c3e5020101"
+    await top.request(NodeAddr((0x0200,)), dst=5)
+    assert await top.list_addresses() == (0x0200,)
+    assert not air.boards[0].is_provisioner
+    assert top.link is not None
 
 
-def test_an_active_board_says_so(run_virtual: RunVirtual[None]) -> None:
+async def test_an_active_board_says_so() -> None:
     """While active: 40 00 04, and 40 00 00 to a stop request; suspending changes neither."""
-
-    async def main() -> None:
-        air, top = await scene()
-        await top.prepare()
-        await top.start(count=1)
-        await top.back()
-        assert await ask(top, ENTER) == "400004"
-        assert await ask(top, "000202") == "400000"
-        assert await ask(top, "000203") == "400000"
-        board = primary(air)
-        assert board.is_provisioning
-        await asyncio.sleep(10.1)
-        assert not board.is_provisioning
-        assert await ask(top, "000202") == "400000"
-        assert await ask(top, ENTER) == "400004"
-
-    run_virtual(main())
+    air, top = await scene()
+    await top.prepare()
+    await top.start(count=1)
+    await top.back()
+    assert await ask(top, ENTER) == "400004"
+    assert await ask(top, "000202") == "400000"
+    assert await ask(top, "000203") == "400000"
+    board = primary(air)
+    assert board.is_provisioning
+    await asyncio.sleep(10.1)
+    assert not board.is_provisioning
+    assert await ask(top, "000202") == "400000"
+    assert await ask(top, ENTER) == "400004"
 
 
 @pytest.mark.parametrize(
@@ -171,100 +153,80 @@ def test_an_active_board_says_so(run_virtual: RunVirtual[None]) -> None:
         (3, 0, 10.0, 25.0),
     ],
 )
-def test_the_proxy_comes_back(
-    run_virtual: RunVirtual[None], boards: int, count: int | None, earliest: float, latest: float
+async def test_the_proxy_comes_back(
+    boards: int, count: int | None, earliest: float, latest: float
 ) -> None:
     """3 s after ENTER with count 1, else 10 s after the Primary's last child or report."""
-
-    async def main() -> None:
-        air, top = await scene(boards)
-        await top.prepare()
-        begun = await top.start(count=count)
-        await top.back()
-        entries = air.timeline
-        proxy_on = next(e.time_s for e in entries if e.what is Happening.PROXY_ON)
-        assert earliest <= proxy_on - begun <= latest
-        if count != 1:
-            own = [e.time_s for e in entries if e.what is Happening.LISTED and e.time_s < proxy_on]
-            assert proxy_on - max(own) == pytest.approx(10.0, abs=0.3)
-
-    run_virtual(main())
+    air, top = await scene(boards)
+    await top.prepare()
+    begun = await top.start(count=count)
+    await top.back()
+    entries = air.timeline
+    proxy_on = next(e.time_s for e in entries if e.what is Happening.PROXY_ON)
+    assert earliest <= proxy_on - begun <= latest
+    if count != 1:
+        own = [e.time_s for e in entries if e.what is Happening.LISTED and e.time_s < proxy_on]
+        assert proxy_on - max(own) == pytest.approx(10.0, abs=0.3)
 
 
 @pytest.mark.parametrize(("boards", "count"), [(1, 5), (1, 100), (3, 100)])
-def test_the_proxy_may_never_come_back(
-    run_virtual: RunVirtual[None], boards: int, count: int
-) -> None:
+async def test_the_proxy_may_never_come_back(boards: int, count: int) -> None:
     """Stalls S1 and S2: no child with a small count, no report with a large one."""
-
-    async def main() -> None:
-        air, top = await scene(boards)
-        await top.prepare()
-        await top.start(count=count)
-        await asyncio.sleep(120.0)
-        assert not any(entry.what is Happening.PROXY_ON for entry in air.timeline)
-        assert sum(board.unicast_address is not None for board in air.boards) == boards
-        assert primary(air).advertiser.current is None
-
-    run_virtual(main())
+    air, top = await scene(boards)
+    await top.prepare()
+    await top.start(count=count)
+    await asyncio.sleep(120.0)
+    assert not any(entry.what is Happening.PROXY_ON for entry in air.timeline)
+    assert sum(board.unicast_address is not None for board in air.boards) == boards
+    assert primary(air).advertiser.current is None
 
 
-def test_a_stalled_primary_recovers_through_a_spare(run_virtual: RunVirtual[None]) -> None:
+async def test_a_stalled_primary_recovers_through_a_spare() -> None:
     """NODE_ADDR through a plain node brings the proxy back after 10 s; with TTL 2 it does not."""
-
-    async def main() -> None:
-        air, top = await scene(4)
-        spare_address = await top.prepare(6)
-        await asyncio.sleep(0.1)
-        assert await ask(top, "400000c0", dst=6) == "400003"
-        top.disconnect()
-        await top.prepare(5)
-        await top.start(5, count=100)
-        await asyncio.sleep(40.0)
-        assert not any(entry.what is Happening.PROXY_ON for entry in air.timeline)
-        await top.connect(spare_address)
-        top.subscribe(PROXY)
-        top.send(OnOffGet(), dst=0xC000)
-        await asyncio.sleep(1.0)
-        assert {event.src for event in top.received if event.dst == 1} >= {5, 6, 16, 17}
-        top.send(NodeAddr((6,)), dst=5, ttl=2)
-        await asyncio.sleep(15.0)
-        assert not any(entry.what is Happening.PROXY_ON for entry in air.timeline)
-        before = len(top.received)
-        top.send(NodeAddr((6,)), dst=5, ttl=7)
-        sent = top.loop.time()
-        await asyncio.sleep(15.0)
-        proxy_on = next(e.time_s for e in air.timeline if e.what is Happening.PROXY_ON)
-        assert proxy_on - sent == pytest.approx(10.03, abs=0.1)
-        assert len(top.received) == before  # the ACK has TTL 0
-        top.disconnect()
-        await top.back()
-        assert await top.list_addresses() == (16, 17, 6)
-
-    run_virtual(main())
+    air, top = await scene(4)
+    spare_address = await top.prepare(6)
+    await asyncio.sleep(0.1)
+    assert await ask(top, "400000c0", dst=6) == "400003"
+    top.disconnect()
+    await top.prepare(5)
+    await top.start(5, count=100)
+    await asyncio.sleep(40.0)
+    assert not any(entry.what is Happening.PROXY_ON for entry in air.timeline)
+    await top.connect(spare_address)
+    top.subscribe(PROXY)
+    top.send(OnOffGet(), dst=0xC000)
+    await asyncio.sleep(1.0)
+    assert {event.src for event in top.received if event.dst == 1} >= {5, 6, 16, 17}
+    top.send(NodeAddr((6,)), dst=5, ttl=2)
+    await asyncio.sleep(15.0)
+    assert not any(entry.what is Happening.PROXY_ON for entry in air.timeline)
+    before = len(top.received)
+    top.send(NodeAddr((6,)), dst=5, ttl=7)
+    sent = top.loop.time()
+    await asyncio.sleep(15.0)
+    proxy_on = next(e.time_s for e in air.timeline if e.what is Happening.PROXY_ON)
+    assert proxy_on - sent == pytest.approx(10.03, abs=0.1)
+    assert len(top.received) == before  # the ACK has TTL 0
+    top.disconnect()
+    await top.back()
+    assert await top.list_addresses() == (16, 17, 6)
 
 
 @pytest.mark.parametrize("stop", [InfoSet(action=Action.SUSPEND), OnOffSetUnacknowledged(True, 9)])
-def test_stopping_keeps_late_boards_out(
-    run_virtual: RunVirtual[None], stop: InfoSet | OnOffSetUnacknowledged
-) -> None:
+async def test_stopping_keeps_late_boards_out(stop: InfoSet | OnOffSetUnacknowledged) -> None:
     """10 s after a stop request, or after a light was set, nobody provisions any more."""
-
-    async def main() -> None:
-        air, top = await scene(4)
-        await top.prepare()
-        await top.start(count=1)
-        await asyncio.sleep(30.0)
-        await top.back()
-        top.send(stop, dst=0xFFFF if isinstance(stop, InfoSet) else 0xC000)
-        await asyncio.sleep(12.0)
-        assert not any(board.is_provisioning for board in air.boards)
-        assert {board.onoff for board in air.boards} == {not isinstance(stop, InfoSet)}
-        late = air.add_board(address_of(0x80), flaws=Flaws.none())
-        await asyncio.sleep(30.0)
-        assert late.unicast_address is None
-
-    run_virtual(main())
+    air, top = await scene(4)
+    await top.prepare()
+    await top.start(count=1)
+    await asyncio.sleep(30.0)
+    await top.back()
+    top.send(stop, dst=0xFFFF if isinstance(stop, InfoSet) else 0xC000)
+    await asyncio.sleep(12.0)
+    assert not any(board.is_provisioning for board in air.boards)
+    assert {board.onoff for board in air.boards} == {not isinstance(stop, InfoSet)}
+    late = air.add_board(address_of(0x80), flaws=Flaws.none())
+    await asyncio.sleep(30.0)
+    assert late.unicast_address is None
 
 
 def test_a_late_joiner_opens_the_hole(run_virtual: RunVirtual[None]) -> None:
@@ -286,37 +248,29 @@ def test_a_late_joiner_opens_the_hole(run_virtual: RunVirtual[None]) -> None:
     assert any(run_virtual(main(seed)) for seed in range(5))
 
 
-def test_only_the_first_set_of_a_boot_stops(run_virtual: RunVirtual[None]) -> None:
+async def test_only_the_first_set_of_a_boot_stops() -> None:
     """The 10 s run once; a Get does not start them, a repeated TID is not a Set."""
-
-    async def main() -> None:
-        air, top = await scene()
-        await top.prepare()
-        await top.start(count=1)
-        await top.back()
-        board = primary(air)
-        await top.request(OnOffGet(), dst=5)
-        await asyncio.sleep(11.0)
-        assert board.is_provisioning
-        await top.request(OnOffSet(True, 1), dst=5)
-        await asyncio.sleep(6.5)
-        await top.request(OnOffSet(False, 2), dst=5)
-        await asyncio.sleep(3.7)
-        assert not board.is_provisioning
-
-    run_virtual(main())
+    air, top = await scene()
+    await top.prepare()
+    await top.start(count=1)
+    await top.back()
+    board = primary(air)
+    await top.request(OnOffGet(), dst=5)
+    await asyncio.sleep(11.0)
+    assert board.is_provisioning
+    await top.request(OnOffSet(True, 1), dst=5)
+    await asyncio.sleep(6.5)
+    await top.request(OnOffSet(False, 2), dst=5)
+    await asyncio.sleep(3.7)
+    assert not board.is_provisioning
 
 
-def test_the_list_has_no_duplicates_and_120_places(run_virtual: RunVirtual[None]) -> None:
+async def test_the_list_has_no_duplicates_and_120_places() -> None:
     """Known addresses and groups are not added, nor a 121st address."""
-
-    async def main() -> None:
-        air, top = await scene()
-        await top.prepare()
-        for at in range(0, 124, 4):
-            await top.request(NodeAddr(tuple(range(0x100 + at, 0x104 + at))), dst=5)
-        top.send(bytes.fromhex("c4e502000100c0"), dst=5)
-        await asyncio.sleep(0.3)
-        assert air.boards[0].listed_addresses == tuple(range(0x100, 0x100 + 120))
-
-    run_virtual(main())
+    air, top = await scene()
+    await top.prepare()
+    for at in range(0, 124, 4):
+        await top.request(NodeAddr(tuple(range(0x100 + at, 0x104 + at))), dst=5)
+    top.send(bytes.fromhex("c4e502000100c0"), dst=5)
+    await asyncio.sleep(0.3)
+    assert air.boards[0].listed_addresses == tuple(range(0x100, 0x100 + 120))

@@ -26,7 +26,6 @@ BOARDS = 5
 # bluetoothd restarts in 0.6 to 2.2 s to a powered adapter.
 RESTARTS_IN_S = 2.2
 
-RunPaced = Callable[[Coroutine[Any, Any, Any]], Any]
 Fault = Callable[[Scene, Bluetoothd], Coroutine[Any, Any, None]]
 
 
@@ -111,11 +110,11 @@ async def run_with(
     ],
     ids=lambda value: value.name if isinstance(value, RunState) else "",
 )
-def test_bluetoothd_is_killed_and_restarted(
-    run_paced: RunPaced, private_bus: PrivateBus, state: RunState, after_s: float
+async def test_bluetoothd_is_killed_and_restarted(
+    private_bus: PrivateBus, state: RunState, after_s: float
 ) -> None:
     """In every phase of the run; all boards become nodes, known and proven."""
-    end, _, logs = run_paced(run_with(private_bus, restart_bluetoothd, state, after_s))
+    end, _, logs = await run_with(private_bus, restart_bluetoothd, state, after_s)
     assert "bluetooth_lost" in logs
     assert end is RunState.DONE
 
@@ -123,51 +122,45 @@ def test_bluetoothd_is_killed_and_restarted(
 @pytest.mark.parametrize(
     "fault", [restart_bluetoothd, restart_bluetoothd_under_a_scan, adapter_off_for_30_s]
 )
-def test_scanning_is_back_soon(run_paced: RunPaced, private_bus: PrivateBus, fault: Fault) -> None:
+async def test_scanning_is_back_soon(private_bus: PrivateBus, fault: Fault) -> None:
     """Within ten seconds of the return boards are heard again."""
+    loop = asyncio.get_running_loop()
+    async with bluez_scene(private_bus) as (s, bluetoothd):
+        watch = Watch(
+            s.bearer,
+            AirPicture(Inventory(b"\xdd\xdd"), next(iter(s.top.stack.net_keys.values()))),
+            lambda _: None,
+            lambda _: None,
+        )
+        heard_s: list[float] = []
 
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        async with bluez_scene(private_bus) as (s, bluetoothd):
-            watch = Watch(
-                s.bearer,
-                AirPicture(Inventory(b"\xdd\xdd"), next(iter(s.top.stack.net_keys.values()))),
-                lambda _: None,
-                lambda _: None,
-            )
-            heard_s: list[float] = []
+        def hear(advertisement: Advertisement) -> bool:
+            heard_s.append(advertisement.seen_s)
+            return False
 
-            def hear(advertisement: Advertisement) -> bool:
-                heard_s.append(advertisement.seen_s)
-                return False
-
-            watching = asyncio.create_task(watch.until(hear, 60))
-            await asyncio.sleep(2)
-            assert heard_s
-            await fault(s, bluetoothd)
-            back_s = loop.time()
-            heard_s.clear()
-            await asyncio.sleep(10)
-            assert heard_s
-            assert heard_s[0] > back_s
-            watching.cancel()
-            await asyncio.wait([watching])
-
-    run_paced(main())
+        watching = asyncio.create_task(watch.until(hear, 60))
+        await asyncio.sleep(2)
+        assert heard_s
+        await fault(s, bluetoothd)
+        back_s = loop.time()
+        heard_s.clear()
+        await asyncio.sleep(10)
+        assert heard_s
+        assert heard_s[0] > back_s
+        watching.cancel()
+        await asyncio.wait([watching])
 
 
 @pytest.mark.parametrize("state", [RunState.PROVISIONING, RunState.COLLECTING])
-def test_the_adapter_is_off_for_30_s(
-    run_paced: RunPaced, private_bus: PrivateBus, state: RunState
-) -> None:
+async def test_the_adapter_is_off_for_30_s(private_bus: PrivateBus, state: RunState) -> None:
     """While the boards provision each other, they need no adapter of ours."""
-    end, took_s, logs = run_paced(run_with(private_bus, adapter_off_for_30_s, state, 0.05))
+    end, took_s, logs = await run_with(private_bus, adapter_off_for_30_s, state, 0.05)
     assert "bluetooth_lost" in logs
     assert end is RunState.DONE
     assert took_s > 30
 
 
-def test_a_scanner_falls_silent(run_paced: RunPaced, private_bus: PrivateBus) -> None:
+async def test_a_scanner_falls_silent(private_bus: PrivateBus) -> None:
     """Scans begin anew all the time, so the run goes on."""
-    end, _, _ = run_paced(run_with(private_bus, deaf_scanner, RunState.PROVISIONING, 0.0))
+    end, _, _ = await run_with(private_bus, deaf_scanner, RunState.PROVISIONING, 0.0)
     assert end is RunState.DONE

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -13,59 +11,45 @@ from fastprovd.emulator.duplicate_filter import DuplicateFilter
 from fastprovd.emulator.hosts import Flaws, Host
 from tests.support.scene import scene
 
-RunVirtual = Callable[[Coroutine[Any, Any, Any]], Any]
-
 
 @pytest.mark.parametrize("kind", DuplicateFilter)
 @pytest.mark.parametrize("host", [Host.BLUEDROID, Host.NIMBLE], ids=lambda host: host.name)
 @pytest.mark.parametrize("boards", [3, 7, 12])
-def test_t_provisioned_is_that_of_the_boards(
-    run_virtual: RunVirtual, boards: int, host: Host, kind: DuplicateFilter
+async def test_t_provisioned_is_that_of_the_boards(
+    boards: int, host: Host, kind: DuplicateFilter
 ) -> None:
     """Within a second, whatever the controller filters, and not after the last address."""
-
-    async def main() -> None:
-        settings = RunSettings(expected=boards, method=Method.FAST)
-        async with scene(boards, 1, host=host, flaws=Flaws.none(), settings=settings) as s:
-            s.adapter.quirks = replace(s.adapter.quirks, duplicate_filter=kind)
-            run = await s.campaign.execute()
-            assert run.t_provisioned_s is not None
-            assert run.t_known_s is not None
-            assert run.t_provisioned_s == pytest.approx(s.t_provisioned_s(), abs=1.0)
-            assert run.t_provisioned_s <= run.t_known_s
-
-    run_virtual(main())
+    settings = RunSettings(expected=boards, method=Method.FAST)
+    async with scene(boards, 1, host=host, flaws=Flaws.none(), settings=settings) as s:
+        s.adapter.quirks = replace(s.adapter.quirks, duplicate_filter=kind)
+        run = await s.campaign.execute()
+        assert run.t_provisioned_s is not None
+        assert run.t_known_s is not None
+        assert run.t_provisioned_s == pytest.approx(s.t_provisioned_s(), abs=1.0)
+        assert run.t_provisioned_s <= run.t_known_s
 
 
 @pytest.mark.parametrize("kind", DuplicateFilter)
 @pytest.mark.parametrize("boards", [7, 12])
-def test_t_provisioned_is_right_or_unknown_beside_another_scan(
-    run_virtual: RunVirtual, boards: int, kind: DuplicateFilter
+async def test_t_provisioned_is_right_or_unknown_beside_another_scan(
+    boards: int, kind: DuplicateFilter
 ) -> None:
     """Another program's scan holds reports back for 10 s; no figure is told that this spoils."""
-
-    async def main() -> None:
-        for seed in (1, 2):
-            settings = RunSettings(expected=boards, method=Method.FAST)
-            async with scene(boards, seed, flaws=Flaws.none(), settings=settings) as s:
-                s.adapter.quirks = replace(s.adapter.quirks, duplicate_filter=kind)
-                await s.adapter.start_discovery(lambda _: None, duplicates=True, client="other")
-                run = await s.campaign.execute()
-                if run.t_provisioned_s is not None:
-                    assert run.t_provisioned_s == pytest.approx(s.t_provisioned_s(), abs=1.0)
-
-    run_virtual(main())
-
-
-def test_t_provisioned_is_unknown_where_the_link_came_late(run_virtual: RunVirtual) -> None:
-    """The only child was a node seconds before its address could be read, and was not heard."""
-
-    async def main() -> None:
-        settings = RunSettings(expected=3, method=Method.FAST)
-        async with scene(3, 3, flaws=Flaws.none(), settings=settings) as s:
+    for seed in (1, 2):
+        settings = RunSettings(expected=boards, method=Method.FAST)
+        async with scene(boards, seed, flaws=Flaws.none(), settings=settings) as s:
+            s.adapter.quirks = replace(s.adapter.quirks, duplicate_filter=kind)
+            await s.adapter.start_discovery(lambda _: None, duplicates=True, client="other")
             run = await s.campaign.execute()
-            assert run.t_known_s is not None
-            assert run.t_known_s - s.t_provisioned_s() > 1.0
-            assert run.t_provisioned_s is None
+            if run.t_provisioned_s is not None:
+                assert run.t_provisioned_s == pytest.approx(s.t_provisioned_s(), abs=1.0)
 
-    run_virtual(main())
+
+async def test_t_provisioned_is_unknown_where_the_link_came_late() -> None:
+    """The only child was a node seconds before its address could be read, and was not heard."""
+    settings = RunSettings(expected=3, method=Method.FAST)
+    async with scene(3, 3, flaws=Flaws.none(), settings=settings) as s:
+        run = await s.campaign.execute()
+        assert run.t_known_s is not None
+        assert run.t_known_s - s.t_provisioned_s() > 1.0
+        assert run.t_provisioned_s is None

@@ -6,7 +6,6 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,7 +18,6 @@ from fastprovd.emulator.hosts import Flaws
 from fastprovd.gateway import open_gateway
 from fastprovd.mesh.beacons import Advertisement, UnprovisionedDevice
 from fastprovd.records import RunState
-from tests.conftest import RunVirtual
 from tests.support.emulated import config, entropy, world
 from tests.support.pretended import haunted
 from tests.support.scene import scene
@@ -38,12 +36,8 @@ def made_up(number: int) -> Iterator[Advertisement]:
     ("method", "expected", "most_taken"),
     [(Method.AUTO, None, 6), (Method.DIRECT, 5, 6), (Method.FAST, None, 610)],
 )
-def test_made_up_boards_cost_neither_addresses_nor_boards(
-    run_virtual: RunVirtual[Any],
-    monkeypatch: pytest.MonkeyPatch,
-    method: Method,
-    expected: int | None,
-    most_taken: int,
+async def test_made_up_boards_cost_neither_addresses_nor_boards(
+    monkeypatch: pytest.MonkeyPatch, method: Method, expected: int | None, most_taken: int
 ) -> None:
     """Ten thousand of them: the real ones are proven, and what is told stays readable."""
     real = BleakScan.__anext__
@@ -55,25 +49,22 @@ def test_made_up_boards_cost_neither_addresses_nor_boards(
 
     monkeypatch.setattr(BleakScan, "__anext__", crowded)
 
-    async def main() -> None:
-        settings = RunSettings(expected=expected, method=method)
-        async with scene(5, 1, flaws=Flaws.none(), settings=settings) as s:
-            run = await s.campaign.execute()
-            assert run.state is RunState.PARTIAL
-            assert run.proven == 5
-            assert len(run.missing) <= MOST_NAMED + 1
-            taken = sum(r.last - r.first + 1 for r in s.store.reserved_addresses())
-            assert taken <= most_taken
-            found = [data for kind, data in s.listener.events if kind == "device_found"]
-            assert len(found) <= MAX_BOARDS
-
-    run_virtual(main())
+    settings = RunSettings(expected=expected, method=method)
+    async with scene(5, 1, flaws=Flaws.none(), settings=settings) as s:
+        run = await s.campaign.execute()
+        assert run.state is RunState.PARTIAL
+        assert run.proven == 5
+        assert len(run.missing) <= MOST_NAMED + 1
+        taken = sum(r.last - r.first + 1 for r in s.store.reserved_addresses())
+        assert taken <= most_taken
+        found = [data for kind, data in s.listener.events if kind == "device_found"]
+        assert len(found) <= MAX_BOARDS
 
 
 @pytest.mark.parametrize("method", list(Method))
 @pytest.mark.parametrize("expected", [None, 5])
-def test_boards_that_come_and_go_keep_out_nobody(
-    run_virtual: RunVirtual[Any], method: Method, expected: int | None
+async def test_boards_that_come_and_go_keep_out_nobody(
+    method: Method, expected: int | None
 ) -> None:
     """Twenty made-up ones a second, louder than all, each on the air for 8 s: all real are proven.
 
@@ -88,56 +79,43 @@ def test_boards_that_come_and_go_keep_out_nobody(
         on_air[:] = [(begun, fake) for begun, fake in on_air if now - begun < 8.0]
         return [fake for _, fake in on_air[-2:]] + [fake for _, fake in on_air[::5]]
 
-    async def main() -> None:
-        settings = RunSettings(expected=expected, method=method)
-        door = haunted(pretended)
-        async with scene(5, 1, flaws=Flaws.none(), settings=settings, door=door) as s:
-            run = await s.campaign.execute()
-            assert run.proven == 5
-            assert len(s.true_nodes()) == 5
-            assert run.elapsed_s < settings.run_s / 2, "it ends when nothing worth a try is left"
-
-    run_virtual(main())
+    settings = RunSettings(expected=expected, method=method)
+    door = haunted(pretended)
+    async with scene(5, 1, flaws=Flaws.none(), settings=settings, door=door) as s:
+        run = await s.campaign.execute()
+        assert run.proven == 5
+        assert len(s.true_nodes()) == 5
+        assert run.elapsed_s < settings.run_s / 2, "it ends when nothing worth a try is left"
 
 
 @pytest.mark.parametrize("expected", [None, 3])
 @pytest.mark.parametrize("method", ["direct", "fast"])
-def test_a_cloned_board_is_named(
-    run_virtual: RunVirtual[Any], tmp_path: Path, method: str, expected: int | None
-) -> None:
+async def test_a_cloned_board_is_named(tmp_path: Path, method: str, expected: int | None) -> None:
     """Never done with it on the air; it has an address and a remedy."""
-
-    async def main() -> None:
-        here = world(3)
-        here.air.boards[1].uuid = here.air.boards[0].uuid
-        async with open_gateway(config(tmp_path), radio=here.radio, entropy=entropy()) as gateway:
-            settings = gateway.settings(expected=expected, method=method)
-            run = await gateway.execute(gateway.prepare_run(settings))
-            left = {b.device_address for b in here.air.boards if b.unicast_address is None}
-            if left:
-                assert run.state is RunState.PARTIAL
-                named = {m.device_address for m in run.missing if m.reason.startswith(NAMESAKE)}
-                assert left <= named
-
-    run_virtual(main())
+    here = world(3)
+    here.air.boards[1].uuid = here.air.boards[0].uuid
+    async with open_gateway(config(tmp_path), radio=here.radio, entropy=entropy()) as gateway:
+        settings = gateway.settings(expected=expected, method=method)
+        run = await gateway.execute(gateway.prepare_run(settings))
+        left = {b.device_address for b in here.air.boards if b.unicast_address is None}
+        if left:
+            assert run.state is RunState.PARTIAL
+            named = {m.device_address for m in run.missing if m.reason.startswith(NAMESAKE)}
+            assert left <= named
 
 
-def test_nodes_of_another_network_are_told(run_virtual: RunVirtual[Any], tmp_path: Path) -> None:
+async def test_nodes_of_another_network_are_told(tmp_path: Path) -> None:
     """All boards are nodes already, and the advice is about them, not about match."""
-
-    async def main() -> None:
-        here = world(3)
-        for number, life in enumerate(("old", "new")):
-            directory = tmp_path / life
-            directory.mkdir()
-            async with open_gateway(
-                config(directory), radio=here.radio, entropy=entropy(number)
-            ) as gateway:
-                settings = gateway.settings(expected=3)
-                run = await gateway.execute(gateway.prepare_run(settings))
-        assert run.state is RunState.FAILED
-        assert run.reason is not None
-        assert "proxies of another network are on the air" in run.reason
-        assert "power-cycle" in run.reason
-
-    run_virtual(main())
+    here = world(3)
+    for number, life in enumerate(("old", "new")):
+        directory = tmp_path / life
+        directory.mkdir()
+        async with open_gateway(
+            config(directory), radio=here.radio, entropy=entropy(number)
+        ) as gateway:
+            settings = gateway.settings(expected=3)
+            run = await gateway.execute(gateway.prepare_run(settings))
+    assert run.state is RunState.FAILED
+    assert run.reason is not None
+    assert "proxies of another network are on the air" in run.reason
+    assert "power-cycle" in run.reason

@@ -6,9 +6,6 @@ left without AppKey.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any
-
 import pytest
 
 from fastprovd.emulator.hosts import Flaws, Host
@@ -22,14 +19,8 @@ HOSTS = (Host.BLUEDROID, Host.NIMBLE)
 @pytest.mark.parametrize("boards", SIZES)
 @pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.name)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_run_tells_the_truth(
-    run_virtual: Callable[[Coroutine[Any, Any, Any]], Any], boards: int, host: Host, seed: int
-) -> None:
+async def test_run_tells_the_truth(boards: int, host: Host, seed: int) -> None:
     """Known are the true nodes, proven are those with AppKey, missing are the others."""
-
-    async def main() -> None:
-        async with scene(boards, seed, host=host, flaws=Flaws()) as s:
-            run = await s.campaign.execute()
-            s.check_against_truth(run)
-
-    run_virtual(main())
+    async with scene(boards, seed, host=host, flaws=Flaws()) as s:
+        run = await s.campaign.execute()
+        s.check_against_truth(run)

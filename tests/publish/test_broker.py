@@ -7,7 +7,6 @@ import gc
 import importlib.util
 import socket
 from pathlib import Path
-from typing import Any
 
 import aiomqtt
 import pytest
@@ -15,7 +14,6 @@ import pytest
 from fastprovd.errors import BrokerUnavailable
 from fastprovd.publish import broker
 from fastprovd.publish.broker import find_mosquitto, local_broker, start_mosquitto
-from tests.conftest import RunVirtual
 from tests.support.mqtt import PATIENCE_S
 
 
@@ -43,6 +41,7 @@ def listening_addresses(port: int) -> set[str]:
     return found
 
 
+@pytest.mark.asyncio  # real sockets
 async def test_a_broker_is_there_for_the_context(only: str) -> None:
     """It takes a client, on 127.0.0.1 and nowhere else, and its port is free again afterwards."""
     async with local_broker() as found:
@@ -56,6 +55,7 @@ async def test_a_broker_is_there_for_the_context(only: str) -> None:
         socket.create_connection((found.host, found.port), 1.0).close()
 
 
+@pytest.mark.asyncio  # real sockets
 async def test_a_connection_that_says_nothing_is_closed(only: str) -> None:
     """By the broker itself when the client ends, not by whoever collects garbage later."""
     async with local_broker() as found:
@@ -70,19 +70,16 @@ async def test_a_connection_that_says_nothing_is_closed(only: str) -> None:
             writer.close()
 
 
-def test_it_lives_in_real_time(only: str, run_virtual: RunVirtual[Any]) -> None:
+async def test_it_lives_in_real_time(only: str) -> None:
     """Under a virtual clock it starts and takes a client all the same."""
-
-    async def main() -> None:
-        async with (
-            local_broker() as found,
-            aiomqtt.Client(found.host, found.port, timeout=1000.0) as client,
-        ):
-            await client.publish("t", b"x", qos=1)
-
-    run_virtual(main())
+    async with (
+        local_broker() as found,
+        aiomqtt.Client(found.host, found.port, timeout=1000.0) as client,
+    ):
+        await client.publish("t", b"x", qos=1)
 
 
+@pytest.mark.asyncio  # real sockets
 async def test_without_any_broker_the_way_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sentence names both packages."""
     monkeypatch.setattr(broker, "find_mosquitto", lambda: None)

@@ -25,6 +25,8 @@ from fastprovd.publish.messages import Message
 from tests.support.fake_broker import FakeBroker, serving
 from tests.support.mqtt import LOOPBACK, Gate, Mosquitto, eventually
 
+pytestmark = pytest.mark.asyncio  # real sockets
+
 
 def settings(port: int, **more: Any) -> BrokerSettings:
     """Return settings for a broker on this machine."""

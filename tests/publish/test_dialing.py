@@ -17,6 +17,8 @@ from fastprovd.publish.dialing import dial, secure
 from fastprovd.publish.failures import Kind, LinkError
 from tests.support.fake_broker import serving
 
+pytestmark = pytest.mark.asyncio  # real sockets
+
 Names = Callable[..., None]
 
 

@@ -131,12 +131,8 @@ def test_a_broker_that_refuses_is_asked_once(run_virtual: RunVirtual[Any]) -> No
     assert (found, leftovers.is_to_look) == (set(), False)
 
 
-def test_nothing_is_noted_before_and_after(run_virtual: RunVirtual[Any]) -> None:
+async def test_nothing_is_noted_before_and_after() -> None:
     """Only while it looks does what comes count."""
-
-    async def main() -> None:
-        leftovers = Leftovers(TOPICS)
-        leftovers.saw(kept("fastprovd/gw1/node/0x0009"))
-        assert await leftovers.look(cast(Client, Broker(leftovers.saw, []))) == set()
-
-    run_virtual(main())
+    leftovers = Leftovers(TOPICS)
+    leftovers.saw(kept("fastprovd/gw1/node/0x0009"))
+    assert await leftovers.look(cast(Client, Broker(leftovers.saw, []))) == set()

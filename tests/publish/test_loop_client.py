@@ -17,6 +17,8 @@ from fastprovd.publish.messages import Message
 from tests.support.fake_broker import FakeBroker, packet, publication
 from tests.support.mqtt import LOOPBACK, eventually
 
+pytestmark = pytest.mark.asyncio  # real sockets
+
 REQUEST = "fastprovd/gw1/bridge/request/run/stop"
 
 

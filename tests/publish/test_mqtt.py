@@ -46,6 +46,8 @@ from tests.support.mqtt import (
     reader,
 )
 
+pytestmark = pytest.mark.asyncio  # real sockets
+
 
 def settings(port: int, protocol: str = "5", **more: Any) -> BrokerSettings:
     """Return settings for a broker on this machine."""

@@ -34,6 +34,7 @@ def test_the_facade_satisfies_the_port(tmp_path: Path) -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
+@pytest.mark.asyncio
 async def test_calls_from_many_threads_are_one_after_the_other(store: StateStore) -> None:
     """Blocks reserved at once through `asyncio.to_thread` are all different."""
     blocks = await asyncio.gather(

@@ -10,7 +10,6 @@ import pytest
 from fastprovd.emulator.air import Air
 from fastprovd.emulator.hosts import Flaws, Host
 from fastprovd.emulator.peripheral import PeripheralLink
-from tests.conftest import RunVirtual
 from tests.system.att_server import AttServer, ErrorCode, Opcode, attributes
 
 BOARD = "24:0A:C4:5E:00:01"
@@ -83,75 +82,51 @@ def walk(conversation: Conversation, opcode: Opcode, body: bytes, entry_octets: 
 
 
 @BOTH
-def test_discovery_finds_services_and_characteristics(
-    run_virtual: RunVirtual[None], host: Host
-) -> None:
+async def test_discovery_finds_services_and_characteristics(host: Host) -> None:
     """Whoever walks the handles at MTU 23 finds every service and characteristic once."""
-
-    async def main() -> None:
-        conversation = await connect(host)
-        services = (*host.base_services, host.provisioning_service)
-        found = walk(conversation, Opcode.READ_BY_GROUP_TYPE_REQ, b"\x00\x28", 6)
-        assert [struct.unpack("<HHH", entry)[::2] for entry in found] == [
-            (service.start_handle, service.uuid)
-            for service in sorted(services, key=lambda service: service.start_handle)
-        ]
-        found = walk(conversation, Opcode.READ_BY_TYPE_REQ, b"\x03\x28", 7)
-        assert {struct.unpack("<HBHH", entry)[2:] for entry in found} == {
-            (c.value_handle, c.uuid) for service in services for c in service.characteristics
-        }
-
-    run_virtual(main())
+    conversation = await connect(host)
+    services = (*host.base_services, host.provisioning_service)
+    found = walk(conversation, Opcode.READ_BY_GROUP_TYPE_REQ, b"\x00\x28", 6)
+    assert [struct.unpack("<HHH", entry)[::2] for entry in found] == [
+        (service.start_handle, service.uuid)
+        for service in sorted(services, key=lambda service: service.start_handle)
+    ]
+    found = walk(conversation, Opcode.READ_BY_TYPE_REQ, b"\x03\x28", 7)
+    assert {struct.unpack("<HBHH", entry)[2:] for entry in found} == {
+        (c.value_handle, c.uuid) for service in services for c in service.characteristics
+    }
 
 
-def test_find_information_finds_the_cccd(run_virtual: RunVirtual[None]) -> None:
+async def test_find_information_finds_the_cccd() -> None:
     """Behind Data Out there is a CCCD."""
-
-    async def main() -> None:
-        conversation = await connect()
-        answer = conversation.ask(Opcode.FIND_INFORMATION_REQ, struct.pack("<HH", 0x19, 0x19))
-        assert answer == struct.pack("<BBHH", Opcode.FIND_INFORMATION_RSP, 1, 0x19, 0x2902)
-
-    run_virtual(main())
+    conversation = await connect()
+    answer = conversation.ask(Opcode.FIND_INFORMATION_REQ, struct.pack("<HH", 0x19, 0x19))
+    assert answer == struct.pack("<BBHH", Opcode.FIND_INFORMATION_RSP, 1, 0x19, 0x2902)
 
 
-def test_a_service_is_found_by_its_uuid(run_virtual: RunVirtual[None]) -> None:
+async def test_a_service_is_found_by_its_uuid() -> None:
     """Find By Type Value gives first and last handle."""
-
-    async def main() -> None:
-        conversation = await connect()
-        body = struct.pack("<HHHH", 1, 0xFFFF, 0x2800, 0x1827)
-        answer = conversation.ask(Opcode.FIND_BY_TYPE_VALUE_REQ, body)
-        assert answer == struct.pack("<BHH", Opcode.FIND_BY_TYPE_VALUE_RSP, 0x14, 0x19)
-
-    run_virtual(main())
+    conversation = await connect()
+    body = struct.pack("<HHHH", 1, 0xFFFF, 0x2800, 0x1827)
+    answer = conversation.ask(Opcode.FIND_BY_TYPE_VALUE_REQ, body)
+    assert answer == struct.pack("<BHH", Opcode.FIND_BY_TYPE_VALUE_RSP, 0x14, 0x19)
 
 
-def test_the_mtu_is_the_boards(run_virtual: RunVirtual[None]) -> None:
+async def test_the_mtu_is_the_boards() -> None:
     """Whatever the host asks for, the answer is 23."""
-
-    async def main() -> None:
-        conversation = await connect()
-        answer = conversation.ask(Opcode.MTU_REQ, struct.pack("<H", 517))
-        assert answer == struct.pack("<BH", Opcode.MTU_RSP, 23)
-
-    run_virtual(main())
+    conversation = await connect()
+    answer = conversation.ask(Opcode.MTU_REQ, struct.pack("<H", 517))
+    assert answer == struct.pack("<BH", Opcode.MTU_RSP, 23)
 
 
-def test_a_cccd_is_written_and_the_board_refuses_a_hidden_one(
-    run_virtual: RunVirtual[None],
-) -> None:
+async def test_a_cccd_is_written_and_the_board_refuses_a_hidden_one() -> None:
     """The board's own error code and handle come back."""
-
-    async def main() -> None:
-        conversation = await connect()
-        enable = b"\x01\x00"
-        answer = conversation.ask(Opcode.WRITE_REQ, struct.pack("<H", 0x19) + enable)
-        assert answer == bytes([Opcode.WRITE_RSP])
-        answer = conversation.ask(Opcode.WRITE_REQ, struct.pack("<H", 0x13) + enable)
-        assert answer == error(Opcode.WRITE_REQ, 0x13, ErrorCode.INVALID_HANDLE)
-
-    run_virtual(main())
+    conversation = await connect()
+    enable = b"\x01\x00"
+    answer = conversation.ask(Opcode.WRITE_REQ, struct.pack("<H", 0x19) + enable)
+    assert answer == bytes([Opcode.WRITE_RSP])
+    answer = conversation.ask(Opcode.WRITE_REQ, struct.pack("<H", 0x13) + enable)
+    assert answer == error(Opcode.WRITE_REQ, 0x13, ErrorCode.INVALID_HANDLE)
 
 
 @pytest.mark.parametrize(
@@ -165,31 +140,23 @@ def test_a_cccd_is_written_and_the_board_refuses_a_hidden_one(
         (Opcode.CONFIRMATION + 2, b"", 0, ErrorCode.REQUEST_NOT_SUPPORTED),
     ],
 )
-def test_what_can_not_be_is_answered_with_its_error(
-    run_virtual: RunVirtual[None], opcode: Opcode, body: bytes, handle: int, code: ErrorCode
+async def test_what_can_not_be_is_answered_with_its_error(
+    opcode: Opcode, body: bytes, handle: int, code: ErrorCode
 ) -> None:
     """No request is left without an answer, which would block the host for 30 s."""
-
-    async def main() -> None:
-        conversation = await connect()
-        assert conversation.ask(opcode, body) == error(opcode, handle, code)
-
-    run_virtual(main())
+    conversation = await connect()
+    assert conversation.ask(opcode, body) == error(opcode, handle, code)
 
 
-def test_service_changed_covers_the_whole_table(run_virtual: RunVirtual[None]) -> None:
+async def test_service_changed_covers_the_whole_table() -> None:
     """The indication names the handles 0x0001 to 0xFFFF; a confirmation is not answered."""
-
-    async def main() -> None:
-        conversation = await connect(Host.BLUEDROID)
-        conversation.services_changed()
-        expected = struct.pack("<BHHH", Opcode.INDICATION, 0x0003, 1, 0xFFFF)
-        assert conversation.pdus[-1] == expected
-        before = len(conversation.pdus)
-        conversation.server.receive(bytes([Opcode.CONFIRMATION]))
-        assert len(conversation.pdus) == before
-
-    run_virtual(main())
+    conversation = await connect(Host.BLUEDROID)
+    conversation.services_changed()
+    expected = struct.pack("<BHHH", Opcode.INDICATION, 0x0003, 1, 0xFFFF)
+    assert conversation.pdus[-1] == expected
+    before = len(conversation.pdus)
+    conversation.server.receive(bytes([Opcode.CONFIRMATION]))
+    assert len(conversation.pdus) == before
 
 
 def test_an_attribute_table_is_in_order() -> None:
